@@ -1,0 +1,5 @@
+import sys
+
+from stargan.cli import main
+
+sys.exit(main())

@@ -1,0 +1,105 @@
+"""The objective of StarGAN v2 (paper, section 3.2), as functions of networks and tensors.
+
+Every function returns the loss to minimise and its terms, detached, still on the device: reading them is the caller's choice,
+because it waits for the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stargan.networks import Discriminator, Generator, MappingNetwork, StyleEncoder
+
+Terms = dict[str, Tensor]
+# What the discriminator gets to see of pictures of these domains: augmentation, luma, or just the pictures.
+Seen = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass
+class Networks:
+    """The four networks that are trained together."""
+
+    generator: Generator
+    mapping_network: MappingNetwork
+    style_encoder: StyleEncoder
+    discriminator: Discriminator
+
+
+@dataclass
+class Sources:
+    """Pictures to translate: ``x`` ``(N, 3, H, W)`` in [-1, 1], ``domain`` ``(N,)``."""
+
+    x: Tensor
+    domain: Tensor
+
+
+@dataclass
+class Targets:
+    """Where to: ``domain`` ``(N,)`` and two inputs of ``style``, latent codes ``(N, latent_dim)`` or references ``(N, 3, H, W)``.
+
+    The second input serves the diversity term alone.
+    """
+
+    domain: Tensor
+    first: Tensor
+    second: Tensor
+    style: Callable[[Tensor, Tensor], Tensor]
+
+
+def adversarial_loss(logits: Tensor, real: bool) -> Tensor:
+    """Non-saturating logistic loss, mean over the batch: ``softplus(∓logits)``."""
+    return F.softplus(-logits if real else logits).float().mean()
+
+
+def r1_penalty(discriminator: Discriminator, x: Tensor, domain: Tensor) -> Tensor:
+    """``0.5·‖∇ₓD(x)‖²``, mean over the batch (Mescheder et al. 2018), in fp32: squares of bf16 gradients lose too much."""
+    with torch.autocast(x.device.type, enabled=False):
+        x = x.detach().float().requires_grad_()
+        logits = discriminator(x, domain)
+        (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
+        return 0.5 * gradient.square().sum(dim=(1, 2, 3)).mean()
+
+
+def discriminator_loss(nets: Networks, sources: Sources, targets: Targets, seen: Seen) -> tuple[Tensor, Terms]:
+    """Real against translated pictures; the R1 penalty comes on top, by itself, because it must run in fp32."""
+    with torch.no_grad():
+        fake = nets.generator(sources.x, targets.style(targets.first, targets.domain))
+    real = nets.discriminator(seen(sources.x, sources.domain), sources.domain)
+    judged = nets.discriminator(seen(fake, targets.domain), targets.domain)
+    terms = {"real": adversarial_loss(real, real=True), "fake": adversarial_loss(judged, real=False)}
+    return terms["real"] + terms["fake"], _detached(terms)
+
+
+def generator_loss(
+    nets: Networks,
+    sources: Sources,
+    targets: Targets,
+    weights: dict[str, float],
+    seen: Seen,
+) -> tuple[Tensor, Terms]:
+    """Adversarial, style reconstruction, diversity and cycle terms; ``weights`` holds ``sty``, ``ds`` and ``cyc``."""
+    generator = nets.generator
+    features, _ = generator.encoder(sources.x)
+    style = targets.style(targets.first, targets.domain)
+    fake = generator.decoder(features, style)
+    with torch.no_grad():  # the published order: the second picture of the pair is a constant, as are its features here
+        other = generator.decoder(features.detach(), targets.style(targets.second, targets.domain))
+    logits = nets.discriminator(seen(fake, targets.domain), targets.domain)
+    terms = {
+        "adv": adversarial_loss(logits, real=True),
+        "sty": (nets.style_encoder(fake, targets.domain) - style).float().abs().mean(),
+        "ds": (fake - other).float().abs().mean(),
+    }
+    restored = generator(fake, nets.style_encoder(sources.x, sources.domain))
+    terms["cyc"] = (restored - sources.x).float().abs().mean()
+    loss = terms["adv"] + weights["sty"] * terms["sty"] - weights["ds"] * terms["ds"] + weights["cyc"] * terms["cyc"]
+    return loss, _detached(terms)
+
+
+def _detached(terms: Terms) -> Terms:
+    return {name: value.detach() for name, value in terms.items()}

@@ -1,0 +1,80 @@
+"""Sample sheets: fixed validation faces, drawn by the averaged networks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from stargan.checkpoint import Model
+from stargan.images import grid, to_pictures, to_tensor
+from stargan.training.data import list_domains, read_square
+
+SOURCES, SEEDS, REFERENCES, TRUNCATIONS = 6, 4, 6, (0.5, 0.7, 1.0)
+
+
+def mean_style(model: Model, domain: int, count: int = 4096) -> Tensor:
+    """The mean style of a domain over fixed latent codes: ``(style_dim,)``."""
+    network = model.mapping_network
+    z = torch.randn(count, network.latent_dim, generator=torch.Generator().manual_seed(0))
+    device = next(network.parameters()).device
+    return network(z.to(device), torch.full((count,), domain, device=device)).mean(dim=0)
+
+
+@torch.no_grad()
+def write_sheets(model: Model, folder: Path, iteration: int, validation: Path | None) -> list[Path]:
+    """For every target domain, from the sources of the other domains: ``latent`` (at three ψ), ``reference`` and ``cycle``."""
+    if validation is None:
+        return []
+    folder.mkdir(parents=True, exist_ok=True)
+    device = next(model.generator.parameters()).device
+    size = model.config.architecture.image_size
+    faces = {
+        domain: [read_square(file, size) for file in files[:SOURCES]]
+        for domain, files in list_domains(validation).items()
+        if domain in model.config.domains
+    }
+    written = []
+    for target, name in enumerate(model.config.domains):
+        others = [domain for domain in faces if domain != name]
+        share = -(-SOURCES // max(len(others), 1))
+        sources = [(picture, domain) for domain in others for picture in faces[domain][:share]][:SOURCES]
+        x = to_tensor([picture for picture, _ in sources]).to(device)
+        sheets = {"latent": _latent(model, x, sources, target), "cycle": _cycle(model, x, sources, target)}
+        if name in faces:
+            sheets["reference"] = _reference(model, x, sources, faces[name][:REFERENCES], target)
+        for kind, sheet in sheets.items():
+            file = folder / f"{iteration:06d}-{name}-{kind}.png"
+            sheet.save(file)
+            written.append(file)
+    return written
+
+
+def _decode(model: Model, x: Tensor, style: Tensor) -> list[Image.Image]:
+    return to_pictures(model.generator(x, style.expand(len(x), -1)))
+
+
+def _latent(model: Model, x: Tensor, sources: list[tuple[Image.Image, str]], target: int) -> Image.Image:
+    mean = mean_style(model, target)
+    z = torch.randn(SEEDS, model.mapping_network.latent_dim, generator=torch.Generator().manual_seed(1)).to(x.device)
+    styles = model.mapping_network(z, torch.full((SEEDS,), target, device=x.device))
+    rows = [[picture for picture, _ in sources]]
+    rows += [_decode(model, x, torch.lerp(mean, style, psi)) for psi in TRUNCATIONS for style in styles]
+    return grid(rows)
+
+
+def _reference(model: Model, x: Tensor, sources: list[tuple[Image.Image, str]], references: list[Image.Image], target: int) -> Image.Image:
+    styles = model.style_encoder(to_tensor(references).to(x.device), torch.full((len(references),), target, device=x.device))
+    rows = [[None, *(picture for picture, _ in sources)]]
+    rows += [[reference, *_decode(model, x, style)] for reference, style in zip(references, styles, strict=True)]
+    return grid(rows)
+
+
+def _cycle(model: Model, x: Tensor, sources: list[tuple[Image.Image, str]], target: int) -> Image.Image:
+    z = torch.randn(1, model.mapping_network.latent_dim, generator=torch.Generator().manual_seed(2)).to(x.device)
+    fake = model.generator(x, model.mapping_network(z, torch.tensor([target], device=x.device)).expand(len(x), -1))
+    back = torch.tensor([model.config.domains.index(domain) for _, domain in sources], device=x.device)
+    restored = model.generator(fake, model.style_encoder(x, back))
+    return grid([[picture for picture, _ in sources], to_pictures(fake), to_pictures(restored)])
