@@ -1,0 +1,31 @@
+.PHONY: demo test lint lock clean
+PYTHON ?= python3
+BIN := .venv/bin
+
+demo: .venv/runtime ## the app, at http://127.0.0.1:7860
+	$(BIN)/python app.py
+
+test: .venv/dev ## all tests
+	$(BIN)/python -m pytest
+
+lint: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+lock: .venv/bin/uv ## the newest versions that requirements*.txt allow
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --upgrade requirements-dev.txt -o requirements.lock
+
+.venv/runtime: requirements.txt requirements.lock | .venv/bin/uv
+	$(BIN)/uv pip install --python $(BIN)/python -r requirements.txt -c requirements.lock
+	touch $@
+
+.venv/dev: requirements-dev.txt requirements.txt requirements.lock | .venv/bin/uv
+	$(BIN)/uv pip install --python $(BIN)/python -r requirements-dev.txt -c requirements.lock
+	touch $@ .venv/runtime
+
+.venv/bin/uv:
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+
+clean:
+	rm -rf .venv
