@@ -1,0 +1,825 @@
+"""The app: ``python app.py`` opens it at http://127.0.0.1:7860.
+
+A photo goes in, drawings of its face come out. What is done with a photo is in stargan/studio.py, every text in
+stargan/texts.py, the look in stargan/theme.py. Here are the page, its events, and the endpoints that programs call.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import html
+import logging
+import os
+import random
+import secrets
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # gradio reads it when it is imported
+
+import gradio as gr
+import torch
+from gradio.context import LocalContext
+from gradio.data_classes import ImageData
+from gradio.utils import get_upload_folder
+from PIL import Image
+from stargan.registry import available_models
+
+from stargan import load_translator, studio, texts
+from stargan.checkpoint import ModelError
+from stargan.images import PhotoError, Provenance, open_photo, save_picture
+from stargan.studio import MAX_COUNT, MAX_PSI, MAX_SEED, Drawn, Reference, Subject
+from stargan.texts import RequestError
+from stargan.theme import CSS, JS, Paper
+from stargan.translator import Translator
+from stargan.video import VideoError
+
+try:  # a ZeroGPU Space lends its GPU to the functions that ask for it; everywhere else, asking changes nothing
+    from spaces import GPU as on_gpu  # noqa: N811
+except ImportError:
+
+    def on_gpu(function: Callable) -> Callable:
+        return function
+
+
+log = logging.getLogger("stargan.app")
+EXAMPLES = Path(__file__).parent / "examples"
+PHOTOS, DRAWINGS = (sorted((EXAMPLES / kind).glob("*.png")) for kind in ("photos", "drawings"))
+MODELS = available_models()
+DEFAULTS = {"count": 8, "seed": 1, "psi": 0.7}
+# Browsers show these; others, such as HEIC, are shown as PNG.
+SHOWN = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".avif"}
+# Longer side, px, of the photo in a before/after view; the drawn one beside it keeps its full size.
+PREVIEW = 1280
+
+i18n = gr.I18n(**texts.tables())
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A style that a person put aside: a small vector, and the model and domain that it belongs to."""
+
+    model: str
+    domain: str
+    style: torch.Tensor
+
+
+class Upload(gr.Image):
+    """An image that arrives as the path of the uploaded file, unopened: opening it safely is open_photo's work."""
+
+    is_template = True  # to the page, it is a plain image
+
+    def preprocess(self, payload: ImageData | None) -> str | None:
+        return payload.path if payload else None
+
+
+# Asking and answering
+
+
+def language() -> str:
+    """The language of the visitor who is being answered."""
+    request = LocalContext.request.get(None)
+    return texts.preferred(request.headers.get("accept-language") if request else None)
+
+
+def say(key: str, **values: object) -> str:
+    return texts.say(key, language(), **values)
+
+
+def reason(error: Exception) -> str:
+    """What went wrong, as one sentence in the visitor's language."""
+    if isinstance(error, RequestError):
+        return say(error.key, **error.values)
+    if isinstance(error, (PhotoError, ModelError, VideoError)):
+        return str(error)
+    if isinstance(error, FileNotFoundError):
+        return say("photo_gone")
+    log.error("unexpected", exc_info=error)
+    return say("unexpected")
+
+
+def answering(handler: Callable) -> Callable:
+    """Whatever goes wrong in an event becomes one sentence for the visitor, never a traceback."""
+
+    @functools.wraps(handler)
+    def answer(*args: Any, **options: Any) -> Any:
+        try:
+            return handler(*args, **options)
+        except gr.Error:
+            raise
+        except Exception as error:
+            sentence = html.escape(reason(error), quote=False)
+            raise gr.Error(sentence, title=say("failed"), print_exception=False) from None
+
+    return answer
+
+
+class Told:
+    """Reports progress to the page in the visitor's language. A class, so that it can be sent to a GPU's process."""
+
+    def __init__(self, key: str) -> None:
+        self.text = say(key)
+        self(0.0)
+
+    def __call__(self, part: float) -> None:
+        gr.Progress()(part, desc=self.text)
+
+
+def translator_for(name: str | None) -> Translator:
+    """Only models on the menu: a request may not name any folder or repository."""
+    name = name or MODELS[0]
+    if name not in MODELS:
+        raise RequestError("bad_model", value=name, choices=", ".join(MODELS))
+    return load_translator(name)
+
+
+@on_gpu
+def at_model(name: str | None, work: Callable[..., Any], *args: Any) -> Any:
+    """``work(translator, *args)`` with the model of a name on the menu."""
+    return work(translator_for(name), *args)
+
+
+def fresh_path(name: str) -> Path:
+    """Where a result may be written to be shown: an unguessable place, emptied together with the uploads."""
+    path = Path(get_upload_folder(), secrets.token_hex(16), name)
+    path.parent.mkdir(parents=True)
+    LocalContext.blocks.get().upload_file_set.add(str(path))
+    return path
+
+
+def saved(picture: Image.Image, name: str, provenance: Provenance | None = None) -> str:
+    """A PNG to show; without ``provenance`` where it is no result, such as a crop of the photo."""
+    path = fresh_path(name)
+    if provenance:
+        save_picture(picture, path, provenance)
+    else:
+        picture.save(path)
+    return str(path)
+
+
+# The page's events. ``page`` stands for the seven inputs of page_subject().
+
+
+def page_subject(photo, chosen, x, y, size, grayscale) -> Subject:
+    """What the page says is to be drawn. Faces chosen in an earlier photo, which this one lacks, are left out."""
+    square = tuple(studio.number(name, v, 0, 1) for name, v in (("crop_x", x), ("crop_y", y), ("crop_size", size)))
+    found = len(studio.faces_of(photo)) if photo else 0
+    return Subject(photo, [n for n in chosen or [] if n <= found] or [1], square, bool(grayscale))
+
+
+@answering
+def look(model, photo, _, *page) -> tuple:
+    """A photo arrived: which faces are in it? → photo, note, numbered, chosen, square, crop."""
+    hidden = gr.Image(visible=False), gr.CheckboxGroup(visible=False), gr.Row(visible=False), None
+    if not photo:
+        return gr.skip(), gr.Markdown(visible=False), *hidden
+    try:
+        picture = open_photo(photo)
+        aligned = at_model(model, studio.frame, page_subject(photo, [1], *page))
+    except (RequestError, PhotoError) as error:
+        return gr.skip(), gr.Markdown(f"**{html.escape(reason(error), quote=False)}**", visible=True), *hidden
+    whole = translator_for(model).config.framing is None
+    found = () if whole else studio.faces_of(photo)
+    many = len(found) > 1
+    note = "note_whole" if whole else "note_many" if many else "note_one" if found else "note_none"
+    return (
+        gr.skip() if Path(photo).suffix.lower() in SHOWN else saved(picture, f"{Path(photo).stem}.png"),
+        gr.Markdown(say(note, count=len(found)), visible=True),
+        gr.Image(saved(studio.numbered(picture, found), "faces.png") if many else None, visible=many),
+        gr.CheckboxGroup([(str(n), n) for n in range(1, len(found) + 1)], value=[1] if found else [], visible=many),
+        gr.Row(visible=not found),
+        saved(aligned[0].picture, "crop.png"),
+    )
+
+
+@answering
+def frame(model, *page) -> str:
+    """→ the crop of the photo's face, or of its square."""
+    return saved(at_model(model, studio.frame, page_subject(*page))[0].picture, "crop.png")
+
+
+@answering
+def draw_latent(model, domain, count, seed, psi, *page) -> tuple:
+    """→ what results() returns, link."""
+    subject = page_subject(*page)
+    drawn = at_model(model, studio.latent, subject, domain, count, seed, psi, Told("drawing"))
+    settings = {"model": model, "domain": domain, "count": count, "seed": seed, "psi": psi}
+    settings |= {"grayscale": 1} if subject.grayscale else {}
+    if (name := Path(subject.photo).stem) in {path.stem for path in PHOTOS}:
+        settings["example"] = name
+    return *results(subject, drawn), link(settings)
+
+
+@answering
+def draw_mixed(model, references, adjusted, domain, strength, *page) -> tuple:
+    """→ what results() returns, the references' crops."""
+    subject, references = page_subject(*page), references_of(references, adjusted)
+    drawn, crops = at_model(model, studio.mix, subject, references, domain, strength, Told("drawing"))
+    return *results(subject, drawn, crops), crop_gallery(crops)
+
+
+def results(subject: Subject, drawn: Drawn, header: list[Image.Image] | None = None) -> tuple:
+    """→ crop, gallery, sheet, before/after, zip, drawn, chosen: what every way of drawing shows."""
+    gallery = []
+    for index, picture in enumerate(drawn.pictures):
+        row, column = drawn.place(index)
+        kind, value = drawn.captions[column]
+        caption, name = say(f"caption_{kind}", value=value), f"{drawn.domain}-{kind}-{value}.png"
+        if len(drawn.rows) > 1:
+            caption, name = say("caption_face", number=row + 1, caption=caption), f"face-{row + 1}-{name}"
+        gallery.append((saved(picture, name, drawn.provenance(column)), caption))
+    crop = saved(drawn.aligned[0].picture, "crop.png")
+    sheet = saved(drawn.sheet(header or []), f"{drawn.domain}-sheet.png", drawn.provenance())
+    before, after = before_after(subject.photo, drawn, 0)
+    archive = studio.pack([crop, sheet, after, *(path for path, _ in gallery)], fresh_path(f"{drawn.domain}.zip"))
+    return crop, gallery, sheet, (before, after), gr.DownloadButton(value=str(archive), interactive=True), drawn, 0
+
+
+def before_after(photo: str, drawn: Drawn, column: int) -> tuple[str, str]:
+    picture = open_photo(photo)
+    provenance = drawn.provenance(column, composite=True)
+    after = saved(drawn.in_photo(picture, column), f"{drawn.domain}-in-photo.png", provenance)
+    picture.thumbnail((PREVIEW, PREVIEW))
+    return saved(picture, "before.png"), after
+
+
+def link(settings: dict[str, Any]) -> str:
+    """The page's address with settings: they bring the same drawings back, of the same photo."""
+    headers = LocalContext.request.get().headers
+    page = urlsplit(headers.get("referer") or f"http://{headers.get('host')}/")
+    return page._replace(query=urlencode(settings), fragment="").geturl()
+
+
+@answering
+def choose(photo: str | None, drawn: Drawn | None, event: gr.SelectData) -> tuple:
+    """A drawing was chosen → before/after, its number."""
+    if drawn is None or not photo:
+        raise RequestError("nothing_chosen")
+    return before_after(photo, drawn, drawn.place(event.index)[1]), event.index
+
+
+@answering
+def look_at_references(references, adjusted) -> tuple:
+    """References arrived → their crops, which of them can be adjusted."""
+    numbers = list(range(1, len(references or []) + 1))
+    crops = [studio.frame_reference(translator_for(None), r).picture for r in references_of(references, adjusted)]
+    return crop_gallery(crops), gr.Radio(numbers, value=1 if numbers else None)
+
+
+@answering
+def adjust(references, adjusted, which, weight, x, y, size) -> tuple:
+    """→ the references' crops with one of them moved, all adjustments."""
+    if not references or not which or not 1 <= which <= len(references):
+        raise RequestError("no_references")
+    path = references[which - 1][0]
+    adjusted = adjusted | {path: Reference(path, weight, (x, y, size))}
+    crops = [studio.frame_reference(translator_for(None), r).picture for r in references_of(references, adjusted)]
+    return crop_gallery(crops), adjusted
+
+
+@answering
+def weigh(references, adjusted, which, weight) -> dict:
+    """→ all adjustments, one of them with another weight."""
+    if not references or not which or not 1 <= which <= len(references):
+        raise RequestError("no_references")
+    path = references[which - 1][0]
+    return adjusted | {path: replace(adjusted.get(path, Reference(path)), weight=weight)}
+
+
+@answering
+def adjustment(references, adjusted, which) -> tuple:
+    """→ weight and square of one reference."""
+    if not references or not which or not 1 <= which <= len(references):
+        return 1.0, *studio.MIDDLE
+    reference = adjusted.get(references[which - 1][0]) or Reference(references[which - 1][0])
+    return reference.weight, *(reference.square or studio.proposed_square(open_photo(reference.path)))
+
+
+def references_of(gallery: list[tuple[str, str]] | None, adjusted: dict[str, Reference]) -> list[Reference]:
+    return [adjusted.get(path, Reference(path)) for path, _ in gallery or []]
+
+
+def crop_gallery(crops: list[Image.Image]) -> list[tuple[str, str]]:
+    return [(saved(crop, f"reference-{n}.png"), say("caption_reference", value=n)) for n, crop in enumerate(crops, 1)]
+
+
+@answering
+def keep(drawn: Drawn | None, chosen: int) -> tuple:
+    """→ the style of the chosen drawing, the drawing."""
+    if drawn is None:
+        raise RequestError("nothing_chosen")
+    column = drawn.place(chosen)[1]
+    kept = Kept(drawn.model, drawn.domain, drawn.styles[column])
+    return kept, saved(drawn.pictures[chosen], "kept.png", drawn.provenance(column))
+
+
+def kept_style(slot: str, kept: Kept | None, model: str) -> torch.Tensor:
+    if kept is None:
+        raise RequestError("nothing_kept", slot=slot)
+    if kept.model != translator_for(model).name:
+        raise RequestError("other_model", slot=slot, model=kept.model)
+    return kept.style
+
+
+@answering
+def draw_near(model, a, distance, count, seed, *page) -> tuple:
+    """→ what results() returns."""
+    subject, style = page_subject(*page), kept_style("A", a, model)
+    told = Told("drawing")
+    return results(subject, at_model(model, studio.nearby, subject, a.domain, style, distance, count, seed, told))
+
+
+@answering
+def draw_between(model, a, b, part, *page) -> str:
+    """→ the photo's face in the style between A and B, or in A's where there is no B."""
+    start, end = kept_style("A", a, model), kept_style("B", b or a, model)
+    drawn = at_model(model, studio.walk, page_subject(*page), a.domain, start, end, part, Told("drawing"))
+    return saved(drawn.pictures[0], f"{drawn.domain}-between.png", drawn.provenance())
+
+
+@answering
+def film(model, a, b, kind, *page) -> tuple:
+    """→ a clip of the walk from A to B: as a video, or as a picture where it is a GIF."""
+    styles = torch.stack([kept_style("A", a, model), kept_style("B", b, model)])
+    gif = kind == "GIF"
+    path = fresh_path("walk.gif" if gif else "walk.mp4")
+    at_model(model, studio.film, page_subject(*page), styles, path, a.domain, Told("filming"))
+    return gr.Video(None if gif else str(path), visible=not gif), gr.Image(str(path) if gif else None, visible=gif)
+
+
+@answering
+def choose_model(model) -> tuple:
+    """→ the domains of a model, for both tabs."""
+    gr.Progress()(0, desc=say("loading"))
+    choices = domain_choices(translator_for(model).domains)
+    return gr.Radio(choices, value=choices[0][1]), gr.Radio(choices, value=choices[0][1])
+
+
+def domain_choices(domains: tuple[str, ...]) -> list[tuple[Any, str]]:
+    return [(i18n(f"domain_{name}") if f"domain_{name}" in texts.TEXTS else name, name) for name in domains]
+
+
+@answering
+def arrive(search: str) -> tuple:
+    """The page was opened: an example, or what its link asks for → photo, domain, count, seed, psi, grayscale."""
+    asked = dict(parse_qsl(search.removeprefix("?")))
+    examples = {path.stem: str(path) for path in PHOTOS}
+    photo = examples.get(asked.get("example", "")) or (next(iter(examples.values()), None) if not asked else None)
+    domains = translator_for(None).domains
+
+    def value(name: str, low: float, high: float) -> float:
+        try:
+            return min(max(float(asked[name]), low), high)
+        except (KeyError, ValueError):
+            return DEFAULTS[name]
+
+    return (
+        photo,
+        asked.get("domain") if asked.get("domain") in domains else domains[0],
+        int(value("count", 1, MAX_COUNT)),
+        int(value("seed", 0, MAX_SEED)),
+        value("psi", 0, MAX_PSI),
+        asked.get("grayscale") == "1",
+    )
+
+
+# The endpoints: the contract with programs. README shows how to call them.
+
+
+@answering
+def detect_faces(photo: str) -> tuple[str, list[dict]]:
+    """Find the faces in a photo.
+
+    Parameters:
+        photo: A picture file: PNG, JPEG, WebP, HEIC and others, up to 50 megapixels.
+
+    Returns:
+        numbered: The photo, at most 1024 px, with a numbered frame around each face.
+        faces: The faces, biggest first: number, box (left, top, right, bottom) and five landmarks (left eye, right eye,
+            nose, left and right mouth corner) in pixels of the photo, and the detector's score from 0 to 1.
+    """
+    if not photo:
+        raise RequestError("no_photo")
+    found = studio.faces_of(photo)
+    listed = [
+        {
+            "number": n,
+            "box": [round(float(v), 1) for v in face.box],
+            "landmarks": [[round(float(x), 1), round(float(y), 1)] for x, y in face.landmarks],
+            "score": round(float(face.score), 4),
+        }
+        for n, face in enumerate(found, start=1)
+    ]
+    return saved(studio.numbered(open_photo(photo), found), "faces.png"), listed
+
+
+@answering
+def latent_grid(
+    photo: str,
+    domain: str | None = None,
+    count: int = 8,
+    seed: int = 1,
+    psi: float = 0.7,
+    face: int = 1,
+    centre_crop: bool = False,
+    model: str | None = None,
+) -> tuple[str, list, str, str]:
+    """Draw a photo's face in many styles, one a seed.
+
+    Parameters:
+        photo: A picture file with a face.
+        domain: What to draw: a domain of the model, such as "anime"; see /list_models.
+        count: How many drawings, 1 to 16.
+        seed: Seed of the first drawing, 0 to 2147483647; the next ones follow. A seed always gives the same drawing.
+        psi: Truncation: 0 gives the average drawing, 1 the full variety, at most 1.5.
+        face: Which face, as numbered by /detect_faces; 1 is the biggest.
+        centre_crop: Draw the middle square of a photo in which no face is found, instead of refusing it.
+        model: A name from /list_models; the default model if empty.
+
+    Returns:
+        crop: The face as the model sees it.
+        drawings: One PNG a seed, with the caption "seed N".
+        grid: The crop and all drawings in one picture.
+        whole_photo: The photo with the first drawing in the face's place.
+    """
+    drawn = at_model(model, studio.latent, program_subject(photo, face, centre_crop), domain, count, seed, psi)
+    return program_results(photo, drawn)
+
+
+@answering
+def reference_mix(
+    photo: str,
+    references: list,
+    domain: str | None = None,
+    strength: float = 1.0,
+    face: int = 1,
+    centre_crop: bool = False,
+    model: str | None = None,
+) -> tuple[str, list, str, str]:
+    """Draw a photo's face in the style of reference pictures.
+
+    Parameters:
+        photo: A picture file with a face.
+        references: One to eight picture files of faces of the domain. Drawn faces need not be detectable.
+        domain: What the references show: a domain of the model, such as "anime"; see /list_models.
+        strength: From 0, the photo's own style, to 1, the reference's.
+        face: Which face, as numbered by /detect_faces; 1 is the biggest.
+        centre_crop: Draw the middle square of a photo in which no face is found, instead of refusing it.
+        model: A name from /list_models; the default model if empty.
+
+    Returns:
+        crop: The face as the model sees it.
+        drawings: One PNG a reference and, of several, one in the mean of their styles, with captions.
+        grid: The references above, the crop and its drawings below.
+        whole_photo: The photo with the first drawing in the face's place.
+    """
+    subject, chosen = program_subject(photo, face, centre_crop), references_of(references, {})
+    drawn, crops = at_model(model, studio.mix, subject, chosen, domain, strength)
+    return program_results(photo, drawn, crops)
+
+
+@answering
+def interpolate(
+    photo: str,
+    domain: str | None = None,
+    seed_from: int = 1,
+    seed_to: int = 2,
+    psi: float = 0.7,
+    face: int = 1,
+    centre_crop: bool = False,
+    model: str | None = None,
+) -> str:
+    """Make a clip of a photo's face walking from one style to another.
+
+    Parameters:
+        photo: A picture file with a face.
+        domain: What to draw: a domain of the model, such as "anime"; see /list_models.
+        seed_from: Seed of the first style, 0 to 2147483647.
+        seed_to: Seed of the last style, 0 to 2147483647.
+        psi: Truncation: 0 gives the average drawing, 1 the full variety, at most 1.5.
+        face: Which face, as numbered by /detect_faces; 1 is the biggest.
+        centre_crop: Draw the middle square of a photo in which no face is found, instead of refusing it.
+        model: A name from /list_models; the default model if empty.
+
+    Returns:
+        clip: An MP4 of four seconds.
+    """
+    subject, path = program_subject(photo, face, centre_crop), fresh_path("walk.mp4")
+    return str(at_model(model, studio.film_seeds, subject, domain, [seed_from, seed_to], psi, path, Told("filming")))
+
+
+@answering
+def list_models() -> list[dict]:
+    """List the models there are, the default one first.
+
+    Returns:
+        models: For each its name, the domains it draws, the size in pixels of what it draws, and its licence.
+    """
+    translators = [translator_for(name) for name in MODELS]
+    return [
+        {"name": name, "domains": list(t.domains), "image_size": t.image_size, "licence": t.config.licence}
+        for name, t in zip(MODELS, translators, strict=True)
+    ]
+
+
+def program_subject(photo: str | None, face: int, centre_crop: bool) -> Subject:
+    return Subject(photo, [studio.number("faces", face, 1, 1000, whole=True)], studio.MIDDLE if centre_crop else None)
+
+
+def program_results(photo: str, drawn: Drawn, header: list[Image.Image] | None = None) -> tuple:
+    crop, gallery, sheet, (_, whole), *_ = results(Subject(photo), drawn, header)
+    return crop, gallery, sheet, whole
+
+
+# The layout
+
+
+def build() -> gr.Blocks:
+    """The page and the endpoints."""
+    with gr.Blocks(
+        title=texts.say("title", "en"),
+        analytics_enabled=False,
+        delete_cache=(600, 3000),  # looked for every ten minutes, so that nothing gets older than an hour
+    ) as page:
+        gr.Markdown(i18n("intro"), elem_id="intro")
+        with gr.Row():
+            with gr.Column(scale=2, min_width=300):
+                subject = subject_panel()
+            with gr.Column(scale=3, min_width=320), gr.Tabs():
+                with gr.Tab(i18n("tab_diversity"), id="diversity"):
+                    diversity = diversity_tab(subject)
+                with gr.Tab(i18n("tab_mixing"), id="mixing"):
+                    mixing = mixing_tab(subject)
+        explore_panel(subject, diversity, mixing)
+        gr.Markdown(i18n("privacy"), elem_id="privacy")
+
+        subject.model.change(choose_model, subject.model, [diversity.domain, mixing.domain], **PRIVATE)
+        search = gr.Textbox(visible=False)
+        settings = [subject.photo, diversity.domain, diversity.count, diversity.seed, diversity.psi, subject.grayscale]
+        page.load(arrive, search, settings, js="() => [window.location.search]", **PRIVATE).success(
+            draw_latent, diversity.inputs, diversity.outputs, **PRIVATE
+        )
+        endpoints()
+    return page
+
+
+# Events of the page are no endpoints; drawing waits its turn in the queue, a few visitors at a time.
+PRIVATE: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": 4}
+
+
+def subject_panel() -> SimpleNamespace:
+    """What is to be drawn: the photo, its faces; shared by all that is beside and below it."""
+    model = gr.Dropdown(MODELS, value=MODELS[0], label=i18n("model"), visible=len(MODELS) > 1)
+    photo = Upload(
+        label=i18n("photo"),
+        sources=["upload", "webcam", "clipboard"],
+        height=340,
+        buttons=["fullscreen"],
+        alt_text="",
+        elem_id="photo",
+    )
+    note = gr.Markdown(visible=False, elem_id="note", elem_classes="note")
+    numbered = gr.Image(label=i18n("numbered"), format="png", visible=False, interactive=False, elem_id="numbered")
+    chosen = gr.CheckboxGroup([], label=i18n("faces"), visible=False, elem_id="chosen")
+    with gr.Row(visible=False, elem_id="square") as square:
+        x = gr.Slider(0, 1, 0.5, step=0.01, label=i18n("crop_x"), min_width=120)
+        y = gr.Slider(0, 1, 0.5, step=0.01, label=i18n("crop_y"), min_width=120)
+        size = gr.Slider(0.05, 1, 1, step=0.01, label=i18n("crop_size"), min_width=120)
+    with gr.Row():
+        crop = gr.Image(
+            label=i18n("crop"), format="png", interactive=False, height=170, buttons=["download"], elem_id="crop"
+        )
+        grayscale = gr.Checkbox(False, label=i18n("grayscale"), min_width=120)
+    parts = [photo, chosen, x, y, size, grayscale]
+    shown = [photo, note, numbered, chosen, square, crop]
+    photo.change(look, [model, *parts], shown, show_progress="hidden", **PRIVATE)
+    for part in (x, y, size):
+        part.release(frame, [model, *parts], crop, show_progress="hidden", trigger_mode="always_last", **PRIVATE)
+    return SimpleNamespace(model=model, photo=photo, parts=parts, crop=crop, grayscale=grayscale)
+
+
+def results_panel(subject: SimpleNamespace, label: str, sheet_label: str, prefix: str) -> SimpleNamespace:
+    """Drawings, the whole photo, what can be saved, and what can be kept for exploring."""
+    gallery = gr.Gallery(
+        label=i18n(label), format="png", columns=4, height="auto", object_fit="contain", allow_preview=False,
+        interactive=False, elem_id=f"{prefix}-gallery",
+    )  # fmt: skip
+    gr.Markdown(i18n("drawings_info"))
+    with gr.Row():
+        keep_a = gr.Button(i18n("keep_a"), size="sm", elem_id=f"{prefix}-keep-a")
+        keep_b = gr.Button(i18n("keep_b"), size="sm", elem_id=f"{prefix}-keep-b")
+    compare = gr.ImageSlider(
+        label=i18n("in_photo"), format="png", interactive=False, max_height=420, elem_id=f"{prefix}-compare"
+    )
+    with gr.Accordion(i18n(sheet_label), open=False):
+        sheet = gr.Image(show_label=False, format="png", interactive=False, elem_id=f"{prefix}-sheet")
+    archive = gr.DownloadButton(i18n("archive"), interactive=False, elem_id=f"{prefix}-archive")
+    drawn, chosen = gr.State(time_to_live=3600), gr.State(0)
+    gallery.select(choose, [subject.photo, drawn], [compare, chosen], **PRIVATE)
+    outputs = [subject.crop, gallery, sheet, compare, archive, drawn, chosen]
+    return SimpleNamespace(outputs=outputs, drawn=drawn, chosen=chosen, keep_a=keep_a, keep_b=keep_b)
+
+
+def diversity_tab(subject: SimpleNamespace) -> SimpleNamespace:
+    """Many drawings of the photo, one a seed."""
+    choices = domain_choices(("anime", "female", "male"))
+    with gr.Row():
+        domain = gr.Radio(choices, value="anime", label=i18n("domain"), elem_id="domain")
+        count = gr.Slider(1, MAX_COUNT, DEFAULTS["count"], step=1, label=i18n("count"), elem_id="count")
+    with gr.Accordion(i18n("more"), open=False, elem_id="more"), gr.Row():
+        seed = gr.Number(
+            DEFAULTS["seed"], label=i18n("seed"), info=i18n("seed_info"), precision=0, minimum=0, maximum=MAX_SEED,
+            elem_id="seed",
+        )  # fmt: skip
+        psi = gr.Slider(0, MAX_PSI, DEFAULTS["psi"], step=0.05, label=i18n("psi"), info=i18n("psi_info"))
+    with gr.Row():
+        dice = gr.Button(i18n("dice"), elem_id="dice")
+        draw = gr.Button(i18n("draw"), variant="primary", elem_id="draw")
+    panel = results_panel(subject, "drawings", "sheet", "diversity")
+    address = gr.Textbox(
+        label=i18n("link"), info=i18n("link_info"), interactive=False, buttons=["copy"], elem_id="link"
+    )
+    inputs = [subject.model, domain, count, seed, psi, *subject.parts]
+    outputs = [*panel.outputs, address]
+    draw.click(draw_latent, inputs, outputs, **PRIVATE)
+    dice.click(lambda: random.randint(0, MAX_SEED), None, seed, queue=False, api_visibility="private").then(
+        draw_latent, inputs, outputs, **PRIVATE
+    )
+    if PHOTOS:
+        examples = gr.Dataset(
+            components=[subject.photo], samples=[[str(path)] for path in PHOTOS], type="index",
+            label=i18n("examples"), elem_id="photo-examples",
+        )  # fmt: skip
+        examples.click(lambda index: str(PHOTOS[index]), examples, subject.photo, **PRIVATE).success(
+            draw_latent, inputs, outputs, **PRIVATE
+        )
+    panel.domain, panel.count, panel.seed, panel.psi, panel.inputs, panel.outputs = (
+        domain,
+        count,
+        seed,
+        psi,
+        inputs,
+        outputs,
+    )
+    return panel
+
+
+def mixing_tab(subject: SimpleNamespace) -> SimpleNamespace:
+    """The photo in the style of chosen pictures."""
+    references = gr.Gallery(
+        label=i18n("references"), type="filepath", format="png", interactive=True, columns=4, height=200,
+        file_types=None, sources=["upload", "clipboard"], object_fit="contain", elem_id="references",
+    )  # fmt: skip
+    adjusted = gr.State({}, time_to_live=3600)
+    if DRAWINGS:
+        examples = gr.Dataset(
+            components=[Upload(visible=False)], samples=[[str(path)] for path in DRAWINGS], type="index",
+            label=i18n("examples"), elem_id="reference-examples",
+        )  # fmt: skip
+    with gr.Row():
+        domain = gr.Radio(domain_choices(("anime", "female", "male")), value="anime", label=i18n("references_domain"))
+        strength = gr.Slider(0, 1, 1, step=0.05, label=i18n("strength"), info=i18n("strength_info"))
+    with gr.Accordion(i18n("adjust"), open=False, elem_id="adjust"):
+        gr.Markdown(i18n("adjust_info"))
+        crops = gr.Gallery(
+            label=i18n("crops"), format="png", columns=4, height="auto", interactive=False, allow_preview=False,
+            elem_id="reference-crops",
+        )  # fmt: skip
+        with gr.Row():
+            which = gr.Radio([], label=i18n("adjust_which"))
+            weight = gr.Slider(0, 1, 1, step=0.05, label=i18n("weight"))
+        with gr.Row():
+            x = gr.Slider(0, 1, 0.5, step=0.01, label=i18n("crop_x"), min_width=120)
+            y = gr.Slider(0, 1, 0.5, step=0.01, label=i18n("crop_y"), min_width=120)
+            size = gr.Slider(0.05, 1, 1, step=0.01, label=i18n("crop_size"), min_width=120)
+    mix = gr.Button(i18n("draw"), variant="primary", elem_id="mix")
+    panel = results_panel(subject, "mixed", "mixed_sheet", "mixing")
+    inputs = [subject.model, references, adjusted, domain, strength, *subject.parts]
+    outputs = [*panel.outputs, crops]
+    mix.click(draw_mixed, inputs, outputs, **PRIVATE)
+    references.change(look_at_references, [references, adjusted], [crops, which], show_progress="hidden", **PRIVATE)
+    which.change(adjustment, [references, adjusted, which], [weight, x, y, size], show_progress="hidden", **PRIVATE)
+    weight.release(weigh, [references, adjusted, which, weight], adjusted, show_progress="hidden", **PRIVATE)
+    for part in (x, y, size):
+        part.release(
+            adjust, [references, adjusted, which, weight, x, y, size], [crops, adjusted], show_progress="hidden", **PRIVATE
+        )  # fmt: skip
+    if DRAWINGS:
+        examples.click(lambda index: [str(DRAWINGS[index])], examples, references, **PRIVATE).success(
+            draw_mixed, inputs, outputs, **PRIVATE
+        )
+    panel.domain = domain
+    return panel
+
+
+def explore_panel(subject: SimpleNamespace, *tabs: SimpleNamespace) -> None:
+    """What can be done with kept styles."""
+    kept_a, kept_b = gr.State(time_to_live=3600), gr.State(time_to_live=3600)
+    with gr.Accordion(i18n("tab_explore"), open=False, elem_id="explore") as panel:
+        gr.Markdown(i18n("explore_info"))
+        with gr.Row():
+            picture = {"format": "png", "interactive": False, "height": 180, "buttons": ["download"]}
+            style_a = gr.Image(label=i18n("style_a"), elem_id="style-a", **picture)
+            between_picture = gr.Image(label=i18n("between_picture"), elem_id="between", **picture)
+            style_b = gr.Image(label=i18n("style_b"), elem_id="style-b", **picture)
+        part = gr.Slider(0, 1, 0, step=0.05, label=i18n("between"), elem_id="part")
+        with gr.Row():
+            kind = gr.Radio(["MP4", "GIF"], value="MP4", label=i18n("clip_format"))
+            make = gr.Button(i18n("clip"), elem_id="make-clip")
+        clip = gr.Video(label=i18n("clip_result"), visible=False, height=260, autoplay=True, loop=True, elem_id="clip")
+        moving = gr.Image(label=i18n("clip_result"), format="gif", visible=False, interactive=False, height=260)
+        with gr.Row():
+            distance = gr.Slider(0, 1, 0.3, step=0.05, label=i18n("distance"))
+            count = gr.Slider(1, MAX_COUNT, 8, step=1, label=i18n("count"))
+            seed = gr.Number(1, label=i18n("seed"), precision=0, minimum=0, maximum=MAX_SEED)
+        near = gr.Button(i18n("like_a"), elem_id="near")
+        results = results_panel(subject, "drawings", "sheet", "near")
+    for tab in (*tabs, results):
+        for button, kept, shown in ((tab.keep_a, kept_a, style_a), (tab.keep_b, kept_b, style_b)):
+            button.click(keep, [tab.drawn, tab.chosen], [kept, shown], **PRIVATE).success(
+                lambda: gr.Accordion(open=True), None, panel, queue=False, api_visibility="private"
+            )
+    page = subject.parts
+    part.release(draw_between, [subject.model, kept_a, kept_b, part, *page], between_picture, **PRIVATE)
+    make.click(film, [subject.model, kept_a, kept_b, kind, *page], [clip, moving], **PRIVATE)
+    near.click(draw_near, [subject.model, kept_a, distance, count, seed, *page], results.outputs, **PRIVATE)
+
+
+def endpoints() -> None:
+    """What programs call. Components that nobody sees name and describe the parameters, in English."""
+    hidden = {"visible": False}
+    photo, crop, grid, whole, numbered = (
+        Upload(label=label, **hidden) for label in ("photo", "crop", "grid", "whole_photo", "numbered")
+    )
+    domain = gr.Textbox("anime", label="domain", **hidden)
+    count = gr.Slider(1, MAX_COUNT, DEFAULTS["count"], step=1, label="count", **hidden)
+    seed, seed_from, seed_to = (
+        gr.Number(value, label=label, precision=0, minimum=0, maximum=MAX_SEED, **hidden)
+        for label, value in (("seed", 1), ("seed_from", 1), ("seed_to", 2))
+    )
+    psi = gr.Slider(0, MAX_PSI, DEFAULTS["psi"], label="psi", **hidden)
+    strength = gr.Slider(0, 1, 1, label="strength", **hidden)
+    face = gr.Number(1, label="face", precision=0, minimum=1, **hidden)
+    centre_crop = gr.Checkbox(False, label="centre_crop", **hidden)
+    model = gr.Dropdown(MODELS, value=MODELS[0], label="model", **hidden)
+    references, drawings = (
+        gr.Gallery(label=label, format="png", type="filepath", **hidden) for label in ("references", "drawings")
+    )
+    faces, models = gr.JSON(label="faces", **hidden), gr.JSON(label="models", **hidden)
+    clip = gr.Video(label="clip", **hidden)
+    trigger = gr.Button(**hidden)
+    which = [face, centre_crop, model]
+    drawn = [crop, drawings, grid, whole]
+    for function, inputs, outputs in (
+        (detect_faces, [photo], [numbered, faces]),
+        (latent_grid, [photo, domain, count, seed, psi, *which], drawn),
+        (reference_mix, [photo, references, domain, strength, *which], drawn),
+        (interpolate, [photo, domain, seed_from, seed_to, psi, *which], [clip]),
+        (list_models, [], [models]),
+    ):
+        trigger.click(function, inputs, outputs, api_name=function.__name__, concurrency_limit=4)
+
+
+def main() -> None:
+    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO)
+    parser = argparse.ArgumentParser(description="Faces drawn as anime, in the browser.")
+    parser.add_argument("--host", default="0.0.0.0" if "SPACE_ID" in os.environ else "127.0.0.1")
+    parser.add_argument("--port", type=int, default=7860)
+    parser.add_argument("--share", action="store_true", help="also open a public link, for up to a week")
+    parser.add_argument("--mcp", action="store_true", help="also offer the endpoints as MCP tools")
+    options = parser.parse_args()
+    # the page opens at once; whoever is first waits for the model, with progress
+    threading.Thread(target=load_default_model, daemon=True).start()
+    build().queue(max_size=64).launch(
+        server_name=options.host,
+        server_port=options.port,
+        share=options.share,
+        mcp_server=options.mcp,
+        i18n=i18n,
+        theme=Paper(),
+        css=CSS,
+        js=JS,
+        footer_links=["api"],
+        run_history=False,
+        enable_monitoring=False,
+        ssr_mode=False,
+        max_file_size="40mb",
+        allowed_paths=[str(EXAMPLES)],
+    )
+
+
+def load_default_model() -> None:
+    try:
+        load_translator(MODELS[0])
+    except ModelError as error:  # every request says so too
+        log.warning("%s", error)
+
+
+if __name__ == "__main__":
+    main()

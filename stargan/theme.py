@@ -1,0 +1,80 @@
+"""The look of the app: ink on paper, one accent, system fonts (nothing is fetched from anywhere)."""
+
+from __future__ import annotations
+
+from gradio.themes import Base, Font, colors, sizes
+
+SANS = [
+    Font(name)
+    for name in ("ui-sans-serif", "system-ui", "Hiragino Sans", "Noto Sans CJK JP", "Yu Gothic UI", "sans-serif")
+]
+MONO = [Font(name) for name in ("ui-monospace", "Consolas", "monospace")]
+
+
+class Paper(Base):
+    def __init__(self) -> None:
+        super().__init__(
+            primary_hue=colors.indigo,
+            secondary_hue=colors.indigo,
+            neutral_hue=colors.stone,
+            radius_size=sizes.radius_lg,
+            spacing_size=sizes.spacing_md,
+            text_size=sizes.text_md,
+            font=SANS,
+            font_mono=MONO,
+        )
+        self.set(
+            body_background_fill="*neutral_100",
+            body_background_fill_dark="*neutral_950",
+            body_text_color_subdued="*neutral_600",  # 400, the default, is too pale to read on paper
+            body_text_color_subdued_dark="*neutral_300",
+            block_background_fill="white",
+            block_border_width="1px",
+            block_border_color="*neutral_200",
+            block_shadow="none",
+            block_label_text_color="*neutral_700",
+            block_label_text_color_dark="*neutral_200",
+            block_title_text_color="*neutral_700",
+            block_title_text_color_dark="*neutral_200",
+            block_info_text_color="*neutral_600",
+            block_info_text_color_dark="*neutral_300",
+            button_primary_background_fill="*primary_700",
+            button_primary_background_fill_hover="*primary_800",
+            button_primary_background_fill_dark="*primary_600",
+            button_primary_text_color="white",
+            button_secondary_background_fill="white",
+            button_secondary_background_fill_hover="*neutral_100",
+            button_secondary_border_color="*neutral_400",
+            button_border_width="1px",
+            input_background_fill="white",
+            input_border_color="*neutral_400",
+            input_border_color_focus="*primary_600",
+            slider_color="*primary_600",
+            checkbox_label_text_color="*neutral_800",
+            checkbox_label_text_color_dark="*neutral_100",
+        )
+
+
+CSS = """
+.gradio-container { max-width: 1180px !important; margin-inline: auto !important; }
+#intro h1 { font-size: 1.75rem; letter-spacing: -0.01em; margin-bottom: 0.25rem; }
+#intro p, #privacy p { max-width: 72ch; }
+#privacy p { font-size: 0.9rem; color: var(--body-text-color-subdued); }
+.note { min-height: 0; }
+.note p { margin: 0; }
+button:focus-visible, input:focus-visible, [tabindex]:focus-visible {
+  outline: 3px solid var(--primary-600) !important; outline-offset: 2px;
+}
+@media (max-width: 640px) { .gradio-container { padding-inline: 0.5rem !important; } button.lg { min-height: 48px; } }
+@media (prefers-reduced-motion: reduce) { * { animation: none !important; transition: none !important; } }
+"""
+
+# The page's title and language cannot be translated by the tables of labels.
+JS = """
+() => {
+  if (navigator.language.toLowerCase().startsWith("ja")) {
+    document.documentElement.lang = "ja";
+    document.title = "顔写真をアニメに";
+  }
+}
+"""
