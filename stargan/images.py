@@ -1,13 +1,23 @@
-"""Pictures and tensors."""
+"""Pictures: from people, to and from tensors, and back to people."""
 
 from __future__ import annotations
 
+import io
+import os
+import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+from xml.etree import ElementTree
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps, PngImagePlugin
+from pillow_heif import register_heif_opener
 from torch import Tensor
+
+from stargan import __version__
 
 
 def to_tensor(pictures: Sequence[Image.Image]) -> Tensor:
@@ -35,3 +45,143 @@ def grid(rows: Sequence[Sequence[Image.Image | None]], gap: int = 2) -> Image.Im
                 cell = picture if picture.size == (width, height) else picture.resize((width, height), Image.Resampling.LANCZOS)
                 sheet.paste(cell, (c * (width + gap), r * (height + gap)))
     return sheet
+
+
+# pictures from people
+
+
+class PhotoError(ValueError):
+    """A file that cannot be used as a picture; the message is a sentence for the person who chose it."""
+
+
+# The formats that phones, cameras and browsers make. Others, such as EPS, would start other programs to be read.
+FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "PNG", "TIFF", "WEBP")
+MAX_BYTES = 50_000_000
+MAX_PIXELS = 50_000_000
+MIN_SIDE = 16
+
+
+def open_photo(source: str | Path | bytes | BinaryIO) -> Image.Image:
+    """An untrusted picture as RGB, turned as its EXIF says, transparency on white, the first frame of an animation.
+
+    Args:
+        source: a path, the file's bytes, or an open binary file.
+
+    Raises:
+        PhotoError: it is empty, no picture, broken, or too large or too small. Size is judged by the header, before decoding.
+    """
+    register_heif_opener()
+    if isinstance(source, bytes):
+        source = io.BytesIO(source)
+    try:
+        size = os.stat(source).st_size if isinstance(source, str | Path) else source.seek(0, os.SEEK_END)
+    except OSError as error:
+        raise PhotoError("The picture file cannot be read.") from error
+    if size == 0:
+        raise PhotoError("The file is empty.")
+    if size > MAX_BYTES:
+        raise PhotoError(f"The file has {size / 1e6:.0f} MB; at most {MAX_BYTES / 1e6:.0f} MB are accepted.")
+    if not isinstance(source, str | Path):
+        source.seek(0)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about what the checks below decide
+            picture = Image.open(source, formats=FORMATS)
+    except Image.DecompressionBombError:
+        raise PhotoError(f"The picture is too large; at most {MAX_PIXELS / 1e6:.0f} megapixels are accepted.") from None
+    except Exception as error:  # broken files raise nearly anything, struct.error and SyntaxError among them
+        raise PhotoError("The file is not a picture, or of a kind that cannot be read.") from error
+    with picture:
+        width, height = picture.size
+        if width * height > MAX_PIXELS:
+            raise PhotoError(
+                f"The picture has {width} × {height} pixels; at most {MAX_PIXELS / 1e6:.0f} megapixels are accepted."
+            )
+        if min(width, height) < MIN_SIDE:
+            raise PhotoError(f"The picture has only {width} × {height} pixels; at least {MIN_SIDE} × {MIN_SIDE} are needed.")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                picture.load()
+                return _to_rgb(ImageOps.exif_transpose(picture))
+        except Exception as error:
+            raise PhotoError("The picture is broken or cut off.") from error
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
+    if picture.mode in ("I", "F"):  # 32 bits a pixel and no agreed range: the picture's own
+        levels = np.nan_to_num(np.asarray(picture, dtype=np.float64))
+        span = levels.max() - levels.min()
+        return Image.fromarray(((levels - levels.min()) * (255 / (span or 1))).astype(np.uint8)).convert("RGB")
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    return picture.convert("RGB")
+
+
+# results
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a result says of itself.
+
+    Attributes:
+        model: name of the model that drew it.
+        seed: of its style, where it had one.
+        details: all else that it takes to make the picture again: domain, psi, …
+        composite: True where a drawing was put back into a photo.
+    """
+
+    model: str
+    seed: int | None = None
+    details: dict[str, str] = field(default_factory=dict)
+    composite: bool = False
+    version: str = __version__
+
+
+_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/"
+_XMP_KEY = "XML:com.adobe.xmp"
+
+
+def save_picture(picture: Image.Image, path: str | Path, provenance: Provenance) -> Path:
+    """Writes a PNG that says that it is synthetic (IPTC ``DigitalSourceType``, as XMP) and how it was made, and nothing else.
+
+    Returns:
+        The path.
+    """
+    kind = "compositeWithTrainedAlgorithmicMedia" if provenance.composite else "trainedAlgorithmicMedia"
+    facts = {"Software": f"stargan {provenance.version}", "model": provenance.model}
+    if provenance.seed is not None:
+        facts["seed"] = str(provenance.seed)
+    facts |= provenance.details
+    # built by name, so that no value can break the XML
+    rdf, iptc = "http://www.w3.org/1999/02/22-rdf-syntax-ns#", "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
+    for prefix, uri in (("x", "adobe:ns:meta/"), ("rdf", rdf), ("Iptc4xmpExt", iptc)):
+        ElementTree.register_namespace(prefix, uri)
+    packet = ElementTree.Element("{adobe:ns:meta/}xmpmeta")
+    about = ElementTree.SubElement(ElementTree.SubElement(packet, f"{{{rdf}}}RDF"), f"{{{rdf}}}Description")
+    about.set(f"{{{rdf}}}about", "")
+    ElementTree.SubElement(about, f"{{{iptc}}}DigitalSourceType").text = _SOURCE_TYPE + kind
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt(_XMP_KEY, ElementTree.tostring(packet, encoding="unicode"))
+    for name, value in facts.items():
+        info.add_itxt(name, value)
+    clean = Image.new(picture.mode, picture.size)  # Pillow would write what the source's ``info`` holds: profiles, EXIF
+    clean.paste(picture)
+    clean.save(path, format="PNG", pnginfo=info)
+    return Path(path)
+
+
+def read_provenance(path: str | Path) -> dict[str, str]:
+    """What :func:`save_picture` wrote: its texts by name, and ``DigitalSourceType``. Empty for other pictures."""
+    with Image.open(path) as picture:
+        texts = {name: str(value) for name, value in getattr(picture, "text", {}).items()}
+    packet = texts.pop(_XMP_KEY, None)
+    if packet is not None:
+        found = ElementTree.fromstring(packet).find(".//{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}DigitalSourceType")
+        if found is not None and found.text:
+            texts["DigitalSourceType"] = found.text
+    return texts

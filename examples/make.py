@@ -1,0 +1,66 @@
+"""Makes every picture of README and every example but the portrait, with the default model.
+
+    .venv/bin/python examples/make.py
+
+Run it again after the default model changed.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
+from stargan import Translator, load_translator
+from stargan.images import Provenance, grid, open_photo, save_picture
+
+PORTRAIT = HERE / "photos" / "collins.png"
+# Chosen by eye, for faces that differ.
+DRAWING_SEEDS = (1, 4, 6, 9, 12, 15)
+FACE_SEEDS = {"female": (3, 8), "male": (2, 5)}
+# Cells are enlarged: a page shows 64 px as a stamp.
+CELL = 192
+
+
+def enlarged(picture: Image.Image) -> Image.Image:
+    return picture.resize((CELL, CELL), Image.Resampling.LANCZOS)
+
+
+def main() -> None:
+    translator = load_translator()
+    source = translator.align(open_photo(PORTRAIT)).picture
+    drawings = draw(translator, source, "anime", DRAWING_SEEDS)
+    for seed, drawing in zip(DRAWING_SEEDS, drawings, strict=True):
+        save(translator, drawing, HERE / "drawings" / f"seed-{seed}.png", "anime", seed)
+    # drawing → photo-like face: a person whom nobody knows
+    for domain, seeds in FACE_SEEDS.items():
+        for seed, drawing in zip(seeds, drawings, strict=False):
+            (face,) = draw(translator, drawing, domain, [seed])
+            save(translator, face, HERE / "photos" / f"{domain}-{seed}.png", domain, seed)
+    pictures = HERE / "readme"
+    pictures.mkdir(exist_ok=True)
+    latent = translator.latent(open_photo(PORTRAIT), "anime", count=10, seed=0, psi=0.7)
+    cells = [enlarged(picture) for picture in (source, *latent)]
+    hero = grid([cells[:6], [None, *cells[6:]]])
+    provenance = Provenance(translator.name, details={"domain": "anime", "seeds": "0-9", "psi": "0.7"})
+    save_picture(hero, pictures / "latent.png", provenance)
+    mixed = translator.reference(open_photo(PORTRAIT), drawings, "anime")
+    rows = [[None, *map(enlarged, drawings)], [enlarged(source), *map(enlarged, mixed)]]
+    save_picture(grid(rows), pictures / "reference.png", provenance)
+
+
+def draw(translator: Translator, source: Image.Image, domain: str, seeds: list[int] | tuple[int, ...]) -> list[Image.Image]:
+    return translator.decode(translator.encode(source), translator.latent_styles(domain, seeds, psi=1.0))
+
+
+def save(translator: Translator, picture: Image.Image, file: Path, domain: str, seed: int) -> None:
+    file.parent.mkdir(exist_ok=True)
+    save_picture(enlarged(picture), file, Provenance(translator.name, seed, {"domain": domain}))
+
+
+if __name__ == "__main__":
+    main()
