@@ -29,11 +29,11 @@ from gradio.context import LocalContext
 from gradio.data_classes import ImageData
 from gradio.utils import get_upload_folder
 from PIL import Image
-from stargan.registry import available_models
 
 from stargan import load_translator, studio, texts
-from stargan.checkpoint import ModelError
+from stargan.checkpoint import CONFIG_FILE, ModelConfig, ModelError
 from stargan.images import PhotoError, Provenance, open_photo, save_picture
+from stargan.registry import DEFAULT_MODEL, available_models, find_model
 from stargan.studio import MAX_COUNT, MAX_PSI, MAX_SEED, Drawn, Reference, Subject
 from stargan.texts import RequestError
 from stargan.theme import CSS, JS, Paper
@@ -97,7 +97,7 @@ def reason(error: Exception) -> str:
     if isinstance(error, RequestError):
         return say(error.key, **error.values)
     if isinstance(error, (PhotoError, ModelError, VideoError)):
-        return str(error)
+        return texts.translated(str(error), language())
     if isinstance(error, FileNotFoundError):
         return say("photo_gone")
     log.error("unexpected", exc_info=error)
@@ -133,7 +133,7 @@ class Told:
 
 def translator_for(name: str | None) -> Translator:
     """Only models on the menu: a request may not name any folder or repository."""
-    name = name or MODELS[0]
+    name = name or DEFAULT_MODEL
     if name not in MODELS:
         raise RequestError("bad_model", value=name, choices=", ".join(MODELS))
     return load_translator(name)
@@ -178,12 +178,12 @@ def look(model, photo, _, *page) -> tuple:
     """A photo arrived: which faces are in it? → photo, note, numbered, chosen, square, crop."""
     hidden = gr.Image(visible=False), gr.CheckboxGroup(visible=False), gr.Row(visible=False), None
     if not photo:
-        return gr.skip(), gr.Markdown(visible=False), *hidden
+        return gr.skip(), gr.skip(), *hidden
     try:
         picture = open_photo(photo)
         aligned = at_model(model, studio.frame, page_subject(photo, [1], *page))
     except (RequestError, PhotoError) as error:
-        return gr.skip(), gr.Markdown(f"**{html.escape(reason(error), quote=False)}**", visible=True), *hidden
+        return None, gr.Markdown(f"**{html.escape(reason(error), quote=False)}**", visible=True), *hidden
     whole = translator_for(model).config.framing is None
     found = () if whole else studio.faces_of(photo)
     many = len(found) > 1
@@ -213,7 +213,7 @@ def draw_latent(model, domain, count, seed, psi, *page) -> tuple:
     settings |= {"grayscale": 1} if subject.grayscale else {}
     if (name := Path(subject.photo).stem) in {path.stem for path in PHOTOS}:
         settings["example"] = name
-    return *results(subject, drawn), link(settings)
+    return *results(drawn), link(settings)
 
 
 @answering
@@ -221,10 +221,10 @@ def draw_mixed(model, references, adjusted, domain, strength, *page) -> tuple:
     """→ what results() returns, the references' crops."""
     subject, references = page_subject(*page), references_of(references, adjusted)
     drawn, crops = at_model(model, studio.mix, subject, references, domain, strength, Told("drawing"))
-    return *results(subject, drawn, crops), crop_gallery(crops)
+    return *results(drawn, crops), crop_gallery(crops)
 
 
-def results(subject: Subject, drawn: Drawn, header: list[Image.Image] | None = None) -> tuple:
+def results(drawn: Drawn, header: list[Image.Image] | None = None) -> tuple:
     """→ crop, gallery, sheet, before/after, zip, drawn, chosen: what every way of drawing shows."""
     gallery = []
     for index, picture in enumerate(drawn.pictures):
@@ -236,13 +236,13 @@ def results(subject: Subject, drawn: Drawn, header: list[Image.Image] | None = N
         gallery.append((saved(picture, name, drawn.provenance(column)), caption))
     crop = saved(drawn.aligned[0].picture, "crop.png")
     sheet = saved(drawn.sheet(header or []), f"{drawn.domain}-sheet.png", drawn.provenance())
-    before, after = before_after(subject.photo, drawn, 0)
+    before, after = before_after(drawn, 0)
     archive = studio.pack([crop, sheet, after, *(path for path, _ in gallery)], fresh_path(f"{drawn.domain}.zip"))
     return crop, gallery, sheet, (before, after), gr.DownloadButton(value=str(archive), interactive=True), drawn, 0
 
 
-def before_after(photo: str, drawn: Drawn, column: int) -> tuple[str, str]:
-    picture = open_photo(photo)
+def before_after(drawn: Drawn, column: int) -> tuple[str, str]:
+    picture = open_photo(drawn.photo)
     provenance = drawn.provenance(column, composite=True)
     after = saved(drawn.in_photo(picture, column), f"{drawn.domain}-in-photo.png", provenance)
     picture.thumbnail((PREVIEW, PREVIEW))
@@ -257,11 +257,11 @@ def link(settings: dict[str, Any]) -> str:
 
 
 @answering
-def choose(photo: str | None, drawn: Drawn | None, event: gr.SelectData) -> tuple:
+def choose(drawn: Drawn | None, event: gr.SelectData) -> tuple:
     """A drawing was chosen → before/after, its number."""
-    if drawn is None or not photo:
+    if drawn is None:
         raise RequestError("nothing_chosen")
-    return before_after(photo, drawn, drawn.place(event.index)[1]), event.index
+    return before_after(drawn, drawn.place(event.index)[1]), event.index
 
 
 @answering
@@ -301,6 +301,11 @@ def adjustment(references, adjusted, which) -> tuple:
     return reference.weight, *(reference.square or studio.proposed_square(open_photo(reference.path)))
 
 
+def add_example(references: list[tuple[str, str]] | None, index: int) -> list[str]:
+    """→ the references with an example drawing added; the last ones where they are too many."""
+    return [*(path for path, _ in references or []), str(DRAWINGS[index])][-studio.MAX_REFERENCES :]
+
+
 def references_of(gallery: list[tuple[str, str]] | None, adjusted: dict[str, Reference]) -> list[Reference]:
     return [adjusted.get(path, Reference(path)) for path, _ in gallery or []]
 
@@ -332,7 +337,7 @@ def draw_near(model, a, distance, count, seed, *page) -> tuple:
     """→ what results() returns."""
     subject, style = page_subject(*page), kept_style("A", a, model)
     told = Told("drawing")
-    return results(subject, at_model(model, studio.nearby, subject, a.domain, style, distance, count, seed, told))
+    return results(at_model(model, studio.nearby, subject, a.domain, style, distance, count, seed, told))
 
 
 @answering
@@ -359,6 +364,11 @@ def choose_model(model) -> tuple:
     gr.Progress()(0, desc=say("loading"))
     choices = domain_choices(translator_for(model).domains)
     return gr.Radio(choices, value=choices[0][1]), gr.Radio(choices, value=choices[0][1])
+
+
+def config_of(name: str) -> ModelConfig:
+    """What a model says of itself, without loading it."""
+    return ModelConfig.from_json((find_model(name) / CONFIG_FILE).read_text(encoding="utf-8"))
 
 
 def domain_choices(domains: tuple[str, ...]) -> list[tuple[Any, str]]:
@@ -449,7 +459,7 @@ def latent_grid(
         whole_photo: The photo with the first drawing in the face's place.
     """
     drawn = at_model(model, studio.latent, program_subject(photo, face, centre_crop), domain, count, seed, psi)
-    return program_results(photo, drawn)
+    return program_results(drawn)
 
 
 @answering
@@ -481,7 +491,7 @@ def reference_mix(
     """
     subject, chosen = program_subject(photo, face, centre_crop), references_of(references, {})
     drawn, crops = at_model(model, studio.mix, subject, chosen, domain, strength)
-    return program_results(photo, drawn, crops)
+    return program_results(drawn, crops)
 
 
 @answering
@@ -519,21 +529,31 @@ def list_models() -> list[dict]:
     """List the models there are, the default one first.
 
     Returns:
-        models: For each its name, the domains it draws, the size in pixels of what it draws, and its licence.
+        models: For each its name, title, domains, the side of what it draws in pixels, and its licence; or, where it
+            cannot be had, its name, title and the reason.
     """
-    translators = [translator_for(name) for name in MODELS]
-    return [
-        {"name": name, "domains": list(t.domains), "image_size": t.image_size, "licence": t.config.licence}
-        for name, t in zip(MODELS, translators, strict=True)
-    ]
+    listed = []
+    for name, spec in MODELS.items():
+        entry = {"name": name, "title": spec.title}
+        try:
+            config = config_of(name)
+            entry |= {
+                "domains": config.domains,
+                "image_size": config.architecture.image_size,
+                "licence": config.licence,
+            }
+        except ModelError as error:
+            entry["error"] = str(error)
+        listed.append(entry)
+    return listed
 
 
 def program_subject(photo: str | None, face: int, centre_crop: bool) -> Subject:
     return Subject(photo, [studio.number("faces", face, 1, 1000, whole=True)], studio.MIDDLE if centre_crop else None)
 
 
-def program_results(photo: str, drawn: Drawn, header: list[Image.Image] | None = None) -> tuple:
-    crop, gallery, sheet, (_, whole), *_ = results(Subject(photo), drawn, header)
+def program_results(drawn: Drawn, header: list[Image.Image] | None = None) -> tuple:
+    crop, gallery, sheet, (_, whole), *_ = results(drawn, header)
     return crop, gallery, sheet, whole
 
 
@@ -563,7 +583,7 @@ def build() -> gr.Blocks:
         search = gr.Textbox(visible=False)
         settings = [subject.photo, diversity.domain, diversity.count, diversity.seed, diversity.psi, subject.grayscale]
         page.load(arrive, search, settings, js="() => [window.location.search]", **PRIVATE).success(
-            draw_latent, diversity.inputs, diversity.outputs, **PRIVATE
+            draw_latent, diversity.inputs, diversity.outputs, show_progress_on=diversity.gallery, **PRIVATE
         )
         endpoints()
     return page
@@ -575,7 +595,8 @@ PRIVATE: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": 4}
 
 def subject_panel() -> SimpleNamespace:
     """What is to be drawn: the photo, its faces; shared by all that is beside and below it."""
-    model = gr.Dropdown(MODELS, value=MODELS[0], label=i18n("model"), visible=len(MODELS) > 1)
+    titles = [(spec.title, name) for name, spec in MODELS.items()]
+    model = gr.Dropdown(titles, value=DEFAULT_MODEL, label=i18n("model"), visible=len(titles) > 1, elem_id="model")
     photo = Upload(
         label=i18n("photo"),
         sources=["upload", "webcam", "clipboard"],
@@ -591,24 +612,30 @@ def subject_panel() -> SimpleNamespace:
         x = gr.Slider(0, 1, 0.5, step=0.01, label=i18n("crop_x"), min_width=120)
         y = gr.Slider(0, 1, 0.5, step=0.01, label=i18n("crop_y"), min_width=120)
         size = gr.Slider(0.05, 1, 1, step=0.01, label=i18n("crop_size"), min_width=120)
-    with gr.Row():
+    with gr.Row(equal_height=True):
         crop = gr.Image(
-            label=i18n("crop"), format="png", interactive=False, height=170, buttons=["download"], elem_id="crop"
+            label=i18n("crop"), format="png", interactive=False, height=150, buttons=[], min_width=130, elem_id="crop"
         )
-        grayscale = gr.Checkbox(False, label=i18n("grayscale"), min_width=120)
+        with gr.Column(min_width=160):
+            grayscale = gr.Checkbox(False, label=i18n("grayscale"))
+            examples = gr.Dataset(
+                components=[photo], samples=[[str(path)] for path in PHOTOS], type="index", label=i18n("examples"),
+                visible=bool(PHOTOS), elem_id="photo-examples",
+            )  # fmt: skip
     parts = [photo, chosen, x, y, size, grayscale]
     shown = [photo, note, numbered, chosen, square, crop]
     photo.change(look, [model, *parts], shown, show_progress="hidden", **PRIVATE)
+    photo.clear(lambda: gr.Markdown(visible=False), None, note, queue=False, api_visibility="private")
     for part in (x, y, size):
         part.release(frame, [model, *parts], crop, show_progress="hidden", trigger_mode="always_last", **PRIVATE)
-    return SimpleNamespace(model=model, photo=photo, parts=parts, crop=crop, grayscale=grayscale)
+    return SimpleNamespace(model=model, photo=photo, parts=parts, crop=crop, grayscale=grayscale, examples=examples)
 
 
 def results_panel(subject: SimpleNamespace, label: str, sheet_label: str, prefix: str) -> SimpleNamespace:
     """Drawings, the whole photo, what can be saved, and what can be kept for exploring."""
     gallery = gr.Gallery(
         label=i18n(label), format="png", columns=4, height="auto", object_fit="contain", allow_preview=False,
-        interactive=False, elem_id=f"{prefix}-gallery",
+        interactive=False, elem_id=f"{prefix}-gallery", elem_classes="drawings",
     )  # fmt: skip
     gr.Markdown(i18n("drawings_info"))
     with gr.Row():
@@ -621,16 +648,16 @@ def results_panel(subject: SimpleNamespace, label: str, sheet_label: str, prefix
         sheet = gr.Image(show_label=False, format="png", interactive=False, elem_id=f"{prefix}-sheet")
     archive = gr.DownloadButton(i18n("archive"), interactive=False, elem_id=f"{prefix}-archive")
     drawn, chosen = gr.State(time_to_live=3600), gr.State(0)
-    gallery.select(choose, [subject.photo, drawn], [compare, chosen], **PRIVATE)
+    gallery.select(choose, drawn, [compare, chosen], **PRIVATE)
     outputs = [subject.crop, gallery, sheet, compare, archive, drawn, chosen]
-    return SimpleNamespace(outputs=outputs, drawn=drawn, chosen=chosen, keep_a=keep_a, keep_b=keep_b)
+    return SimpleNamespace(gallery=gallery, outputs=outputs, drawn=drawn, chosen=chosen, keep_a=keep_a, keep_b=keep_b)
 
 
 def diversity_tab(subject: SimpleNamespace) -> SimpleNamespace:
     """Many drawings of the photo, one a seed."""
-    choices = domain_choices(("anime", "female", "male"))
+    choices = domain_choices(config_of(DEFAULT_MODEL).domains)
     with gr.Row():
-        domain = gr.Radio(choices, value="anime", label=i18n("domain"), elem_id="domain")
+        domain = gr.Radio(choices, value=choices[0][1], label=i18n("domain"), elem_id="domain")
         count = gr.Slider(1, MAX_COUNT, DEFAULTS["count"], step=1, label=i18n("count"), elem_id="count")
     with gr.Accordion(i18n("more"), open=False, elem_id="more"), gr.Row():
         seed = gr.Number(
@@ -647,49 +674,38 @@ def diversity_tab(subject: SimpleNamespace) -> SimpleNamespace:
     )
     inputs = [subject.model, domain, count, seed, psi, *subject.parts]
     outputs = [*panel.outputs, address]
-    draw.click(draw_latent, inputs, outputs, **PRIVATE)
+    drawing = {"show_progress_on": panel.gallery, **PRIVATE}
+    draw.click(draw_latent, inputs, outputs, **drawing)
     dice.click(lambda: random.randint(0, MAX_SEED), None, seed, queue=False, api_visibility="private").then(
-        draw_latent, inputs, outputs, **PRIVATE
+        draw_latent, inputs, outputs, **drawing
     )
-    if PHOTOS:
-        examples = gr.Dataset(
-            components=[subject.photo], samples=[[str(path)] for path in PHOTOS], type="index",
-            label=i18n("examples"), elem_id="photo-examples",
-        )  # fmt: skip
-        examples.click(lambda index: str(PHOTOS[index]), examples, subject.photo, **PRIVATE).success(
-            draw_latent, inputs, outputs, **PRIVATE
-        )
-    panel.domain, panel.count, panel.seed, panel.psi, panel.inputs, panel.outputs = (
-        domain,
-        count,
-        seed,
-        psi,
-        inputs,
-        outputs,
+    subject.examples.click(lambda index: str(PHOTOS[index]), subject.examples, subject.photo, **PRIVATE).success(
+        draw_latent, inputs, outputs, **drawing
     )
+    vars(panel).update(domain=domain, count=count, seed=seed, psi=psi, inputs=inputs, outputs=outputs)
     return panel
 
 
 def mixing_tab(subject: SimpleNamespace) -> SimpleNamespace:
     """The photo in the style of chosen pictures."""
+    choices = domain_choices(config_of(DEFAULT_MODEL).domains)
     references = gr.Gallery(
         label=i18n("references"), type="filepath", format="png", interactive=True, columns=4, height=200,
         file_types=None, sources=["upload", "clipboard"], object_fit="contain", elem_id="references",
     )  # fmt: skip
     adjusted = gr.State({}, time_to_live=3600)
-    if DRAWINGS:
-        examples = gr.Dataset(
-            components=[Upload(visible=False)], samples=[[str(path)] for path in DRAWINGS], type="index",
-            label=i18n("examples"), elem_id="reference-examples",
-        )  # fmt: skip
+    examples = gr.Dataset(
+        components=[Upload(visible=False)], samples=[[str(path)] for path in DRAWINGS], type="index",
+        label=i18n("examples"), visible=bool(DRAWINGS), elem_id="reference-examples",
+    )  # fmt: skip
     with gr.Row():
-        domain = gr.Radio(domain_choices(("anime", "female", "male")), value="anime", label=i18n("references_domain"))
+        domain = gr.Radio(choices, value=choices[0][1], label=i18n("references_domain"))
         strength = gr.Slider(0, 1, 1, step=0.05, label=i18n("strength"), info=i18n("strength_info"))
     with gr.Accordion(i18n("adjust"), open=False, elem_id="adjust"):
         gr.Markdown(i18n("adjust_info"))
         crops = gr.Gallery(
             label=i18n("crops"), format="png", columns=4, height="auto", interactive=False, allow_preview=False,
-            elem_id="reference-crops",
+            elem_id="reference-crops", elem_classes="drawings",
         )  # fmt: skip
         with gr.Row():
             which = gr.Radio([], label=i18n("adjust_which"))
@@ -702,18 +718,17 @@ def mixing_tab(subject: SimpleNamespace) -> SimpleNamespace:
     panel = results_panel(subject, "mixed", "mixed_sheet", "mixing")
     inputs = [subject.model, references, adjusted, domain, strength, *subject.parts]
     outputs = [*panel.outputs, crops]
-    mix.click(draw_mixed, inputs, outputs, **PRIVATE)
-    references.change(look_at_references, [references, adjusted], [crops, which], show_progress="hidden", **PRIVATE)
-    which.change(adjustment, [references, adjusted, which], [weight, x, y, size], show_progress="hidden", **PRIVATE)
-    weight.release(weigh, [references, adjusted, which, weight], adjusted, show_progress="hidden", **PRIVATE)
+    drawing = {"show_progress_on": panel.gallery, **PRIVATE}
+    mix.click(draw_mixed, inputs, outputs, **drawing)
+    examples.click(add_example, [references, examples], references, **PRIVATE).success(
+        draw_mixed, inputs, outputs, **drawing
+    )
+    this = [references, adjusted, which]
+    references.change(look_at_references, this[:2], [crops, which], show_progress="hidden", **PRIVATE)
+    which.change(adjustment, this, [weight, x, y, size], show_progress="hidden", **PRIVATE)
+    weight.release(weigh, [*this, weight], adjusted, show_progress="hidden", **PRIVATE)
     for part in (x, y, size):
-        part.release(
-            adjust, [references, adjusted, which, weight, x, y, size], [crops, adjusted], show_progress="hidden", **PRIVATE
-        )  # fmt: skip
-    if DRAWINGS:
-        examples.click(lambda index: [str(DRAWINGS[index])], examples, references, **PRIVATE).success(
-            draw_mixed, inputs, outputs, **PRIVATE
-        )
+        part.release(adjust, [*this, weight, x, y, size], [crops, adjusted], show_progress="hidden", **PRIVATE)
     panel.domain = domain
     return panel
 
@@ -748,7 +763,13 @@ def explore_panel(subject: SimpleNamespace, *tabs: SimpleNamespace) -> None:
     page = subject.parts
     part.release(draw_between, [subject.model, kept_a, kept_b, part, *page], between_picture, **PRIVATE)
     make.click(film, [subject.model, kept_a, kept_b, kind, *page], [clip, moving], **PRIVATE)
-    near.click(draw_near, [subject.model, kept_a, distance, count, seed, *page], results.outputs, **PRIVATE)
+    near.click(
+        draw_near,
+        [subject.model, kept_a, distance, count, seed, *page],
+        results.outputs,
+        show_progress_on=results.gallery,
+        **PRIVATE,
+    )
 
 
 def endpoints() -> None:
@@ -757,7 +778,7 @@ def endpoints() -> None:
     photo, crop, grid, whole, numbered = (
         Upload(label=label, **hidden) for label in ("photo", "crop", "grid", "whole_photo", "numbered")
     )
-    domain = gr.Textbox("anime", label="domain", **hidden)
+    domain = gr.Textbox(config_of(DEFAULT_MODEL).domains[0], label="domain", **hidden)
     count = gr.Slider(1, MAX_COUNT, DEFAULTS["count"], step=1, label="count", **hidden)
     seed, seed_from, seed_to = (
         gr.Number(value, label=label, precision=0, minimum=0, maximum=MAX_SEED, **hidden)
@@ -767,7 +788,7 @@ def endpoints() -> None:
     strength = gr.Slider(0, 1, 1, label="strength", **hidden)
     face = gr.Number(1, label="face", precision=0, minimum=1, **hidden)
     centre_crop = gr.Checkbox(False, label="centre_crop", **hidden)
-    model = gr.Dropdown(MODELS, value=MODELS[0], label="model", **hidden)
+    model = gr.Dropdown(list(MODELS), value=DEFAULT_MODEL, label="model", **hidden)
     references, drawings = (
         gr.Gallery(label=label, format="png", type="filepath", **hidden) for label in ("references", "drawings")
     )
@@ -816,7 +837,7 @@ def main() -> None:
 
 def load_default_model() -> None:
     try:
-        load_translator(MODELS[0])
+        load_translator(DEFAULT_MODEL)
     except ModelError as error:  # every request says so too
         log.warning("%s", error)
 

@@ -60,16 +60,20 @@ class Drawn:
     """Drawings of the faces of one photo: a row a face, a column a style.
 
     Attributes:
+        photo: path of the uploaded file.
         styles: ``(columns, style_dim)`` on the CPU, as the first face was drawn.
         captions: one a column, as ``("seed", 7)`` or ``("reference", 2)``.
+        details: the settings, for what a saved picture says of itself.
     """
 
+    photo: str
     model: str
     domain: str
     aligned: list[faces.Aligned]
     rows: list[list[Image.Image]]
     styles: Tensor
     captions: list[tuple[str, int]]
+    details: dict[str, str]
 
     @property
     def pictures(self) -> list[Image.Image]:
@@ -92,7 +96,8 @@ class Drawn:
 
     def provenance(self, column: int = 0, composite: bool = False) -> Provenance:
         kind, value = self.captions[column]
-        return Provenance(model=self.model, seed=value if kind == "seed" else None, composite=composite)
+        seed = value if kind == "seed" else None
+        return Provenance(self.model, seed, self.details, composite)
 
 
 # drawings
@@ -120,7 +125,7 @@ def latent(
     aligned = frame(translator, subject)
     seeds = range(seed, seed + count)
     styles = translator.latent_styles(domain, seeds, psi)
-    return draw(translator, subject, aligned, domain, styles, [("seed", s) for s in seeds], progress)
+    return draw(translator, subject, aligned, domain, styles, [("seed", s) for s in seeds], progress, psi=psi)
 
 
 def mix(
@@ -154,7 +159,7 @@ def mix(
     if len(crops) > 1:
         styles = torch.cat([styles, blend(styles, weights)[None]])
         captions.append(("blend", 0))
-    return draw(translator, subject, aligned, domain, styles, captions, progress, strength), crops
+    return draw(translator, subject, aligned, domain, styles, captions, progress, strength=strength), crops
 
 
 def walk(
@@ -245,9 +250,10 @@ def draw(
     styles: Tensor,
     captions: list[tuple[str, int]],
     progress: Progress,
-    strength: float = 1.0,
+    **settings: float,
 ) -> Drawn:
-    """Every face in every style."""
+    """Every face in every style, at ``strength``, if that is among the settings."""
+    strength = settings.get("strength", 1)
     rows: list[list[Image.Image]] = []
     shown = None
     for face in aligned:
@@ -259,7 +265,8 @@ def draw(
             row += translator.decode(encoded, part)
             progress((len(rows) + len(row) / len(styles)) / len(aligned))
         rows.append([black_and_white(picture) for picture in row] if subject.grayscale else row)
-    return Drawn(translator.name, domain, aligned, rows, shown.cpu(), captions)
+    details = {"domain": domain, **{name: f"{value:g}" for name, value in settings.items()}}
+    return Drawn(subject.photo, translator.name, domain, aligned, rows, shown.cpu(), captions, details)
 
 
 def blend(styles: Tensor, weights: Sequence[float]) -> Tensor:

@@ -8,6 +8,8 @@ together here, in the language that the visitor's browser asks for.
 
 from __future__ import annotations
 
+import re
+
 LANGUAGES = ("en", "ja")
 
 TEXTS: dict[str, tuple[str, str]] = {
@@ -36,7 +38,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "crop_x": ("Square: left – right", "枠の左右"),
     "crop_y": ("Square: up – down", "枠の上下"),
     "crop_size": ("Square: size", "枠の大きさ"),
-    "crop": ("The face as the model sees it", "モデルに渡す顔"),
+    "crop": ("Face", "顔"),
     "crop_alt": ("The crop of the face that is drawn", "描かれる顔の切り抜き"),
     "domain": ("Draw as", "描くもの"),
     "domain_anime": ("Anime", "アニメ"),
@@ -45,7 +47,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "count": ("How many", "枚数"),
     "seed": ("Seed", "シード"),
     "seed_info": ("The same seed gives the same drawings", "同じシードからは同じ絵ができます"),
-    "dice": ("🎲 New seed", "🎲 シードを変える"),
+    "dice": ("⚄ New drawings", "⚄ 別の絵にする"),
     "psi": ("Variety ψ", "変化の幅 ψ"),
     "psi_info": ("0: the average drawing; 1: as different as they come", "0は平均的な絵、1は最も多様"),
     "grayscale": ("Black and white", "白黒"),
@@ -165,6 +167,30 @@ TEXTS: dict[str, tuple[str, str]] = {
         "The photo is no longer here: it was deleted after an hour. Please choose it again.",
         "写真は1時間たったため消去されました。もう一度選んでください。",
     ),
+    # sentences of stargan.images.open_photo, for translating them
+    "photo_unreadable": ("The picture file cannot be read.", "画像ファイルを読み込めません。"),
+    "photo_empty": ("The file is empty.", "ファイルが空です。"),
+    "photo_heavy": (
+        "The file has {size} MB; at most {limit} MB are accepted.",
+        "ファイルが{size} MBあります。{limit} MBまでにしてください。",
+    ),
+    "photo_bomb": (
+        "The picture is too large; at most {limit} megapixels are accepted.",
+        "画像が大きすぎます。{limit}メガピクセルまでにしてください。",
+    ),
+    "photo_kind": (
+        "The file is not a picture, or of a kind that cannot be read.",
+        "ファイルが画像ではないか、読み込めない種類です。",
+    ),
+    "photo_large": (
+        "The picture has {width} × {height} pixels; at most {limit} megapixels are accepted.",
+        "画像が{width}×{height}ピクセルあります。{limit}メガピクセルまでにしてください。",
+    ),
+    "photo_small": (
+        "The picture has only {width} × {height} pixels; at least {least} × {least2} are needed.",
+        "画像が{width}×{height}ピクセルしかありません。{least}×{least2}ピクセル以上にしてください。",
+    ),
+    "photo_broken": ("The picture is broken or cut off.", "画像が壊れているか、途中で切れています。"),
     "unexpected": (
         "Something went wrong on our side. Please try again; if it stays, try another picture.",
         "こちら側で問題が起きました。もう一度お試しください。続く場合は別の画像をお試しください。",
@@ -185,6 +211,15 @@ def say(key: str, language: str, **values: object) -> str:
     if "name" in values:
         values["name"] = say(str(values["name"]), language)
     return TEXTS[key][LANGUAGES.index(language)].format(**values)
+
+
+def translated(sentence: str, language: str) -> str:
+    """A sentence that another part of the project wrote in English; unchanged where it is not among the texts."""
+    for key, (english, _) in TEXTS.items():
+        pattern = re.sub(r"\\{(\w+)\\}", r"(?P<\1>.+?)", re.escape(english))
+        if found := re.fullmatch(pattern, sentence):
+            return say(key, language, **found.groupdict())
+    return sentence
 
 
 def tables() -> dict[str, dict[str, str]]:

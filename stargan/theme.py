@@ -56,11 +56,13 @@ class Paper(Base):
 
 
 CSS = """
-.gradio-container { max-width: 1180px !important; margin-inline: auto !important; }
+.gradio-container { width: 100%; max-width: 1180px !important; margin-inline: auto !important; }
 #intro h1 { font-size: 1.75rem; letter-spacing: -0.01em; margin-bottom: 0.25rem; }
 #intro p, #privacy p { max-width: 72ch; }
 #privacy p { font-size: 0.9rem; color: var(--body-text-color-subdued); }
-.note { min-height: 0; }
+#crop img { width: 100%; height: 100%; object-fit: contain; }
+.drawings .grid-wrap { min-height: 0; max-height: none; height: auto; }
+.note { border-left: 3px solid var(--primary-600); padding: 0.25rem 0.75rem; }
 .note p { margin: 0; }
 button:focus-visible, input:focus-visible, [tabindex]:focus-visible {
   outline: 3px solid var(--primary-600) !important; outline-offset: 2px;
