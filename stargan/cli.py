@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import argparse
 import logging
+import mimetypes
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stargan.batch import Looks
+    from stargan.translator import Translator
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -13,6 +21,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m stargan", description="StarGAN v2: train, evaluate and use it.")
     commands = parser.add_subparsers(dest="command", required=True)
     _add_train(commands)
+    _add_evaluate(commands)
+    _add_translate(commands)
+    _add_video(commands)
+    _add_push(commands)
     options = parser.parse_args(arguments)
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     return options.run(options)
@@ -21,30 +33,316 @@ def main(arguments: list[str] | None = None) -> int:
 def _add_train(commands: argparse._SubParsersAction) -> None:
     from stargan.training.config import PRESETS
 
-    parser = commands.add_parser("train", help="train on folders of faces, one folder a domain")
-    parser.add_argument("--preset", choices=PRESETS)
+    parser = commands.add_parser(
+        "train",
+        help="train on folders of faces, one folder a domain",
+        description="Trains, or goes on with a run where it stopped: then the run's own options hold, and neither --preset nor "
+        "earlier options need repeating. Several GPUs: torchrun --nproc-per-node 4 -m stargan train ...",
+    )
+    parser.add_argument("--preset", choices=PRESETS, help="the options to start from; a new run needs one")
     parser.add_argument("--data", type=Path, required=True, help="folder with a folder of pictures for each domain")
     parser.add_argument("--validation", type=Path, help="the same layout; its first faces are on the sample sheets")
-    parser.add_argument("--run", dest="folder", type=Path, required=True, help="where the run is kept; resumed if it exists")
-    parser.add_argument("--device", help="cuda, cpu, …; default: CUDA where there is one")
+    parser.add_argument(
+        "--run", dest="folder", type=Path, required=True, help="where the run is kept; resumed if it exists"
+    )
+    parser.add_argument("--device", help="cuda, cpu, ...; default: CUDA where there is one")
+    parser.add_argument("--iterations", type=int, help="of the whole run, those already done included")
+    parser.add_argument("--batch-size", type=int, help="over all processes together")
+    parser.add_argument(
+        "--set",
+        dest="options",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="any other option, such as lambda_ds=2 or diff_augment=color,cutout; may be repeated",
+    )
     parser.set_defaults(run=_train)
 
 
 def _train(options: argparse.Namespace) -> int:
+    from stargan.training import trainer
+
+    given = {"iterations": options.iterations, "batch_size": options.batch_size}
+    changes = options.options + [f"{name}={value}" for name, value in given.items() if value is not None]
+    try:
+        trainer.train(
+            options.folder,
+            options.data,
+            options.validation,
+            preset=options.preset,
+            changes=changes,
+            device=options.device,
+        )
+    except ValueError as error:
+        return _refused(error)
+    return 0
+
+
+def _add_evaluate(commands: argparse._SubParsersAction) -> None:
+    from stargan.training.evaluate import MODES
+
+    parser = commands.add_parser(
+        "evaluate",
+        help="how good models are, in numbers",
+        description="The paper's protocol: FID, KID and LPIPS over every ordered pair of domains; and what needs no downloaded "
+        "weights: the sliced Wasserstein distance with its floor, and the spread over seeds. Several models give one table.",
+    )
+    parser.add_argument(
+        "models", nargs="+", help="model folders (such as runs/x/snapshots/*), registered names, or user/repo"
+    )
+    parser.add_argument("--data", type=Path, required=True, help="training faces, a folder for each domain")
+    parser.add_argument(
+        "--validation", type=Path, required=True, help="validation faces: the sources and the references"
+    )
+    parser.add_argument("--output", type=Path, default=Path("evaluation.json"), help="default: %(default)s")
+    parser.add_argument("--sources", type=_at_least(1), help="validation faces a domain; default: all")
+    parser.add_argument("--outputs", type=_at_least(2), default=10, help="pictures a source (default: %(default)s)")
+    parser.add_argument("--pairs", help="such as female>anime,male>anime; default: every ordered pair")
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES)
+    parser.add_argument("--psi", type=float, default=1.0, help="truncation of latent styles (default: %(default)s)")
+    parser.add_argument("--no-backbones", dest="backbones", action="store_false", help="leave out FID, KID and LPIPS")
+    parser.add_argument("--inception-weights", type=Path, help="a local weights-inception-2015-12-05-6726825d.pth")
+    parser.add_argument("--lpips-weights", type=Path, help="a local alexnet-owt-7be5be79.pth")
+    parser.add_argument("--device", help="cuda, cpu, ...; default: CUDA where there is one")
+    parser.set_defaults(run=_evaluate)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
     import torch
 
-    from stargan.training.config import PRESETS
-    from stargan.training.data import Faces
-    from stargan.training.trainer import STATE_FILE, Trainer
+    from stargan.checkpoint import load_model
+    from stargan.registry import find_model
+    from stargan.training import evaluate
+    from stargan.translator import Translator, best_device
 
-    device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    config = PRESETS[options.preset]
-    trainer = Trainer(config, Faces(options.data, config.architecture.image_size, device), device)
-    state = options.folder / STATE_FILE
-    if state.exists():
-        trainer.restore(torch.load(state, map_location=device, weights_only=True))
-    trainer.run(options.folder, options.validation)
+    device = torch.device(options.device) if options.device else best_device()
+    try:
+        backbones = None
+        if options.backbones:
+            backbones = evaluate.Backbones(device, options.inception_weights, options.lpips_weights)
+        pairs = evaluate.parse_pairs(options.pairs) if options.pairs else None
+        protocol = evaluate.Protocol(options.outputs, options.sources, pairs, options.modes, options.psi)
+        evaluation = evaluate.Evaluation(options.data, options.validation, protocol, backbones)
+        rows: list[evaluate.Row] = []
+        for name in options.models:
+            rows += evaluation.run(Translator(load_model(find_model(name)), device), name)
+            rows_and_means = rows + (evaluate.means(rows) if len({row.pair for row in rows}) > 1 else [])
+            options.output.write_text(evaluate.to_json(rows_and_means, **vars(protocol)), encoding="utf-8")
+    except ValueError as error:
+        return _refused(error)
+    print(evaluate.table(rows_and_means))
     return 0
+
+
+def _add_translate(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "translate",
+        help="draw the faces of many photos",
+        description="Draws the biggest face of each photo: separate PNG files, and a grid of every eight photos. A run "
+        "that was stopped goes on where it was. The exit status is 1 if any photo failed; the others are still drawn.",
+        epilog="Under torchrun, each process takes its share of the photos, in groups of eight (one by one with "
+        "--no-grid), and together they write the files of one: torchrun --nproc-per-node 4 -m stargan translate ...",
+    )
+    parser.add_argument("photos", type=Path, nargs="+", help="photos, or folders of them")
+    _add_styles(parser)
+    parser.add_argument("--count", type=_at_least(1), default=10, help="seeds for each photo (default: %(default)s)")
+    parser.add_argument("--seed", type=_at_least(0), default=0, help="the first of them (default: %(default)s)")
+    parser.add_argument("--output", type=Path, required=True, help="folder")
+    parser.add_argument(
+        "--grid", action=argparse.BooleanOptionalAction, default=True, help="also write grids (default)"
+    )
+    parser.add_argument("--whole-photo", action="store_true", help="put the drawings back into the photos")
+    parser.add_argument("--overwrite", action="store_true", help="make files again that are there already")
+    parser.set_defaults(run=_translate)
+
+
+def _translate(options: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from stargan import batch
+
+    rank, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    try:
+        photos = batch.find_photos(options.photos, options.output)
+        translator = _translator(options)
+        domain = _domain(options, translator)
+        if options.references:
+            looks = batch.reference_looks(translator, domain, options.references, options.strength)
+        else:
+            seeds = range(options.seed, options.seed + options.count)
+            looks = batch.latent_looks(translator, domain, seeds, options.psi)
+        mine = sum(len(group) for group in batch.share(photos, rank, processes, options.grid))
+        with tqdm(total=mine, unit="photo", disable=None, position=rank) as bar:
+            tally = batch.translate_all(
+                translator,
+                photos,
+                looks,
+                options.output,
+                with_grid=options.grid,
+                whole=options.whole_photo,
+                overwrite=options.overwrite,
+                rank=rank,
+                processes=processes,
+                report=lambda sentence: tqdm.write(sentence, file=sys.stderr),
+                progress=bar.update,
+            )
+    except ValueError as error:
+        return _refused(error)
+    print(f"{mine} photos: {tally.drawn} drawn, {tally.done} already there, {tally.failed} failed. {options.output}")
+    return 1 if tally.failed else 0
+
+
+def _add_video(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "video",
+        help="a walk through styles, or a video clip drawn",
+        description="From a photo: a walk from style to style. From a video clip of up to 20 seconds: the clip with "
+        "its biggest face drawn in every frame, in one style, with its sound.",
+    )
+    parser.add_argument("source", type=Path, help="a photo, or a video clip")
+    _add_styles(parser)
+    parser.add_argument("--seeds", type=_seeds, default=[0], help="such as 1,2,3: the styles to walk through")
+    parser.add_argument("--seconds", type=float, default=4.0, help="length of a walk (default: %(default)s)")
+    parser.add_argument("--fps", type=float, default=25.0, help="frames a second of a walk (default: %(default)s)")
+    parser.add_argument("--loop", action="store_true", help="walk back to the first style")
+    parser.add_argument(
+        "--whole-photo",
+        action=argparse.BooleanOptionalAction,
+        help="put the drawing back into the photo or clip (default: for clips, not for photos)",
+    )
+    parser.add_argument("--output", type=Path, required=True, help="an .mp4 or .gif file")
+    parser.set_defaults(run=_video)
+
+
+def _video(options: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from stargan import batch
+
+    make = _clip if (mimetypes.guess_type(options.source)[0] or "").startswith("video/") else _walk
+    try:
+        translator = _translator(options)
+        domain = _domain(options, translator)
+        if options.references:
+            looks = batch.reference_looks(translator, domain, options.references, options.strength)
+            note = f"{domain}, {len(looks.names)} references, strength {options.strength:g}"
+        else:
+            looks = batch.latent_looks(translator, domain, options.seeds, options.psi)
+            note = f"{domain}, seeds {', '.join(map(str, options.seeds))}, psi {options.psi:g}"
+        with tqdm(unit="frame", disable=None) as bar:
+
+            def progress(done: int, total: int) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
+
+            make(options, translator, looks, note=note, progress=progress)
+    except ValueError as error:
+        return _refused(error)
+    print(options.output)
+    return 0
+
+
+def _clip(options: argparse.Namespace, translator: Translator, looks: Looks, **how: Any) -> None:
+    from stargan.video import translate_clip
+
+    if len(looks.names) != 1 or looks.strength != 1:
+        raise ValueError("A clip keeps one style: give one seed, or one reference at full strength.")
+    whole = options.whole_photo is not False
+    translate_clip(translator, options.source, looks.styles[0], options.output, whole=whole, **how)
+
+
+def _walk(options: argparse.Namespace, translator: Translator, looks: Looks, **how: Any) -> None:
+    from stargan import faces, video
+    from stargan.images import open_photo
+
+    photo = open_photo(options.source)
+    aligned = translator.align(photo)
+    encoded = translator.encode(aligned.picture)
+    styles = looks.for_photo(translator, encoded)
+    if options.whole_photo:
+        how |= {"finish": lambda drawn: faces.paste_back(photo, aligned, drawn), "composite": True}
+    clock = {"seconds": options.seconds, "fps": options.fps, "loop": options.loop}
+    video.walk(translator, encoded, styles, options.output, **clock, **how)
+
+
+def _add_push(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "push",
+        help="publish a model on the Hugging Face Hub",
+        description="Publishes a model folder with its card (README.md). Log in first, with hf auth login or HF_TOKEN.",
+    )
+    parser.add_argument("folder", type=Path, help="the model folder")
+    parser.add_argument("repo", help="user/repo")
+    parser.add_argument("--private", action="store_true", help="a new repository is for you alone")
+    parser.set_defaults(run=_push)
+
+
+def _push(options: argparse.Namespace) -> int:
+    from stargan.registry import push_model
+
+    try:
+        print(push_model(options.folder, options.repo, private=options.private))
+    except ValueError as error:
+        return _refused(error)
+    return 0
+
+
+def _add_styles(parser: argparse.ArgumentParser) -> None:
+    """The model, and where styles come from."""
+    parser.add_argument("--model", help="a registered name, a model folder, or user/repo[@revision] on the Hub")
+    parser.add_argument("--domain", help="what to draw (default: the model's first domain)")
+    parser.add_argument(
+        "--psi", type=float, default=0.7, help="truncation of seeds' styles, 0 to 1 (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--references", type=Path, nargs="+", help="pictures of the domain, or folders: their styles, not seeds'"
+    )
+    parser.add_argument(
+        "--strength", type=float, default=1.0, help="of references: 0 keeps the photo's own style (default: 1)"
+    )
+    parser.add_argument("--device", help="cuda, cpu, …; default: CUDA where there is one")
+
+
+def _translator(options: argparse.Namespace) -> Translator:
+    import torch
+
+    from stargan import load_translator
+    from stargan.registry import DEFAULT_MODEL
+
+    device = options.device
+    if device is None and torch.cuda.is_available():
+        # torchrun starts a process for each GPU and leaves the choice to it
+        device = f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"
+    return load_translator(options.model or DEFAULT_MODEL, device)
+
+
+def _domain(options: argparse.Namespace, translator: Translator) -> str:
+    return options.domain or translator.domains[0]
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        seeds = [int(part) for part in text.split(",")]
+    except ValueError:
+        seeds = [-1]
+    if min(seeds) < 0:
+        raise argparse.ArgumentTypeError(f"seeds are whole numbers such as 1,2,3, not {text!r}")
+    return seeds
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"must be a whole number, {least} or more, not {text!r}")
+        return int(text)
+
+    return number
+
+
+def _refused(error: Exception) -> int:
+    """A sentence for the person at the terminal; what this package tells people comes as ValueErrors."""
+    print(error, file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

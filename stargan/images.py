@@ -42,7 +42,11 @@ def grid(rows: Sequence[Sequence[Image.Image | None]], gap: int = 2) -> Image.Im
     for r, row in enumerate(rows):
         for c, picture in enumerate(row):
             if picture is not None:
-                cell = picture if picture.size == (width, height) else picture.resize((width, height), Image.Resampling.LANCZOS)
+                cell = (
+                    picture
+                    if picture.size == (width, height)
+                    else picture.resize((width, height), Image.Resampling.LANCZOS)
+                )
                 sheet.paste(cell, (c * (width + gap), r * (height + gap)))
     return sheet
 
@@ -98,7 +102,9 @@ def open_photo(source: str | Path | bytes | BinaryIO) -> Image.Image:
                 f"The picture has {width} × {height} pixels; at most {MAX_PIXELS / 1e6:.0f} megapixels are accepted."
             )
         if min(width, height) < MIN_SIDE:
-            raise PhotoError(f"The picture has only {width} × {height} pixels; at least {MIN_SIDE} × {MIN_SIDE} are needed.")
+            raise PhotoError(
+                f"The picture has only {width} × {height} pixels; at least {MIN_SIDE} × {MIN_SIDE} are needed."
+            )
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -141,6 +147,13 @@ class Provenance:
     composite: bool = False
     version: str = __version__
 
+    def texts(self) -> dict[str, str]:
+        """As :func:`read_provenance` finds it in a picture."""
+        kind = "compositeWithTrainedAlgorithmicMedia" if self.composite else "trainedAlgorithmicMedia"
+        seed = {} if self.seed is None else {"seed": str(self.seed)}
+        made_by = {"Software": f"stargan {self.version}", "model": self.model}
+        return made_by | seed | self.details | {"DigitalSourceType": _SOURCE_TYPE + kind}
+
 
 _SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 _XMP_KEY = "XML:com.adobe.xmp"
@@ -152,11 +165,7 @@ def save_picture(picture: Image.Image, path: str | Path, provenance: Provenance)
     Returns:
         The path.
     """
-    kind = "compositeWithTrainedAlgorithmicMedia" if provenance.composite else "trainedAlgorithmicMedia"
-    facts = {"Software": f"stargan {provenance.version}", "model": provenance.model}
-    if provenance.seed is not None:
-        facts["seed"] = str(provenance.seed)
-    facts |= provenance.details
+    facts = provenance.texts()
     # built by name, so that no value can break the XML
     rdf, iptc = "http://www.w3.org/1999/02/22-rdf-syntax-ns#", "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
     for prefix, uri in (("x", "adobe:ns:meta/"), ("rdf", rdf), ("Iptc4xmpExt", iptc)):
@@ -164,7 +173,7 @@ def save_picture(picture: Image.Image, path: str | Path, provenance: Provenance)
     packet = ElementTree.Element("{adobe:ns:meta/}xmpmeta")
     about = ElementTree.SubElement(ElementTree.SubElement(packet, f"{{{rdf}}}RDF"), f"{{{rdf}}}Description")
     about.set(f"{{{rdf}}}about", "")
-    ElementTree.SubElement(about, f"{{{iptc}}}DigitalSourceType").text = _SOURCE_TYPE + kind
+    ElementTree.SubElement(about, f"{{{iptc}}}DigitalSourceType").text = facts.pop("DigitalSourceType")
     info = PngImagePlugin.PngInfo()
     info.add_itxt(_XMP_KEY, ElementTree.tostring(packet, encoding="unicode"))
     for name, value in facts.items():

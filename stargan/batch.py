@@ -1,0 +1,237 @@
+"""Many photos, one after the other: what ``python -m stargan translate`` does.
+
+Every file tells in its metadata what it was made with. A run that was stopped goes on where it was: files that are
+there and say what this run would write are left alone. Processes that share the photos need not speak to each other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from stargan import faces
+from stargan.images import PhotoError, Provenance, grid, open_photo, read_provenance, save_picture
+from stargan.translator import Encoded, NoFaceError, Translator
+
+# What a folder is searched for. A file that is named itself may have any ending.
+SUFFIXES = {".avif", ".bmp", ".gif", ".heic", ".heif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+# Photos on one grid: more would not fit a screen.
+GRID_ROWS = 8
+
+
+@dataclass(frozen=True)
+class Looks:
+    """The styles that every photo is drawn in.
+
+    Attributes:
+        names: one a style, for the file names.
+        provenances: one a style.
+        styles: ``(N, style_dim)``.
+        strength: 1 takes the styles as they are, 0 the photo's own.
+        references: the aligned pictures that the styles are of, where they are.
+    """
+
+    names: list[str]
+    provenances: list[Provenance]
+    styles: Tensor
+    strength: float = 1.0
+    references: list[Image.Image] = field(default_factory=list)
+
+    def for_photo(self, translator: Translator, encoded: Encoded) -> Tensor:
+        if self.strength == 1:
+            return self.styles
+        return torch.lerp(translator.own_style(encoded), self.styles, self.strength)
+
+
+def latent_looks(translator: Translator, domain: str, seeds: Sequence[int], psi: float) -> Looks:
+    """Styles of seeds.
+
+    Raises:
+        ValueError: the model has no such domain.
+    """
+    details = {"domain": domain, "psi": f"{psi:g}"}
+    made = [Provenance(translator.name, seed, details) for seed in seeds]
+    return Looks([f"{domain}-seed{seed}" for seed in seeds], made, translator.latent_styles(domain, seeds, psi))
+
+
+def reference_looks(translator: Translator, domain: str, references: Iterable[Path], strength: float) -> Looks:
+    """Styles of pictures of ``domain``: files, or folders of them.
+
+    Raises:
+        ValueError: the model has no such domain, or two pictures would give files of one name.
+        PhotoError: a picture cannot be read.
+    """
+    translator.domain_index(domain)
+    files = find_photos(references)
+    pictures, made = [], []
+    for path in files.values():
+        try:
+            pictures.append(translator.align_reference(open_photo(path)).picture)
+        except PhotoError as error:
+            raise PhotoError(f"{path}: {error}") from error
+        # by content, as its name is the person's own matter
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        made.append(
+            Provenance(translator.name, None, {"domain": domain, "reference": digest, "strength": f"{strength:g}"})
+        )
+    names = [f"{domain}-like-{name.replace('/', '-')}" for name in files]
+    return Looks(names, made, translator.reference_styles(pictures, domain), strength, pictures)
+
+
+def find_photos(places: Iterable[Path], output: Path | None = None) -> dict[str, Path]:
+    """The pictures that files and folders (and their folders) name, each with the name its results get.
+
+    A name is the path below the folder without the ending, or with it (``a_jpg``) where two differ in nothing else.
+
+    Args:
+        output: where results go; results that lie below a place are no photos.
+
+    Raises:
+        ValueError: a place does not exist, there are no pictures, or two would get one name.
+    """
+    found: dict[Path, Path] = {}  # resolved file → path below its place
+    for place in places:
+        if place.is_dir():
+            files = sorted(file for file in place.rglob("*") if _is_photo(file, output))
+        elif place.exists():
+            files = [place]
+        else:
+            raise ValueError(f"There is no file or folder {place}.")
+        for file in files:
+            found.setdefault(file.resolve(), file.relative_to(place) if place.is_dir() else Path(file.name))
+    if not found:
+        raise ValueError(f"There are no pictures in {', '.join(str(place) for place in places)}.")
+    plain = Counter(below.with_suffix("") for below in found.values())
+    names: dict[str, Path] = {}
+    for file, below in found.items():
+        stem = below.with_suffix("")
+        name = (stem if plain[stem] == 1 else below.with_name(below.name.replace(".", "_"))).as_posix()
+        if name in names:
+            raise ValueError(
+                f"{names[name]} and {file} would both be written as {name}: translate them one after the other."
+            )
+        names[name] = file
+    return names
+
+
+def _is_photo(file: Path, output: Path | None) -> bool:
+    hidden = file.name.startswith(".")
+    made = output is not None and output.resolve() in file.resolve().parents
+    return file.suffix.lower() in SUFFIXES and not hidden and not made and file.is_file()
+
+
+@dataclass
+class Tally:
+    """How many photos were drawn, found done, and failed."""
+
+    drawn: int = 0
+    done: int = 0
+    failed: int = 0
+
+
+def share(photos: dict[str, Path], rank: int, processes: int, with_grid: bool) -> list[list[tuple[str, Path]]]:
+    """This process's part of the photos, in groups: the photos of a grid are one process's, which makes it."""
+    items, rows = list(photos.items()), GRID_ROWS if with_grid else 1
+    return [items[i : i + rows] for i in range(0, len(items), rows)][rank::processes]
+
+
+def translate_all(
+    translator: Translator,
+    photos: dict[str, Path],
+    looks: Looks,
+    output: Path,
+    *,
+    with_grid: bool = False,
+    whole: bool = False,
+    overwrite: bool = False,
+    rank: int = 0,
+    processes: int = 1,
+    report: Callable[[str], None] = print,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Tally:
+    """Draws every photo in every look: ``<photo>-<look>.png``, and ``grid-<number>.png`` of eight photos each.
+
+    Files are written under another name first, so one that is there is complete.
+
+    Args:
+        photos: see :func:`find_photos`.
+        whole: the drawing is put back into the photo.
+        overwrite: files that are there already are made again.
+        rank, processes: this process's number and how many share the work; together they write what one would.
+        report: called with a sentence for every photo that fails; the others go on.
+        progress: called with the number of photos dealt with.
+    """
+    tally = Tally()
+    for number, group in enumerate(share(photos, rank, processes, with_grid)):
+        wanted = [_wanted(looks, output / name, whole) for name, _ in group]
+        missing = [
+            {file for file, about in files.items() if overwrite or not _is_made(file, about)} for files in wanted
+        ]
+        sheet, about_sheet = output / f"grid-{number * processes + rank + 1}.png", _about_sheet(looks, group)
+        # a new drawing belongs on the grid
+        draw_sheet = with_grid and (any(missing) or overwrite or not _is_made(sheet, about_sheet))
+        strips = []
+        for (_, path), files, new in zip(group, wanted, missing, strict=True):
+            if new or draw_sheet:
+                try:
+                    photo = open_photo(path)
+                    aligned = translator.align(photo)
+                    encoded = translator.encode(aligned.picture)
+                    drawings = translator.decode(encoded, looks.for_photo(translator, encoded))
+                    for (file, about), drawing in zip(files.items(), drawings, strict=True):
+                        if file in new:
+                            _save(faces.paste_back(photo, aligned, drawing) if whole else drawing, file, about)
+                    strips.append([aligned.picture, *drawings])
+                except (PhotoError, NoFaceError, OSError) as error:
+                    tally.failed += 1
+                    report(f"{path}: {error}")
+                    continue
+                finally:
+                    progress(1)
+            else:
+                progress(1)
+            tally.drawn += bool(new)
+            tally.done += not new
+        if strips and draw_sheet:
+            # the references head the columns, beside an empty corner
+            header = [[None, *looks.references]] if looks.references else []
+            _save(grid(header + strips), sheet, about_sheet)
+    return tally
+
+
+def _wanted(looks: Looks, base: Path, whole: bool) -> dict[Path, Provenance]:
+    """A photo's files, and what each says of itself."""
+    files = [base.with_name(f"{base.name}-{name}.png") for name in looks.names]
+    return {file: replace(about, composite=whole) for file, about in zip(files, looks.provenances, strict=True)}
+
+
+def _about_sheet(looks: Looks, group: Sequence[tuple[str, Path]]) -> Provenance:
+    """What a grid says of itself: what its looks share, and a digest of what is on it."""
+    first = looks.provenances[0]
+    content = [*(name for name, _ in group), *looks.names, *map(str, looks.provenances)]
+    digest = hashlib.sha256("\n".join(content).encode()).hexdigest()[:16]
+    shared = {name: value for name, value in first.details.items() if name != "reference"}
+    return replace(first, seed=None, details=shared | {"content": digest})
+
+
+def _is_made(file: Path, about: Provenance) -> bool:
+    """Whether the file is there and says of itself what ``about`` says."""
+    try:
+        return file.is_file() and read_provenance(file) == about.texts()
+    except Exception:  # a broken file raises nearly anything; it is made again
+        return False
+
+
+def _save(picture: Image.Image, file: Path, about: Provenance) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{file.name}")
+    save_picture(picture, partial, about)
+    os.replace(partial, file)
