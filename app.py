@@ -26,7 +26,6 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # gradio reads it wh
 import gradio as gr
 import torch
 from gradio.context import LocalContext
-from gradio.data_classes import ImageData
 from gradio.utils import get_upload_folder
 from PIL import Image
 
@@ -68,15 +67,6 @@ class Kept:
     model: str
     domain: str
     style: torch.Tensor
-
-
-class Upload(gr.Image):
-    """An image that arrives as the path of the uploaded file, unopened: opening it safely is open_photo's work."""
-
-    is_template = True  # to the page, it is a plain image
-
-    def preprocess(self, payload: ImageData | None) -> str | None:
-        return payload.path if payload else None
 
 
 # Asking and answering
@@ -176,7 +166,7 @@ def page_subject(photo, chosen, x, y, size, grayscale) -> Subject:
 @answering
 def look(model, photo, _, *page) -> tuple:
     """A photo arrived: which faces are in it? → photo, note, numbered, chosen, square, crop."""
-    hidden = gr.Image(visible=False), gr.CheckboxGroup(visible=False), gr.Row(visible=False), None
+    hidden = gr.Image(visible=False), gr.CheckboxGroup(visible=False), gr.Column(visible=False), None
     if not photo:
         return gr.skip(), gr.skip(), *hidden
     try:
@@ -193,7 +183,7 @@ def look(model, photo, _, *page) -> tuple:
         gr.Markdown(say(note, count=len(found)), visible=True),
         gr.Image(saved(studio.numbered(picture, found), "faces.png") if many else None, visible=many),
         gr.CheckboxGroup([(str(n), n) for n in range(1, len(found) + 1)], value=[1] if found else [], visible=many),
-        gr.Row(visible=not found),
+        gr.Column(visible=not found),
         saved(aligned[0].picture, "crop.png"),
     )
 
@@ -586,7 +576,18 @@ def build() -> gr.Blocks:
             draw_latent, diversity.inputs, diversity.outputs, show_progress_on=diversity.gallery, **PRIVATE
         )
         endpoints()
+    take_as_given(page)
     return page
+
+
+def take_as_given(page: gr.Blocks) -> None:
+    """Hands values over as they came: uploads as paths, unopened, for open_photo to judge, and numbers and choices
+    unchecked, for studio to judge. Gradio's own refusals are in English only, and name no field."""
+    for block in page.blocks.values():
+        if isinstance(block, gr.Image):
+            block.preprocess = lambda payload: payload.path if payload else None
+        elif isinstance(block, (gr.CheckboxGroup, gr.Dropdown, gr.Number, gr.Radio, gr.Slider)):
+            block.preprocess = lambda payload: payload
 
 
 # Events of the page are no endpoints; drawing waits its turn in the queue, a few visitors at a time.
@@ -597,7 +598,8 @@ def subject_panel() -> SimpleNamespace:
     """What is to be drawn: the photo, its faces; shared by all that is beside and below it."""
     titles = [(spec.title, name) for name, spec in MODELS.items()]
     model = gr.Dropdown(titles, value=DEFAULT_MODEL, label=i18n("model"), visible=len(titles) > 1, elem_id="model")
-    photo = Upload(
+    photo = gr.Image(
+        type="filepath",
         label=i18n("photo"),
         sources=["upload", "webcam", "clipboard"],
         height=340,
@@ -605,10 +607,17 @@ def subject_panel() -> SimpleNamespace:
         alt_text="",
         elem_id="photo",
     )
-    note = gr.Markdown(visible=False, elem_id="note", elem_classes="note")
-    numbered = gr.Image(label=i18n("numbered"), format="png", visible=False, interactive=False, elem_id="numbered")
+    note = gr.Markdown(visible=False, elem_id="note")
+    numbered = gr.Image(
+        label=i18n("numbered"),
+        format="png",
+        visible=False,
+        interactive=False,
+        buttons=["fullscreen"],
+        elem_id="numbered",
+    )
     chosen = gr.CheckboxGroup([], label=i18n("faces"), visible=False, elem_id="chosen")
-    with gr.Row(visible=False, elem_id="square") as square:
+    with gr.Column(visible=False, elem_id="square") as square:
         x = gr.Slider(0, 1, 0.5, step=0.01, label=i18n("crop_x"), min_width=120)
         y = gr.Slider(0, 1, 0.5, step=0.01, label=i18n("crop_y"), min_width=120)
         size = gr.Slider(0.05, 1, 1, step=0.01, label=i18n("crop_size"), min_width=120)
@@ -695,7 +704,7 @@ def mixing_tab(subject: SimpleNamespace) -> SimpleNamespace:
     )  # fmt: skip
     adjusted = gr.State({}, time_to_live=3600)
     examples = gr.Dataset(
-        components=[Upload(visible=False)], samples=[[str(path)] for path in DRAWINGS], type="index",
+        components=[gr.Image(visible=False)], samples=[[str(path)] for path in DRAWINGS], type="index",
         label=i18n("examples"), visible=bool(DRAWINGS), elem_id="reference-examples",
     )  # fmt: skip
     with gr.Row():
@@ -775,9 +784,8 @@ def explore_panel(subject: SimpleNamespace, *tabs: SimpleNamespace) -> None:
 def endpoints() -> None:
     """What programs call. Components that nobody sees name and describe the parameters, in English."""
     hidden = {"visible": False}
-    photo, crop, grid, whole, numbered = (
-        Upload(label=label, **hidden) for label in ("photo", "crop", "grid", "whole_photo", "numbered")
-    )
+    images = ("photo", "crop", "grid", "whole_photo", "numbered")
+    photo, crop, grid, whole, numbered = (gr.Image(type="filepath", label=label, **hidden) for label in images)
     domain = gr.Textbox(config_of(DEFAULT_MODEL).domains[0], label="domain", **hidden)
     count = gr.Slider(1, MAX_COUNT, DEFAULTS["count"], step=1, label="count", **hidden)
     seed, seed_from, seed_to = (

@@ -62,8 +62,8 @@ CSS = """
 #privacy p { font-size: 0.9rem; color: var(--body-text-color-subdued); }
 #crop img { width: 100%; height: 100%; object-fit: contain; }
 .drawings .grid-wrap { min-height: 0; max-height: none; height: auto; }
-.note { border-left: 3px solid var(--primary-600); padding: 0.25rem 0.75rem; }
-.note p { margin: 0; }
+#note { border-left: 3px solid var(--primary-600); padding: 0.25rem 0.75rem; }
+#note p { margin: 0; }
 button:focus-visible, input:focus-visible, [tabindex]:focus-visible {
   outline: 3px solid var(--primary-600) !important; outline-offset: 2px;
 }
