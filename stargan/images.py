@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import io
 import os
-import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 from xml.etree import ElementTree
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, PngImagePlugin
+from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 from pillow_heif import register_heif_opener
 from torch import Tensor
 
@@ -59,7 +60,7 @@ class PhotoError(ValueError):
 
 
 # The formats that phones, cameras and browsers make. Others, such as EPS, would start other programs to be read.
-FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "PNG", "TIFF", "WEBP")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "HEIF", "AVIF", "BMP", "TIFF")
 MAX_BYTES = 50_000_000
 MAX_PIXELS = 50_000_000
 MIN_SIDE = 16
@@ -72,9 +73,9 @@ def open_photo(source: str | Path | bytes | BinaryIO) -> Image.Image:
         source: a path, the file's bytes, or an open binary file.
 
     Raises:
-        PhotoError: it is empty, no picture, broken, or too large or too small. Size is judged by the header, before decoding.
+        PhotoError: it is empty, no picture, broken, or too large or too small. Size is judged by the header, before
+            decoding.
     """
-    register_heif_opener()
     if isinstance(source, bytes):
         source = io.BytesIO(source)
     try:
@@ -88,30 +89,62 @@ def open_photo(source: str | Path | bytes | BinaryIO) -> Image.Image:
     if not isinstance(source, str | Path):
         source.seek(0)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about what the checks below decide
-            picture = Image.open(source, formats=FORMATS)
-    except Image.DecompressionBombError:
+        picture = Image.open(source, formats=_installed_formats())
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise PhotoError(f"The picture is too large; at most {MAX_PIXELS / 1e6:.0f} megapixels are accepted.") from None
     except Exception as error:  # broken files raise nearly anything, struct.error and SyntaxError among them
+        if _begins_as_picture(source):
+            raise PhotoError("The picture is broken or cut off.") from error
         raise PhotoError("The file is not a picture, or of a kind that cannot be read.") from error
     with picture:
-        width, height = picture.size
-        if width * height > MAX_PIXELS:
-            raise PhotoError(
-                f"The picture has {width} × {height} pixels; at most {MAX_PIXELS / 1e6:.0f} megapixels are accepted."
-            )
-        if min(width, height) < MIN_SIDE:
-            raise PhotoError(
-                f"The picture has only {width} × {height} pixels; at least {MIN_SIDE} × {MIN_SIDE} are needed."
-            )
+        _check_size(picture)
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                picture.load()
-                return _to_rgb(ImageOps.exif_transpose(picture))
+            picture.load()
+            _check_size(picture)  # HEIF may turn out to hold another size than it announced
+            rgb = _to_rgb(_upright(picture))
+        except PhotoError:
+            raise
         except Exception as error:
             raise PhotoError("The picture is broken or cut off.") from error
+    rgb.info.clear()  # place, camera and profile of the photo
+    return rgb
+
+
+@lru_cache(maxsize=1)
+def _installed_formats() -> list[str]:
+    register_heif_opener()
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]  # Pillow has AVIF since 11.3, and not everywhere
+
+
+def _begins_as_picture(source: str | Path | BinaryIO) -> bool:
+    """Whether the first bytes are those of a format that can be read, so that what follows must be broken."""
+    try:
+        with open(source, "rb") if isinstance(source, str | Path) else nullcontext(source) as file:
+            file.seek(0)
+            prefix = file.read(16)
+    except (OSError, ValueError):
+        return False
+    return any(accept(prefix) is True for _, accept in map(Image.OPEN.get, _installed_formats()) if accept)
+
+
+def _check_size(picture: Image.Image) -> None:
+    width, height = picture.size
+    if width * height > MAX_PIXELS:
+        raise PhotoError(
+            f"The picture has {width} × {height} pixels; at most {MAX_PIXELS / 1e6:.0f} megapixels are accepted."
+        )
+    if min(width, height) < MIN_SIDE:
+        raise PhotoError(
+            f"The picture has only {width} × {height} pixels; at least {MIN_SIDE} × {MIN_SIDE} are needed."
+        )
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(picture)
+    except Exception:  # broken EXIF is no reason to refuse a picture that is whole
+        return picture
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
@@ -124,7 +157,21 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
-    return picture.convert("RGB")
+    return _to_srgb(picture).convert("RGB")
+
+
+def _to_srgb(picture: Image.Image) -> Image.Image:
+    """By the picture's colour profile, where it has one: phones save wider gamuts than sRGB, print shops CMYK."""
+    profile = picture.info.get("icc_profile")
+    if not profile or picture.mode not in ("RGB", "L", "CMYK"):
+        return picture
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "sRGB" in ImageCms.getProfileDescription(source):
+            return picture
+        return ImageCms.profileToProfile(picture, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except Exception:  # a profile that is broken, or another kind of picture's: the levels are taken as they are
+        return picture
 
 
 # results
@@ -160,7 +207,7 @@ _XMP_KEY = "XML:com.adobe.xmp"
 
 
 def save_picture(picture: Image.Image, path: str | Path, provenance: Provenance) -> Path:
-    """Writes a PNG that says that it is synthetic (IPTC ``DigitalSourceType``, as XMP) and how it was made, and nothing else.
+    """Writes a PNG that says that it is synthetic (IPTC ``DigitalSourceType``, as XMP) and how it was made, no more.
 
     Returns:
         The path.
