@@ -1,8 +1,8 @@
 """A model folder, read and written strictly.
 
-A folder holds ``config.json`` (:class:`ModelConfig`) and the weights as safetensors: one file, or shards and an index, as
-``huggingface_hub`` writes them. Tensors are named ``generator.*``, ``mapping_network.*``, ``style_encoder.*`` and, for high-pass
-models, ``landmarks.*``, followed by the published parameter names.
+A folder holds ``config.json`` (:class:`ModelConfig`) and the weights as safetensors: one file, or shards and an index,
+as ``huggingface_hub`` writes them. Tensors are named ``generator.*``, ``mapping_network.*``, ``style_encoder.*`` and,
+for high-pass models, ``landmarks.*``, followed by the published parameter names.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ from stargan.networks import Generator, MappingNetwork, StyleEncoder
 CONFIG_FILE = "config.json"
 # A plain git repository and a Space both refuse files over 10 MB without large-file storage.
 SHARD_SIZE = 9_000_000
+# So that a stranger's config cannot take all memory.
+MAX_WIDTH = 2048
+IMAGE_SIZES = (16, 32, 64, 128, 256, 512, 1024)
 
 Points = tuple[tuple[float, float], ...]
 
@@ -43,14 +46,26 @@ class Architecture:
     base_channels: int | None = None
     max_channels: int = 512
 
+    def __post_init__(self) -> None:
+        if self.image_size not in IMAGE_SIZES:
+            raise ModelError(f"The image size of a model must be one of {IMAGE_SIZES}, not {self.image_size!r}.")
+        for name in ("image_size", "style_dim", "latent_dim", "base_channels", "max_channels"):
+            value = getattr(self, name)
+            whole = isinstance(value, int) and 1 <= value <= MAX_WIDTH
+            if not whole and not (name == "base_channels" and value is None):
+                raise ModelError(f"The {name} of a model must be a whole number up to {MAX_WIDTH}, not {value!r}.")
+        if not isinstance(self.high_pass_weight, (int, float)) or self.high_pass_weight < 0:
+            raise ModelError(f"The high_pass_weight of a model must be 0 or more, not {self.high_pass_weight!r}.")
+
 
 @dataclass(frozen=True)
 class ModelConfig:
     """``config.json``.
 
     Attributes:
-        framing: where five landmarks of a face lie, ``(x, y)`` in fractions of the side: left eye, right eye, nose, left and
-            right mouth corner, as seen in the picture. None: the whole picture is taken, no face is looked for.
+        framing: where five landmarks of a face lie, ``(x, y)`` in fractions of the side: left eye, right eye, nose,
+            left and right mouth corner, as seen in the picture. None: the whole picture is taken, without looking for
+            a face.
         training: facts of the training run: samples seen, hardware, options.
     """
 
@@ -62,6 +77,8 @@ class ModelConfig:
     training: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not all(isinstance(domain, str) for domain in self.domains):
+            raise ModelError(f"The domains of a model must be names, not {list(self.domains)}.")
         if list(self.domains) != sorted(set(self.domains)) or not self.domains:
             raise ModelError(f"The domains of a model must be sorted, different names, not {list(self.domains)}.")
         if self.framing is not None and (len(self.framing) != 5 or any(len(point) != 2 for point in self.framing)):
@@ -76,18 +93,18 @@ class ModelConfig:
         """
         try:
             values = json.loads(text)
-            known = {f.name for f in fields(cls)}
-            if unknown := sorted(set(values) - known):
-                raise ModelError(f"{CONFIG_FILE} has unknown entries: {', '.join(unknown)}.")
-            values["architecture"] = Architecture(**values["architecture"])
-            values["domains"] = tuple(values["domains"])
-            if values.get("framing") is not None:
-                values["framing"] = tuple((float(x), float(y)) for x, y in values["framing"])
-            return cls(**values)
+            unknown = sorted(values.keys() - {f.name for f in fields(cls)})
+            if not unknown:
+                values["architecture"] = Architecture(**values["architecture"])
+                values["domains"] = tuple(values["domains"])
+                if values.get("framing") is not None:
+                    values["framing"] = tuple((float(x), float(y)) for x, y in values["framing"])
+                return cls(**values)
         except ModelError:
             raise
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ModelError(f"{CONFIG_FILE} is not a valid model description: {error}.") from error
+        raise ModelError(f"{CONFIG_FILE} has unknown entries: {', '.join(unknown)}.")
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
@@ -152,14 +169,23 @@ def load_model(folder: str | Path) -> Model:
         ModelError: a file is missing or broken; a tensor is missing, extra or misshapen (each is named).
     """
     folder = Path(folder)
-    try:
-        config = ModelConfig.from_json((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ModelError(f"{folder} is not a model folder: it has no readable {CONFIG_FILE}.") from error
-    model = Model.build(config)
+    model = Model.build(read_config(folder))
     state = _read_weights(folder)
     load_strictly(model, state)
     return model
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """``config.json`` of a model folder.
+
+    Raises:
+        ModelError: it is missing or not a valid description of a model.
+    """
+    try:
+        text = (folder / CONFIG_FILE).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"{folder} is not a model folder: it has no readable {CONFIG_FILE}.") from error
+    return ModelConfig.from_json(text)
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -174,9 +200,9 @@ def weight_files(folder: Path) -> list[Path]:
     else:
         try:
             names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            files = [folder / Path(name).name for name in sorted(names)]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelError(f"{index} is not a valid index of weights.") from error
-        files = [folder / Path(name).name for name in sorted(names)]
     for file in files:
         if not file.is_file():
             raise ModelError(f"{folder} lacks the weights file {file.name}.")
@@ -185,11 +211,12 @@ def weight_files(folder: Path) -> list[Path]:
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
-    for file in weight_files(folder):
-        try:
+    files = weight_files(folder)
+    try:
+        for file in files:
             state.update(load_file(file))
-        except (SafetensorError, OSError) as error:
-            raise ModelError(f"{file} is broken or not a safetensors file: {error}.") from error
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{file} is broken or not a safetensors file: {error}.") from error
     return state
 
 
@@ -199,7 +226,9 @@ def load_strictly(model: Model, state: dict[str, Tensor]) -> None:
     Raises:
         ModelError: naming every tensor that is missing, extra or has another shape.
     """
-    expected = {f"{part}.{name}": tensor for part, net in model.networks().items() for name, tensor in net.state_dict().items()}
+    expected = {
+        f"{part}.{name}": tensor for part, net in model.networks().items() for name, tensor in net.state_dict().items()
+    }
     faults = [f"{name} is missing" for name in expected if name not in state]
     faults += [f"{name} is not part of this architecture" for name in state if name not in expected]
     faults += [

@@ -42,7 +42,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import filter_repo_objects, validate_repo_id
 from tqdm import tqdm
 
-from stargan.checkpoint import CONFIG_FILE, ModelConfig, ModelError, load_model, weight_files
+from stargan.checkpoint import CONFIG_FILE, ModelError, load_model, read_config, weight_files
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
 _WEIGHT_FILES = (SAFETENSORS_SINGLE_FILE, "model-?????-of-?????.safetensors", SAFETENSORS_INDEX_FILE)
@@ -192,7 +192,7 @@ def _downloaded(repo: str, revision: str | None, token: str | None, progress: Pr
     with _explained(repo, revision, f"The download of {at} broke off; try again, complete files are kept"):
         # first, so that gigabytes of some other kind of model are not downloaded only to be refused
         config = hf_hub_download(repo, CONFIG_FILE, revision=revision, token=token)
-        ModelConfig.from_json(Path(config).read_text(encoding="utf-8"))
+        read_config(Path(config).parent)
         folder = snapshot_download(
             repo,
             revision=revision,
