@@ -27,6 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     _add_push(commands)
     options = parser.parse_args(arguments)
     logging.basicConfig(format="%(message)s", level=logging.INFO)
+    logging.getLogger("huggingface_hub").setLevel(logging.WARNING)  # it reports every file that it writes
     return options.run(options)
 
 

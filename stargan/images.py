@@ -15,7 +15,6 @@ from xml.etree import ElementTree
 import numpy as np
 import torch
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin
-from pillow_heif import register_heif_opener
 from torch import Tensor
 
 from stargan import __version__
@@ -112,6 +111,8 @@ def open_photo(source: str | Path | bytes | BinaryIO) -> Image.Image:
 
 @lru_cache(maxsize=1)
 def _installed_formats() -> list[str]:
+    from pillow_heif import register_heif_opener  # where models are only trained, it need not be installed
+
     register_heif_opener()
     Image.init()
     return [name for name in FORMATS if name in Image.OPEN]  # Pillow has AVIF since 11.3, and not everywhere

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import ast
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
 
 from stargan.checkpoint import Architecture, Points
+from stargan.training.augment import POLICIES
 
 # Mean of MTCNN's five landmarks over the training faces, in fractions of the side.
 ANIME_FRAMING: Points = ((0.3635, 0.4230), (0.6423, 0.4235), (0.4952, 0.5894), (0.3749, 0.7084), (0.6314, 0.7097))
+
+
+class ConfigError(ValueError):
+    """An option that does not exist or cannot have that value, in a sentence that names it."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,15 @@ class TrainConfig:
     sample_every: int = 1_000
     log_every: int = 50
 
+    def __post_init__(self) -> None:
+        for name in ("iterations", "batch_size", "r1_every", "snapshot_every", "sample_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"The option {name} must be 1 or more, not {getattr(self, name)}.")
+        if self.phases not in ("both", "alternate"):
+            raise ConfigError(f"The option phases is both or alternate, not {self.phases!r}.")
+        if unknown := sorted(set(self.diff_augment) - set(POLICIES)):
+            raise ConfigError(f"DiffAugment has the policies {', '.join(POLICIES)}, not {unknown[0]!r}.")
+
 
 _TUNED = {"bf16": True, "channels_last": True, "compile": True}
 
@@ -68,3 +85,50 @@ PRESETS: dict[str, TrainConfig] = {
     # The paper's AFHQ setting.
     "published-256": TrainConfig(Architecture(256), framing=None, lambda_ds=2.0),
 }  # fmt: skip
+
+
+def from_state(values: dict[str, Any]) -> TrainConfig:
+    """The config that a run was saved with, ``asdict(config)``; options that came later have their defaults."""
+    return TrainConfig(**{**values, "architecture": Architecture(**values["architecture"])})
+
+
+def with_options(config: TrainConfig, options: Sequence[str]) -> TrainConfig:
+    """The config with ``name=value`` options of the command line; "architecture." may be left out: ``image_size=64``.
+
+    Raises:
+        ConfigError: there is no such option, or it cannot have that value.
+    """
+    for option in options:
+        name, given, text = option.partition("=")
+        name = name.strip().removeprefix("architecture.")
+        if not given:
+            raise ConfigError(f"An option is written name=value, not {option!r}.")
+        known = {f.name: (part, "None" in f.type) for part in (config, config.architecture) for f in fields(part)}
+        del known["architecture"]
+        if name not in known:
+            raise ConfigError(f"Training has no option {name!r}; it has {', '.join(known)}.")
+        part, optional = known[name]
+        changed = replace(part, **{name: _parse(name, text, getattr(part, name), optional)})
+        config = changed if part is config else replace(config, architecture=changed)
+    return config
+
+
+def _parse(name: str, text: str, old: Any, optional: bool) -> Any:
+    """``text`` as a value that can stand in the place of ``old``; words need no quotes."""
+    try:
+        value = ast.literal_eval({"true": "True", "false": "False", "none": "None"}.get(text.lower(), text))
+    except (ValueError, SyntaxError):
+        value = text
+    if isinstance(old, tuple):
+        value = tuple(value.split(",") if value else ()) if isinstance(value, str) else value
+    if isinstance(old, float) and type(value) is int:
+        value = float(value)
+    if not (optional and (old is None or value is None)) and type(value) is not type(old):
+        raise ConfigError(f"The option {name} is of type {type(old).__name__}, which {text!r} is not.")
+    return value
+
+
+def differences(before: TrainConfig, after: TrainConfig) -> list[str]:
+    """The options that differ, each as ``lambda_ds: 2.0 → 1.0``."""
+    old, new = ({**asdict(config), **asdict(config.architecture)} for config in (before, after))
+    return [f"{name}: {old[name]} → {new[name]}" for name in old if name != "architecture" and old[name] != new[name]]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from stargan.images import to_tensor
@@ -42,10 +42,14 @@ def list_domains(root: Path) -> dict[str, list[Path]]:
     return domains
 
 
-def read_square(file: Path, size: int) -> Image.Image:
-    """A picture as RGB, ``size`` × ``size``."""
-    with Image.open(file) as picture:
-        return picture.convert("RGB").resize((size, size), Image.Resampling.LANCZOS)
+def read_square(file: Path, size: int) -> Image.Image | None:
+    """A picture as RGB, ``size`` × ``size``; None, and a line in the log, where it cannot be read."""
+    try:
+        with Image.open(file) as picture:
+            return picture.convert("RGB").resize((size, size), Image.Resampling.LANCZOS)
+    except Exception as error:  # broken files raise nearly anything, struct.error and SyntaxError among them
+        log.warning("skipped %s: %s", file, error)
+        return None
 
 
 class Faces:
@@ -60,19 +64,14 @@ class Faces:
         self.pictures: list[Tensor] = []
         for domain, files in list_domains(root).items():
             with ThreadPoolExecutor() as pool:
-                read = [picture for picture in pool.map(lambda file: self._read(file, size), files) if picture is not None]
+                read = [picture for picture in pool.map(lambda file: read_square(file, size), files) if picture]
             if not read:
                 raise DataError(f"None of the {len(files)} pictures in {root / domain} can be read.")
+            self.skipped += len(files) - len(read)
             self.domains += (domain,)
             self.pictures.append(((to_tensor(read) + 1) * 127.5).round().byte().to(device))
-
-    def _read(self, file: Path, size: int) -> Image.Image | None:
-        try:
-            return read_square(file, size)
-        except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as error:
-            self.skipped += 1
-            log.warning("skipped %s: %s", file, error)
-            return None
+        if self.skipped:
+            log.warning("%d pictures in %s cannot be read and are left out.", self.skipped, root)
 
     def sample(self, domain: Tensor, generator: torch.Generator) -> Tensor:
         """One picture a row, at random from that row's domain: ``(N,)`` int64 → ``(N, 3, size, size)`` float in [-1, 1].

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -10,9 +11,10 @@ from torch import Tensor
 
 from stargan.checkpoint import Model
 from stargan.images import grid, to_pictures, to_tensor
-from stargan.training.data import list_domains, read_square
+from stargan.training.data import DataError, list_domains, read_square
 
-SOURCES, SEEDS, REFERENCES, TRUNCATIONS = 6, 4, 6, (0.5, 0.7, 1.0)
+# Faces a domain, as sources and as references; seeds, each drawn at every ψ.
+SOURCES, SEEDS, TRUNCATIONS = 6, 4, (0.5, 0.7, 1.0)
 
 
 def mean_style(model: Model, domain: int, count: int = 4096) -> Tensor:
@@ -23,28 +25,37 @@ def mean_style(model: Model, domain: int, count: int = 4096) -> Tensor:
     return network(z.to(device), torch.full((count,), domain, device=device)).mean(dim=0)
 
 
+def fixed_faces(folder: Path, domains: tuple[str, ...], size: int) -> dict[str, list[Image.Image]]:
+    """The first faces of each domain, the same for every sheet of a run.
+
+    Raises:
+        DataError: none of the domains is there, or has a picture that can be read.
+    """
+    faces = {
+        domain: list(islice(filter(None, (read_square(file, size) for file in files)), SOURCES))
+        for domain, files in list_domains(folder).items()
+        if domain in domains
+    }
+    faces = {domain: pictures for domain, pictures in faces.items() if pictures}
+    if not faces:
+        raise DataError(f"{folder} has no pictures of the domains {', '.join(domains)}.")
+    return faces
+
+
 @torch.no_grad()
-def write_sheets(model: Model, folder: Path, iteration: int, validation: Path | None) -> list[Path]:
-    """For every target domain, from the sources of the other domains: ``latent`` (at three ψ), ``reference`` and ``cycle``."""
-    if validation is None:
-        return []
+def write_sheets(model: Model, folder: Path, iteration: int, faces: dict[str, list[Image.Image]]) -> list[Path]:
+    """For every target domain, from sources of the others: ``latent`` (at three ψ), ``reference`` and ``cycle``."""
     folder.mkdir(parents=True, exist_ok=True)
     device = next(model.generator.parameters()).device
-    size = model.config.architecture.image_size
-    faces = {
-        domain: [read_square(file, size) for file in files[:SOURCES]]
-        for domain, files in list_domains(validation).items()
-        if domain in model.config.domains
-    }
     written = []
     for target, name in enumerate(model.config.domains):
-        others = [domain for domain in faces if domain != name]
-        share = -(-SOURCES // max(len(others), 1))
+        others = [domain for domain in faces if domain != name] or [name]
+        share = -(-SOURCES // len(others))
         sources = [(picture, domain) for domain in others for picture in faces[domain][:share]][:SOURCES]
         x = to_tensor([picture for picture, _ in sources]).to(device)
         sheets = {"latent": _latent(model, x, sources, target), "cycle": _cycle(model, x, sources, target)}
         if name in faces:
-            sheets["reference"] = _reference(model, x, sources, faces[name][:REFERENCES], target)
+            sheets["reference"] = _reference(model, x, sources, faces[name], target)
         for kind, sheet in sheets.items():
             file = folder / f"{iteration:06d}-{name}-{kind}.png"
             sheet.save(file)
@@ -65,8 +76,12 @@ def _latent(model: Model, x: Tensor, sources: list[tuple[Image.Image, str]], tar
     return grid(rows)
 
 
-def _reference(model: Model, x: Tensor, sources: list[tuple[Image.Image, str]], references: list[Image.Image], target: int) -> Image.Image:
-    styles = model.style_encoder(to_tensor(references).to(x.device), torch.full((len(references),), target, device=x.device))
+def _reference(
+    model: Model, x: Tensor, sources: list[tuple[Image.Image, str]], references: list[Image.Image], target: int
+) -> Image.Image:
+    styles = model.style_encoder(
+        to_tensor(references).to(x.device), torch.full((len(references),), target, device=x.device)
+    )
     rows = [[None, *(picture for picture, _ in sources)]]
     rows += [[reference, *_decode(model, x, style)] for reference, style in zip(references, styles, strict=True)]
     return grid(rows)

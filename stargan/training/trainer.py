@@ -1,47 +1,138 @@
 """The training loop.
 
     python -m stargan train --preset anime-128 --data faces/train --validation faces/val --run runs/anime-128
-    python -m stargan train --run runs/anime-128                       # goes on where it stopped
-    torchrun --nproc-per-node 4 -m stargan train …                     # several GPUs; batch_size is the joint one
+    python -m stargan train --data faces/train --validation faces/val --run runs/anime-128     # goes on where it stopped
+    torchrun --nproc-per-node 4 -m stargan train ...              # several GPUs; batch_size is the joint one
 
-A run's folder holds ``state.pt`` (everything that resuming needs), ``snapshots/`` (model folders of the averaged weights),
-``sheets/`` (sample sheets) and ``metrics.jsonl``.
+A run's folder holds ``state.pt`` (everything that resuming needs), ``snapshots/`` (model folders of the averaged
+weights), ``sheets/`` (sample sheets), ``metrics.jsonl`` and ``tensorboard/`` (the same as curves).
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
-import itertools
 import json
 import logging
+import math
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from filelock import FileLock, Timeout
+from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from stargan.checkpoint import Model, ModelConfig, save_model
 from stargan.networks import Discriminator, init_weights
 from stargan.training.augment import diff_augment, luma_where
-from stargan.training.config import TrainConfig
+from stargan.training.config import PRESETS, TrainConfig, differences, from_state, with_options
 from stargan.training.data import Faces, augment
 from stargan.training.losses import Networks, Sources, Targets, Terms, discriminator_loss, generator_loss, r1_penalty
-from stargan.training.sheets import write_sheets
+from stargan.training.sheets import fixed_faces, write_sheets
 
 log = logging.getLogger(__name__)
 STATE_FILE = "state.pt"
 
 
-class TrainingError(RuntimeError):
+class TrainingError(ValueError):
     """Training that cannot start or go on, in a sentence that says what to do."""
+
+
+def train(
+    folder: Path,
+    data: Path,
+    validation: Path | None = None,
+    *,
+    preset: str | None = None,
+    changes: Sequence[str] = (),
+    device: str | None = None,
+) -> None:
+    """Trains in ``folder``, or goes on with the run that is there.
+
+    Args:
+        data, validation: folders with a folder of pictures for each domain.
+        preset: of :data:`stargan.training.config.PRESETS`; a run that is gone on with has its own options.
+        changes: ``name=value`` options; in a run that is gone on with, they hold from there on.
+        device: None: CUDA where there is one. Under torchrun, every process takes the GPU of its LOCAL_RANK.
+
+    Raises:
+        stargan.training.config.ConfigError, stargan.training.data.DataError, TrainingError: it cannot start or go on.
+    """
+    with _process(device) as place:
+        config, state = _config_and_state(folder / STATE_FILE, preset, changes)
+        if config.bf16 and place.type == "cuda":
+            torch.backends.cudnn.benchmark = True  # every batch has the same shape
+        with _memory_advice(config, place):
+            faces = Faces(data, config.architecture.image_size, place)
+            shown = fixed_faces(validation, faces.domains, config.architecture.image_size) if validation else None
+            trainer = Trainer(config, faces, place)
+            if state is not None:
+                trainer.restore(state)
+            trainer.run(folder, shown)
+
+
+def _config_and_state(
+    file: Path, preset: str | None, changes: Sequence[str]
+) -> tuple[TrainConfig, dict[str, Any] | None]:
+    """The options of a new run, or the options and the state of the one whose state is in ``file``."""
+    if not file.exists():
+        if preset is None:
+            raise TrainingError(f"There is no run in {file.parent}: start one with a preset ({', '.join(PRESETS)}).")
+        return with_options(PRESETS[preset], changes), None
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        before = from_state(state["config"])
+    except Exception as error:  # torch raises whatever the broken bytes lead it to
+        raise TrainingError(f"{file} is broken or not the state of a run: {error}.") from error
+    config = with_options(before, changes)
+    if preset is not None and (different := differences(config, with_options(PRESETS[preset], changes))):
+        raise TrainingError(
+            f"The run in {file.parent} has other options than the preset {preset} ({'; '.join(different)}). "
+            "Leave the preset out to go on as before, and change single options by name=value."
+        )
+    if config.architecture != before.architecture:
+        raise TrainingError(f"A run's architecture cannot change ({'; '.join(differences(before, config))}).")
+    return config, state
+
+
+@contextlib.contextmanager
+def _process(device: str | None) -> Iterator[torch.device]:
+    """This process's device; under torchrun, which sets the variables read here, a member of the group of processes."""
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if "LOCAL_RANK" not in os.environ:
+        yield place
+        return
+    if place.type == "cuda":
+        place = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(place)
+    # gloo beside NCCL: what the processes tell each other between steps must not wait for the GPUs
+    dist.init_process_group("cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo")
+    try:
+        yield place
+    finally:
+        dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def _memory_advice(config: TrainConfig, device: torch.device) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:  # the CPU's allocator has no error class of its own
+        if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
+            raise
+        raise TrainingError(
+            f"The memory of {_device_name(device)} does not suffice for batch_size={config.batch_size} at "
+            f"{config.architecture.image_size} px. What needs less: a smaller batch_size (8 at least), bf16=true, a smaller "
+            "image_size, base_channels or max_channels, or more GPUs through torchrun."
+        ) from error
 
 
 class Trainer:
@@ -53,6 +144,9 @@ class Trainer:
         self.world = dist.get_world_size() if dist.is_initialized() else 1
         if config.batch_size % self.world:
             raise TrainingError(f"The batch of {config.batch_size} cannot be shared equally by {self.world} processes.")
+        named = {*config.grayscale_domains, *(config.target_weights or {})}
+        if unknown := sorted(named - set(faces.domains)):
+            raise TrainingError(f"The options name the domain {unknown[0]!r}; the data has {', '.join(faces.domains)}.")
         self.iteration = 0
         self.seconds = 0.0
 
@@ -179,7 +273,11 @@ class Trainer:
         """What the discriminator gets to see of a picture."""
         if self.config.grayscale_domains:
             x = luma_where(x, domain, self.grayscale)
-        return diff_augment(x, self.config.diff_augment)
+        return diff_augment(x, self.config.diff_augment, self.uniform)
+
+    def uniform(self, count: int, *shape: int) -> Tensor:
+        """``(count, *shape)`` uniform in [0, 1): this process's part of a joint draw."""
+        return self.share(torch.rand(count * self.world, *shape, generator=self.random, device=self.device))
 
     def share(self, joint: Tensor) -> Tensor:
         """This process's part of a joint batch."""
@@ -238,9 +336,16 @@ class Trainer:
         for name, net in self.average.networks().items():
             net.load_state_dict(state["average"][name])
         for name, optimizer in self.optimizers.items():
+            own = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
             optimizer.load_state_dict(state["optimizers"][name])
-        self.random.set_state(state["random"].cpu())
-        torch.set_rng_state(state["torch_random"].cpu())
+            for group, options in zip(optimizer.param_groups, own, strict=True):
+                group.update(options)  # this config's rates: the saved ones may have been changed by an option
+        if state["random"].shape == self.random.get_state().shape:
+            self.random.set_state(state["random"].cpu())
+            torch.set_rng_state(state["torch_random"].cpu())
+        else:
+            log.warning("The run was on another kind of device: its random numbers start anew.")
+            self.random.manual_seed(self.config.seed + self.iteration)
 
     def snapshot(self, name: str) -> Model:
         """The averaged networks as a model, with the facts of its training."""
@@ -254,39 +359,96 @@ class Trainer:
         }
         return replace(self.average, config=replace(self.average.config, name=name, training=facts))
 
-    def run(self, folder: Path, validation: Path | None = None) -> None:
-        """Trains to ``config.iterations``, saving and sampling on the way; a stop signal saves before it ends."""
-        config = self.config
+    def run(self, folder: Path, validation: dict[str, list[Image.Image]] | None = None) -> None:
+        """Trains to ``config.iterations``, saving and sampling on the way; a stop signal saves before it ends.
+
+        Args:
+            validation: the faces of the sample sheets, by domain; None: no sheets.
+
+        Raises:
+            TrainingError: another process trains in this folder; a loss or a weight is not finite.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        stopping = _StopSignal()
-        saved = time.monotonic()
-        with tqdm(total=config.iterations * config.batch_size, initial=self.iteration * config.batch_size, unit="img", disable=self.rank > 0) as bar:
-            while self.iteration < config.iterations and not stopping:
-                begin = time.monotonic()
-                terms = self.step()
-                bar.update(config.batch_size)
-                if self.iteration % config.log_every == 0 and self.rank == 0:
-                    self.report(folder, terms, bar)
-                self.seconds += time.monotonic() - begin
-                if self.rank == 0:
-                    if self.iteration % config.sample_every == 0:
+        with self._locked(folder), _StopSignal() as stop, _Curves(folder if self.rank == 0 else None) as curves:
+            config = self.config
+            saved, terms = time.monotonic(), {}
+            total, done = config.iterations * config.batch_size, self.iteration * config.batch_size
+            with tqdm(total=total, initial=done, unit="img", disable=self.rank > 0) as bar:
+                while self.iteration < config.iterations and not self._agreed(stop.came):
+                    begin = time.monotonic()
+                    terms |= self.step()  # of both phases, where they alternate
+                    bar.update(config.batch_size)
+                    if self.iteration % config.log_every == 0:
+                        values = self.read(terms)
+                        curves.add(self.iteration, {"seconds": self.seconds, "lambda_ds": self.lambda_ds, **values})
+                        bar.set_postfix({name.split("/")[-1]: f"{value:.2f}" for name, value in values.items()})
+                    self.seconds += time.monotonic() - begin
+                    if self.rank > 0:
+                        continue
+                    if validation and self.iteration % config.sample_every == 0:
                         write_sheets(self.average, folder / "sheets", self.iteration, validation)
                     if self.iteration % config.snapshot_every == 0:
-                        save_model(self.snapshot(folder.name), folder / "snapshots" / f"{self.iteration:06d}")
+                        self._save_snapshot(folder)
                     if time.monotonic() - saved > config.save_minutes * 60:
-                        save_state(self.state(), folder / STATE_FILE)
+                        self._save_state(folder)
                         saved = time.monotonic()
-        if self.rank == 0:
-            save_state(self.state(), folder / STATE_FILE)
-            save_model(self.snapshot(folder.name), folder / "snapshots" / f"{self.iteration:06d}")
+            if self.rank == 0:
+                self._save_state(folder)
+                if self.iteration % config.snapshot_every:  # else it is there already
+                    self._save_snapshot(folder)
 
-    def report(self, folder: Path, terms: Terms, bar: tqdm) -> None:
-        """Reads the losses (which waits for the device) and appends them to ``metrics.jsonl``."""
-        values = {name: round(value.item(), 5) for name, value in terms.items()}
-        row = {"iteration": self.iteration, "seconds": round(self.seconds, 1), "lambda_ds": round(self.lambda_ds, 4), **values}
-        with (folder / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        bar.set_postfix({name.split("/")[-1]: f"{value:.2f}" for name, value in values.items()})
+    def read(self, terms: Terms) -> dict[str, float]:
+        """The losses as numbers, which waits for the device: their mean over the processes.
+
+        Raises:
+            TrainingError: one of them is not finite.
+        """
+        values = torch.stack([value.float() for value in terms.values()])
+        if self.world > 1:
+            dist.all_reduce(values)
+        found = {name: round(value / self.world, 5) for name, value in zip(terms, values.tolist(), strict=True)}
+        if wrong := [name for name, value in found.items() if not math.isfinite(value)]:
+            raise self._diverged(f"the loss {wrong[0]} is {found[wrong[0]]}")
+        return found
+
+    def _diverged(self, what: str) -> TrainingError:
+        return TrainingError(
+            f"Training has diverged: at iteration {self.iteration}, {what}. The last good state is kept; go on from it "
+            "with a lower learning_rate, a higher lambda_reg or bf16=false."
+        )
+
+    def _save_state(self, folder: Path) -> None:
+        for part, net in vars(self.nets).items():
+            if not all(torch.isfinite(p).all() for p in net.parameters()):
+                raise self._diverged(f"the {part.replace('_', ' ')} has weights that are not finite")
+        save_state(self.state(), folder / STATE_FILE)
+
+    def _save_snapshot(self, folder: Path) -> None:
+        save_model(self.snapshot(folder.resolve().name), folder / "snapshots" / f"{self.iteration:06d}")
+
+    def _agreed(self, stop: bool) -> bool:
+        """Whether any process was told to stop: all leave after the same iteration, or those left would wait forever."""
+        if self.world == 1:
+            return stop
+        flag = torch.tensor(float(stop))
+        dist.all_reduce(flag)
+        return flag.item() > 0
+
+    @contextlib.contextmanager
+    def _locked(self, folder: Path) -> Iterator[None]:
+        """Keeps other processes out of the folder; the system lifts it however this one ends."""
+        if self.rank > 0:
+            yield
+            return
+        lock = FileLock(folder / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise TrainingError(f"Another process is training in {folder}.") from error
+        try:
+            yield
+        finally:
+            lock.release()
 
 
 def _compiled(nets: Networks) -> Networks:
@@ -294,6 +456,8 @@ def _compiled(nets: Networks) -> Networks:
 
     Gradients of gradients cannot pass through compiled code, so the R1 penalty keeps using the plain discriminator.
     """
+    # each runs with and without gradients, into its weights and through them: more variants than dynamo expects
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
     compiled = Networks(*(copy.copy(net) for net in vars(nets).values()))
     compiled.generator.encoder = torch.compile(nets.generator.encoder)
     compiled.generator.decoder = torch.compile(nets.generator.decoder)
@@ -317,17 +481,54 @@ def save_state(state: dict[str, Any], file: Path) -> None:
 
 
 class _StopSignal:
-    """True once SIGINT or SIGTERM came; a second one stops at once."""
+    """While this lasts, ``came`` is set by SIGINT or SIGTERM; a second one stops at once."""
+
+    NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
     def __init__(self) -> None:
         self.came = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            with contextlib.suppress(ValueError):  # not the main thread: the caller handles signals
-                signal.signal(number, self._note)
 
-    def _note(self, number: int, frame: object) -> None:
+    def __enter__(self) -> _StopSignal:
+        self.before = {}
+        with contextlib.suppress(ValueError):  # not the main thread: signals are the caller's
+            self.before = {number: signal.signal(number, self._note) for number in self.NUMBERS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _frame: object) -> None:
         self.came = True
         signal.signal(number, signal.SIG_DFL)
 
-    def __bool__(self) -> bool:
-        return self.came
+
+class _Curves:
+    """Appends figures to ``metrics.jsonl``, and to TensorBoard's files where it is installed; to nothing without a folder."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder, self.board = folder, None
+        if folder is None:
+            return
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            log.info("TensorBoard is not installed: the losses go to metrics.jsonl alone.")
+        else:
+            self.board = SummaryWriter(folder / "tensorboard")
+
+    def __enter__(self) -> _Curves:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.board is not None:
+            self.board.close()
+
+    def add(self, iteration: int, values: dict[str, float]) -> None:
+        if self.folder is None:
+            return
+        with (self.folder / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps({"iteration": iteration, **{k: round(v, 5) for k, v in values.items()}}) + "\n")
+        if self.board is not None:
+            for name, value in values.items():
+                self.board.add_scalar(name, value, iteration)
