@@ -198,9 +198,9 @@ def _downloaded(repo: str, revision: str | None, token: str | None, progress: Pr
             revision=revision,
             token=token,
             allow_patterns=list(HUB_FILES),
-            tqdm_class=_bar(progress, size, f"Downloading {at}") if progress else None,
+            tqdm_class=None if progress is None else _bar(progress, size, f"Downloading {at}"),
         )
-    if progress:
+    if progress is not None:  # a gradio.Progress is false
         progress(1.0, f"Downloading {at}")
     return Path(folder)
 

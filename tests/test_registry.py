@@ -25,10 +25,17 @@ STRAY = {"pytorch_model.bin": b"pickle", "onnx/model.safetensors": b"other", "no
 # What the clients' processes run
 
 
-def fetch(name: str, **options: Any) -> tuple[Path, list[tuple[float, str]]]:
+class Told(list):
+    """What was told of a download's progress; false at first, as a gradio.Progress is."""
+
+    def __call__(self, part: float, text: str) -> None:
+        self.append((part, text))
+
+
+def fetch(name: str, **options: Any) -> tuple[Path, Told]:
     """find_model, and what it told of its progress."""
-    told: list[tuple[float, str]] = []
-    return find_model(name, progress=lambda part, text: told.append((part, text)), **options), told
+    told = Told()
+    return find_model(name, progress=told, **options), told
 
 
 def fetch_row(spec: ModelSpec) -> Path:
