@@ -53,7 +53,9 @@ def main() -> None:
     save_picture(grid(rows), pictures / "reference.png", provenance)
 
 
-def draw(translator: Translator, source: Image.Image, domain: str, seeds: list[int] | tuple[int, ...]) -> list[Image.Image]:
+def draw(
+    translator: Translator, source: Image.Image, domain: str, seeds: list[int] | tuple[int, ...]
+) -> list[Image.Image]:
     return translator.decode(translator.encode(source), translator.latent_styles(domain, seeds, psi=1.0))
 
 

@@ -1,9 +1,9 @@
 """Faces drawn as anime, with StarGAN v2.
 
-    from stargan import load_translator
+from stargan import load_translator
 
-    translator = load_translator("anime-64")
-    drawings = translator.latent(photo, domain="anime", count=10, seed=0, psi=0.7)
+translator = load_translator("anime-64")
+drawings = translator.latent(photo, domain="anime", count=10, seed=0, psi=0.7)
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ __version__ = "0.1.0"
 __all__ = ["Translator", "load_translator"]
 
 
-def load_translator(name: str = "anime-64", device: str | torch.device | None = None, precision: str = "auto") -> Translator:
+def load_translator(
+    name: str = "anime-64", device: str | torch.device | None = None, precision: str = "auto"
+) -> Translator:
     """A model, ready to translate; loaded once a process and shared.
 
     Args:

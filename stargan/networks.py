@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -243,7 +244,7 @@ def _perceptron(dim_in: int, width: int, dim_out: int | None = None) -> list[nn.
     """Four linear layers with ReLU between them."""
     dims = [dim_in, width, width, width, dim_out or width]
     layers: list[nn.Module] = []
-    for before, after in zip(dims, dims[1:], strict=False):
+    for before, after in pairwise(dims):
         layers += [nn.Linear(before, after), nn.ReLU()]
     return layers[:-1]
 
