@@ -10,8 +10,11 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import imageio_ffmpeg
 import numpy as np
@@ -149,14 +152,17 @@ class Clip:
 
     def frames(self) -> Iterator[Image.Image]:
         """All frames, upright, at a constant rate."""
-        scaling = f"scale={self.size[0]}:{self.size[1]}:flags=area"
-        # limited, because the sizes and lengths that a file states need not be true
+        # from the file's beginning, where the sound starts
+        steady = f"fps={self.fps}:start_time=0,scale={self.size[0]}:{self.size[1]}:flags=area"
         reader = imageio_ffmpeg.read_frames(
-            self.path.resolve(), input_params=READ_ONLY, output_params=["-vf", scaling, "-r", f"{self.fps}", "-an"]
+            self.path.resolve(), input_params=READ_ONLY, output_params=["-vf", steady, "-an"]
         )
-        next(reader)
-        for data in reader:
-            yield Image.frombytes("RGB", self.size, data)
+        try:
+            next(reader)
+            for data in reader:
+                yield Image.frombytes("RGB", self.size, data)
+        except (OSError, RuntimeError) as error:
+            raise VideoError(f"{self.path.name} is broken.") from error
 
 
 def open_clip(path: str | Path, max_seconds: float = MAX_CLIP_SECONDS) -> Clip:
@@ -241,19 +247,17 @@ def translate_clip(
 
     def drawn() -> Iterator[Image.Image]:
         for index, frame in enumerate(clip.frames()):
-            if track is None:
-                aligned = faces.centre_crop(frame, translator.image_size)
-            else:
-                landmarks = track.landmarks[min(index, count - 1)]
-                aligned = faces.align(frame, landmarks, framing, translator.image_size)
-            shown = track is None or track.seen[min(index, count - 1)]
-            if whole and not shown:
+            if whole and track and not track.seen[index]:
                 yield frame
             else:
+                if track:
+                    aligned = faces.align(frame, track.landmarks[index], framing, translator.image_size)
+                else:
+                    aligned = faces.centre_crop(frame, translator.image_size)
                 (picture,) = translator.decode(translator.encode(aligned.picture), style[None])
                 yield faces.paste_back(frame, aligned, picture) if whole else picture
             if progress:
-                progress(count + min(index + 1, count), 2 * count)
+                progress(count + index + 1, 2 * count)
 
     return _write(drawn(), path, fps, _provenance(translator, note, whole), clip)
 
@@ -342,7 +346,8 @@ def _write(
     comment = "Synthetic video. " + "; ".join(f"{name}: {value}" for name, value in provenance.texts().items())
     gif = path.suffix.lower() == ".gif"
     first = next(frames)
-    times = max(1, round(SHOWN_SIDE[path.suffix.lower()] / max(first.size)))
+    shown = SHOWN_SIDE[path.suffix.lower()]
+    times = 1 if provenance.composite else max(1, round(shown / max(first.size)))  # a photo keeps its size
     scaling = f"scale=iw*{times}:ih*{times}:flags=lanczos+accurate_rnd"
     sound = clip.audio if clip and not gif else None
     if gif:
@@ -361,45 +366,40 @@ def _write(
         hidden = ["-map_metadata", "-1", "-map_chapters", "-1"]
         options = ["-vf", filters, *hidden, "-metadata", f"comment={comment}", "-movflags", "+faststart"]
 
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if sound:
+        encoding["audio_path"] = str(clip.path.resolve())
     partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
-        writer = imageio_ffmpeg.write_frames(
-            partial.resolve(),
-            first.size,
-            fps=fps,
-            macro_block_size=1,
-            ffmpeg_log_level="error",
-            output_params=options,
-            audio_path=str(clip.path.resolve()) if sound else None,
-            **encoding,
-        )
-        writer.send(None)
-        try:
-            count = _send(writer, first, frames)
-        finally:
-            writer.close()
-        # ffmpeg's exit status is not to be had: what it wrote is counted
-        if imageio_ffmpeg.count_frames_and_secs(partial.resolve())[0] != count:
-            raise VideoError(f"{path} could not be written in full: ffmpeg stopped early.")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _encode(chain([first], frames), partial, first.size, fps=fps, output_params=options, **encoding)
         if gif:
             _add_gif_comment(partial, comment)
         os.replace(partial, path)
-    except (OSError, RuntimeError) as error:
-        raise VideoError(
-            f"{path} could not be written: {str(error).splitlines()[0] if str(error) else error!r}."
-        ) from error
+    except OSError as error:
+        # the message of a broken pipe to ffmpeg is its whole command
+        reason = error.strerror or str(error).splitlines()[0]
+        raise VideoError(f"{path} could not be written: {reason}.") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
     return path
 
 
-def _send(writer, first: Image.Image, rest: Iterable[Image.Image]) -> int:
-    writer.send(first.tobytes())
-    count = 1
-    for count, picture in enumerate(rest, start=2):  # noqa: B007
-        writer.send(picture.tobytes())
-    return count
+def _encode(frames: Iterable[Image.Image], path: Path, size: tuple[int, int], **encoding: Any) -> None:
+    writer = imageio_ffmpeg.write_frames(path.resolve(), size, macro_block_size=1, ffmpeg_log_level="error", **encoding)
+    writer.send(None)
+    sent = 0
+    with closing(writer):
+        for picture in frames:
+            writer.send(picture.tobytes())
+            sent += 1
+    # ffmpeg's exit status is not to be had: what it wrote is counted
+    try:
+        written, _ = imageio_ffmpeg.count_frames_and_secs(path.resolve())
+    except RuntimeError:
+        written = 0
+    if written != sent:
+        raise OSError(f"ffmpeg kept {written} of {sent} frames")
 
 
 def _add_gif_comment(path: Path, comment: str) -> None:
