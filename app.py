@@ -105,7 +105,7 @@ def answering(handler: Callable) -> Callable:
             raise
         except Exception as error:
             sentence = html.escape(reason(error), quote=False)
-            raise gr.Error(sentence, title=say("failed"), print_exception=False) from None
+            raise gr.Error(sentence, print_exception=False) from None
 
     return answer
 
@@ -165,27 +165,38 @@ def page_subject(photo, chosen, x, y, size, grayscale) -> Subject:
 
 @answering
 def look(model, photo, _, *page) -> tuple:
-    """A photo arrived: which faces are in it? → photo, note, numbered, chosen, square, crop."""
+    """A photo arrived: which faces are in it? → note, numbered, chosen, square, crop."""
     hidden = gr.Image(visible=False), gr.CheckboxGroup(visible=False), gr.Column(visible=False), None
     if not photo:
-        return gr.skip(), gr.skip(), *hidden
+        return gr.skip(), *hidden
     try:
         picture = open_photo(photo)
         aligned = at_model(model, studio.frame, page_subject(photo, [1], *page))
     except (RequestError, PhotoError) as error:
-        return None, gr.Markdown(f"**{html.escape(reason(error), quote=False)}**", visible=True), *hidden
+        return gr.Markdown(f"**{html.escape(reason(error), quote=False)}**", visible=True), *hidden
     whole = translator_for(model).config.framing is None
     found = () if whole else studio.faces_of(photo)
     many = len(found) > 1
     note = "note_whole" if whole else "note_many" if many else "note_one" if found else "note_none"
     return (
-        gr.skip() if Path(photo).suffix.lower() in SHOWN else saved(picture, f"{Path(photo).stem}.png"),
         gr.Markdown(say(note, count=len(found)), visible=True),
         gr.Image(saved(studio.numbered(picture, found), "faces.png") if many else None, visible=many),
         gr.CheckboxGroup([(str(n), n) for n in range(1, len(found) + 1)], value=[1] if found else [], visible=many),
         gr.Column(visible=not found),
         saved(aligned[0].picture, "crop.png"),
     )
+
+
+@answering
+def displayable(photo: str | None) -> str | None:
+    """→ the photo as a file that browsers show; nothing where it is no photo, as look() says."""
+    if not photo:
+        return None
+    try:
+        picture = open_photo(photo)
+    except PhotoError:
+        return None
+    return photo if Path(photo).suffix.lower() in SHOWN else saved(picture, f"{Path(photo).stem}.png")
 
 
 @answering
@@ -582,7 +593,9 @@ def build() -> gr.Blocks:
 
 def take_as_given(page: gr.Blocks) -> None:
     """Hands values over as they came: uploads as paths, unopened, for open_photo to judge, and numbers and choices
-    unchecked, for studio to judge. Gradio's own refusals are in English only, and name no field."""
+    unchecked, for studio to judge. Gradio's own refusals are in English only, and name no field.
+
+    Gradio forgets this of a component that an event returns gr.skip() or an update for: none does for the photo."""
     for block in page.blocks.values():
         if isinstance(block, gr.Image):
             block.preprocess = lambda payload: payload.path if payload else None
@@ -604,7 +617,7 @@ def subject_panel() -> SimpleNamespace:
         sources=["upload", "webcam", "clipboard"],
         height=340,
         buttons=["fullscreen"],
-        alt_text="",
+        alt_text=i18n("photo"),
         elem_id="photo",
     )
     note = gr.Markdown(visible=False, elem_id="note")
@@ -615,6 +628,7 @@ def subject_panel() -> SimpleNamespace:
         interactive=False,
         buttons=["fullscreen"],
         elem_id="numbered",
+        alt_text=i18n("numbered_alt"),
     )
     chosen = gr.CheckboxGroup([], label=i18n("faces"), visible=False, elem_id="chosen")
     with gr.Column(visible=False, elem_id="square") as square:
@@ -623,20 +637,30 @@ def subject_panel() -> SimpleNamespace:
         size = gr.Slider(0.05, 1, 1, step=0.01, label=i18n("crop_size"), min_width=120)
     with gr.Row(equal_height=True):
         crop = gr.Image(
-            label=i18n("crop"), format="png", interactive=False, height=150, buttons=[], min_width=130, elem_id="crop"
+            label=i18n("crop"),
+            format="png",
+            interactive=False,
+            height=150,
+            buttons=[],
+            min_width=130,
+            elem_id="crop",
+            elem_classes="small",
+            alt_text=i18n("crop_alt"),
         )
         with gr.Column(min_width=160):
             grayscale = gr.Checkbox(False, label=i18n("grayscale"))
             examples = gr.Dataset(
-                components=[photo], samples=[[str(path)] for path in PHOTOS], type="index", label=i18n("examples"),
+                components=[photo], samples=[[str(path)] for path in PHOTOS],
+                sample_labels=[path.stem.title() for path in PHOTOS], type="index", label=i18n("examples"),
                 visible=bool(PHOTOS), elem_id="photo-examples",
             )  # fmt: skip
     parts = [photo, chosen, x, y, size, grayscale]
-    shown = [photo, note, numbered, chosen, square, crop]
+    shown = [note, numbered, chosen, square, crop]
+    photo.upload(displayable, photo, photo, show_progress="hidden", **PRIVATE)
     photo.change(look, [model, *parts], shown, show_progress="hidden", **PRIVATE)
     photo.clear(lambda: gr.Markdown(visible=False), None, note, queue=False, api_visibility="private")
     for part in (x, y, size):
-        part.release(frame, [model, *parts], crop, show_progress="hidden", trigger_mode="always_last", **PRIVATE)
+        part.input(frame, [model, *parts], crop, show_progress="hidden", trigger_mode="always_last", **PRIVATE)
     return SimpleNamespace(model=model, photo=photo, parts=parts, crop=crop, grayscale=grayscale, examples=examples)
 
 
@@ -651,10 +675,21 @@ def results_panel(subject: SimpleNamespace, label: str, sheet_label: str, prefix
         keep_a = gr.Button(i18n("keep_a"), size="sm", elem_id=f"{prefix}-keep-a")
         keep_b = gr.Button(i18n("keep_b"), size="sm", elem_id=f"{prefix}-keep-b")
     compare = gr.ImageSlider(
-        label=i18n("in_photo"), format="png", interactive=False, max_height=420, elem_id=f"{prefix}-compare"
+        label=i18n("in_photo"),
+        format="png",
+        interactive=False,
+        max_height=420,
+        slider_position=30,
+        elem_id=f"{prefix}-compare",
     )
     with gr.Accordion(i18n(sheet_label), open=False):
-        sheet = gr.Image(show_label=False, format="png", interactive=False, elem_id=f"{prefix}-sheet")
+        sheet = gr.Image(
+            show_label=False,
+            format="png",
+            interactive=False,
+            elem_id=f"{prefix}-sheet",
+            alt_text=i18n(f"{sheet_label}_alt"),
+        )
     archive = gr.DownloadButton(i18n("archive"), interactive=False, elem_id=f"{prefix}-archive")
     drawn, chosen = gr.State(time_to_live=3600), gr.State(0)
     gallery.select(choose, drawn, [compare, chosen], **PRIVATE)
@@ -704,7 +739,8 @@ def mixing_tab(subject: SimpleNamespace) -> SimpleNamespace:
     )  # fmt: skip
     adjusted = gr.State({}, time_to_live=3600)
     examples = gr.Dataset(
-        components=[gr.Image(visible=False)], samples=[[str(path)] for path in DRAWINGS], type="index",
+        components=[gr.Image(visible=False)], samples=[[str(path)] for path in DRAWINGS],
+        sample_labels=[path.stem.title() for path in DRAWINGS], type="index",
         label=i18n("examples"), visible=bool(DRAWINGS), elem_id="reference-examples",
     )  # fmt: skip
     with gr.Row():
@@ -733,11 +769,12 @@ def mixing_tab(subject: SimpleNamespace) -> SimpleNamespace:
         draw_mixed, inputs, outputs, **drawing
     )
     this = [references, adjusted, which]
+    live = {"show_progress": "hidden", "trigger_mode": "always_last", **PRIVATE}
     references.change(look_at_references, this[:2], [crops, which], show_progress="hidden", **PRIVATE)
     which.change(adjustment, this, [weight, x, y, size], show_progress="hidden", **PRIVATE)
-    weight.release(weigh, [*this, weight], adjusted, show_progress="hidden", **PRIVATE)
+    weight.input(weigh, [*this, weight], adjusted, **live)
     for part in (x, y, size):
-        part.release(adjust, [*this, weight, x, y, size], [crops, adjusted], show_progress="hidden", **PRIVATE)
+        part.input(adjust, [*this, weight, x, y, size], [crops, adjusted], **live)
     panel.domain = domain
     return panel
 
@@ -748,7 +785,13 @@ def explore_panel(subject: SimpleNamespace, *tabs: SimpleNamespace) -> None:
     with gr.Accordion(i18n("tab_explore"), open=False, elem_id="explore") as panel:
         gr.Markdown(i18n("explore_info"))
         with gr.Row():
-            picture = {"format": "png", "interactive": False, "height": 180, "buttons": ["download"]}
+            picture = {
+                "format": "png",
+                "interactive": False,
+                "height": 180,
+                "buttons": ["download"],
+                "elem_classes": "small",
+            }
             style_a = gr.Image(label=i18n("style_a"), elem_id="style-a", **picture)
             between_picture = gr.Image(label=i18n("between_picture"), elem_id="between", **picture)
             style_b = gr.Image(label=i18n("style_b"), elem_id="style-b", **picture)
@@ -770,7 +813,13 @@ def explore_panel(subject: SimpleNamespace, *tabs: SimpleNamespace) -> None:
                 lambda: gr.Accordion(open=True), None, panel, queue=False, api_visibility="private"
             )
     page = subject.parts
-    part.release(draw_between, [subject.model, kept_a, kept_b, part, *page], between_picture, **PRIVATE)
+    part.input(
+        draw_between,
+        [subject.model, kept_a, kept_b, part, *page],
+        between_picture,
+        trigger_mode="always_last",
+        **PRIVATE,
+    )
     make.click(film, [subject.model, kept_a, kept_b, kind, *page], [clip, moving], **PRIVATE)
     near.click(
         draw_near,

@@ -4,8 +4,6 @@ Labels are translated by the page itself (the tables go to ``gr.I18n``); what ha
 together here, in the language that the visitor's browser asks for.
 """
 
-# ruff: noqa: E501 (sentences stay whole)
-
 from __future__ import annotations
 
 import re
@@ -117,7 +115,6 @@ TEXTS: dict[str, tuple[str, str]] = {
     "caption_near": ("near A, {value}", "Aの近く {value}"),
     "caption_between": ("{value} % of the way to B", "Bまでの{value}%"),
     # notes and refusals
-    "failed": ("That did not work", "うまくいきませんでした"),
     "note_one": ("One face was found.", "顔が1つ見つかりました。"),
     "note_many": (
         "{count} faces were found. The biggest one is chosen; choose others below.",

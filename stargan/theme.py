@@ -60,20 +60,31 @@ CSS = """
 #intro h1 { font-size: 1.75rem; letter-spacing: -0.01em; margin-bottom: 0.25rem; }
 #intro p, #privacy p { max-width: 72ch; }
 #privacy p { font-size: 0.9rem; color: var(--body-text-color-subdued); }
-#crop img { width: 100%; height: 100%; object-fit: contain; }
+.small img { width: 100%; height: 100%; object-fit: contain; } /* drawings may have only 64 px */
 .drawings .grid-wrap { min-height: 0; max-height: none; height: auto; }
 #note { border-left: 3px solid var(--primary-600); padding: 0.25rem 0.75rem; }
 #note p { margin: 0; }
 button:focus-visible, input:focus-visible, [tabindex]:focus-visible {
   outline: 3px solid var(--primary-600) !important; outline-offset: 2px;
 }
-@media (max-width: 640px) { .gradio-container { padding-inline: 0.5rem !important; } button.lg { min-height: 48px; } }
+button[role="tab"].selected { color: var(--primary-700) !important; }
+.dark button[role="tab"].selected { color: var(--primary-300) !important; }
+.toast-title { display: none; } /* always "Error", in English: the sentence below it says more */
+@media (max-width: 640px) {
+  .gradio-container { padding-inline: 0.5rem !important; }
+  .drawings .grid-container { grid-template-columns: repeat(2, 1fr) !important; }
+  button { min-height: 44px; }
+}
 @media (prefers-reduced-motion: reduce) { * { animation: none !important; transition: none !important; } }
 """
 
-# The page's title and language cannot be translated by the tables of labels.
+# What settings of gradio's components cannot do: the page's title and language are not in the tables of labels, and a
+# name in English on each empty picture, of an element that may have none, only disturbs screen readers.
 JS = """
 () => {
+  const quieten = () => document.querySelectorAll(".empty[aria-label]").forEach((e) => e.removeAttribute("aria-label"));
+  new MutationObserver(quieten).observe(document.body, { childList: true, subtree: true });
+  quieten();
   if (navigator.language.toLowerCase().startsWith("ja")) {
     document.documentElement.lang = "ja";
     document.title = "顔写真をアニメに";

@@ -54,14 +54,19 @@ def start(*arguments: str, **environment: str) -> Server:
     atexit.register(server.stop)
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
-        try:
-            urllib.request.urlopen(server.url, timeout=5).close()
-        except OSError:
-            time.sleep(0.2)
-        else:
+        if answers(server.url):
             return server
+        time.sleep(0.2)
     server.stop()
     raise RuntimeError(f"The app did not start:\n{log.read_text(errors='replace')}")
+
+
+def answers(url: str) -> bool:
+    try:
+        urllib.request.urlopen(url, timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 @cache

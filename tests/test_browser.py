@@ -1,0 +1,249 @@
+"""The page in a real browser, served by the real app."""
+
+from __future__ import annotations
+
+import io
+import re
+import shutil
+import urllib.request
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+from serving import Server, shared_app
+
+from stargan.images import read_provenance
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--no-first-run",
+    "--disable-component-update",
+    "--disable-sync",
+]
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")
+
+DRAWN = "#diversity-gallery button.thumbnail-item img"
+MIXED = "#mixing-gallery button.thumbnail-item img"
+WORKING = ".wrap.default:not(.hide), .wrap.minimal:not(.hide)"
+
+
+@pytest.fixture(scope="module")
+def server() -> Server:
+    return shared_app()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser: Browser, server: Server) -> Iterator[Callable[..., Page]]:
+    """Opens the page, waits for its first drawings, and checks at the end that it asked no other host for anything."""
+    contexts, strangers, faults = [], [], []
+
+    def open_page(search: str = "", locale: str = "en-US", width: int = 1280) -> Page:
+        context = browser.new_context(locale=locale, viewport={"width": width, "height": 900})
+        contexts.append(context)
+        context.set_default_timeout(60_000)
+        page = context.new_page()
+        page.on("request", lambda r: r.url.startswith((server.url, "data:", "blob:")) or strangers.append(r.url))
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.goto(server.url + search)
+        page.wait_for_selector(DRAWN)
+        settle(page)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert strangers == []
+    assert faults == []
+
+
+def settle(page: Page) -> None:
+    """Waits until nothing is being worked on."""
+    page.wait_for_timeout(300)
+    page.wait_for_function("(working) => !document.querySelector(working)", arg=WORKING)
+
+
+def choose_photo(page: Page, path: Path) -> None:
+    page.get_by_label("Remove Image").first.click()
+    page.set_input_files("#photo input[type=file]", path)
+    page.wait_for_selector("#photo img")
+    expect(page.locator("#note")).to_be_visible(timeout=60_000)
+    settle(page)
+
+
+def draw(page: Page, button: str = "#draw") -> None:
+    page.click(button)
+    settle(page)
+
+
+def contents(page: Page, selector: str) -> list[bytes]:
+    """The bytes of the pictures shown, as they would be saved."""
+    return [urllib.request.urlopen(image.get_attribute("src")).read() for image in page.locator(selector).all()]
+
+
+def violations(page: Page) -> list[str]:
+    found = Axe().run(page).response["violations"]
+    return [f"{v['id']}: {v['nodes'][0]['html'][:200]}" for v in found if v["impact"] in ("serious", "critical")]
+
+
+@pytest.fixture(scope="module")
+def pictures(portrait: Image.Image, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    portrait.save(folder / "one.png")
+    four = Image.new("RGB", (1024, 1024))
+    for corner in ((0, 0), (512, 0), (0, 512), (512, 512)):
+        four.paste(portrait, corner)
+    four.save(folder / "four.jpg")
+    Image.new("RGB", (400, 300), "#998877").save(folder / "wall.png")
+    portrait.convert("RGB").save(folder / "phone.heic")
+    (folder / "text.png").write_text("not a picture")
+    return folder
+
+
+def test_a_result_is_there_before_anything_is_done(visit: Callable[..., Page]) -> None:
+    page = visit()
+    expect(page).to_have_title("Faces drawn as anime")
+    assert page.locator(DRAWN).count() == 8
+    assert page.locator("#diversity-compare img").count() == 2
+    assert violations(page) == []
+    page.get_by_role("tab", name="Style mixing").click()
+    for accordion in ("#explore", "#adjust"):
+        page.locator(f"{accordion} button").first.click()
+    page.wait_for_timeout(500)
+    assert violations(page) == []
+
+
+def test_upload_draw_choose_and_save(visit: Callable[..., Page], pictures: Path) -> None:
+    page = visit()
+    choose_photo(page, pictures / "phone.heic")  # shown, though no browser shows HEIC
+    assert page.evaluate("document.querySelector('#photo img').naturalWidth") == 512
+    expect(page.locator("#note")).to_have_text("One face was found.")
+    before = contents(page, DRAWN)
+    draw(page, "#dice")
+    after = contents(page, DRAWN)
+    assert len(after) == 8
+    assert not set(before) & set(after)
+
+    in_photo = contents(page, "#diversity-compare img")
+    page.locator(DRAWN).nth(3).click()
+    settle(page)
+    expect(page.locator("#diversity-compare img").nth(1)).to_be_visible()
+    assert contents(page, "#diversity-compare img") != in_photo
+
+    with page.expect_download() as download:
+        page.click("#diversity-archive")
+    with zipfile.ZipFile(download.value.path()) as archive:
+        names = archive.namelist()
+        facts = [read_provenance(io.BytesIO(archive.read(name))) for name in names if "seed" in name]
+    assert {"crop.png", "anime-sheet.png", "anime-in-photo.png"} < set(names)
+    assert len(facts) == 8
+    assert all(fact["seed"] and "trainedAlgorithmicMedia" in fact["DigitalSourceType"] for fact in facts)
+
+
+def test_a_link_brings_the_same_drawings_back(visit: Callable[..., Page]) -> None:
+    page = visit("?seed=77&count=3&psi=0.9&example=collins")
+    assert page.locator(DRAWN).count() == 3
+    link = page.locator("#link textarea, #link input").input_value()
+    first = contents(page, DRAWN)
+    again = visit(re.sub(r"^[^?]*", "", link))
+    assert contents(again, DRAWN) == first
+
+
+def test_style_mixing_and_exploring(visit: Callable[..., Page], tmp_path: Path) -> None:
+    page = visit()
+    for number, data in enumerate(contents(page, DRAWN)[:2]):
+        (tmp_path / f"{number}.png").write_bytes(data)
+    page.get_by_role("tab", name="Style mixing").click()
+    page.set_input_files("#references input[type=file]", sorted(tmp_path.iterdir()))
+    page.wait_for_selector("#references button.thumbnail-item")
+    settle(page)
+    draw(page, "#mix")
+    expect(page.locator("#mixing-gallery .caption-label")).to_have_text(["reference 1", "reference 2", "blend"])
+
+    for index, slot in enumerate("ab"):
+        page.locator(MIXED).nth(index).click()
+        settle(page)
+        draw(page, f"#mixing-keep-{slot}")
+        expect(page.locator(f"#style-{slot} img")).to_be_visible()
+    slider = page.locator("#part input[type=range]")
+    slider.focus()
+    slider.press("ArrowRight")
+    expect(page.locator("#between img")).to_be_visible()
+    draw(page, "#near")
+    expect(page.locator("#near-gallery button.thumbnail-item")).to_have_count(8)
+    draw(page, "#make-clip")
+    expect(page.locator("#clip video")).to_be_visible()
+
+
+def test_many_faces_are_numbered_and_chosen(visit: Callable[..., Page], pictures: Path) -> None:
+    page = visit("?count=2&example=collins")
+    choose_photo(page, pictures / "four.jpg")
+    expect(page.locator("#numbered img")).to_be_visible()
+    boxes = page.locator("#chosen input")
+    expect(boxes).to_have_count(4)
+    boxes.nth(2).check()
+    draw(page)
+    expect(page.locator("#diversity-gallery .caption-label")).to_have_text(
+        [re.compile(rf"face {face}: seed \d") for face in (1, 1, 2, 2)]
+    )
+
+
+def test_without_a_face_a_square_is_drawn(visit: Callable[..., Page], pictures: Path) -> None:
+    page = visit("?count=1&example=collins")
+    choose_photo(page, pictures / "wall.png")
+    expect(page.locator("#note")).to_contain_text("No face was found")
+    expect(page.locator("#square")).to_be_visible()
+    first = contents(page, DRAWN)
+    draw(page)
+    assert contents(page, DRAWN) != first
+
+
+def test_what_is_no_picture_is_refused_in_the_page(visit: Callable[..., Page], pictures: Path) -> None:
+    page = visit("?count=1&example=collins")
+    page.get_by_label("Remove Image").first.click()
+    page.set_input_files("#photo input[type=file]", pictures / "text.png")
+    expect(page.locator("#note")).to_contain_text("not a picture", timeout=60_000)
+    page.click("#draw")
+    expect(page.get_by_test_id("toast-text")).to_have_text("Choose a photo first.")
+
+
+def test_japanese_is_complete(visit: Callable[..., Page]) -> None:
+    page = visit(locale="ja-JP")
+    expect(page).to_have_title("顔写真をアニメに")
+    assert page.get_attribute("html", "lang") == "ja"
+    page.locator("#explore button").first.click()
+    page.locator("#more button").first.click()
+    page.wait_for_timeout(500)
+    # what has no other name in Japanese
+    text = re.sub(r"http\S+|anime-64|API|ZIP|MP4|GIF|Collins", "", page.inner_text("main, .gradio-container"))
+    assert re.findall(r"[A-Za-z]{2,}", text) == []
+    page.get_by_label(re.compile("削除|Remove Image")).first.click()
+    page.click("#draw")
+    expect(page.get_by_test_id("toast-text")).to_have_text("先に写真を選んでください。")
+
+
+def test_on_a_phone_and_by_keyboard(visit: Callable[..., Page]) -> None:
+    page = visit("?count=4&example=collins", width=390)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert violations(page) == []
+    boxes = [image.bounding_box() for image in page.locator(DRAWN).all()]
+    assert all(box["x"] >= 0 and box["x"] + box["width"] <= 390 for box in boxes)
+    first = contents(page, DRAWN)
+    page.focus("#dice")
+    page.keyboard.press("Enter")
+    settle(page)
+    assert contents(page, DRAWN) != first
