@@ -1,4 +1,4 @@
-.PHONY: demo test lint lock clean
+.PHONY: demo test lint lock space clean
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -26,6 +26,10 @@ lock: .venv/bin/uv ## the newest versions that requirements*.txt allow
 .venv/bin/uv:
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+
+space: .venv/runtime ## how to publish this as a Hugging Face Space
+	@echo "Create a Gradio Space (ZeroGPU or CPU), log in with '$(BIN)/hf auth login', then upload what git tracks:"
+	@echo "  git archive --prefix=space/ HEAD | tar x && $(BIN)/hf upload USER/SPACE space . --repo-type space"
 
 clean:
 	rm -rf .venv
