@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import functools
 import html
+import importlib.util
 import logging
 import os
 import random
@@ -650,8 +651,7 @@ def subject_panel() -> SimpleNamespace:
         with gr.Column(min_width=160):
             grayscale = gr.Checkbox(False, label=i18n("grayscale"))
             examples = gr.Dataset(
-                components=[photo], samples=[[str(path)] for path in PHOTOS],
-                sample_labels=[path.stem.title() for path in PHOTOS], type="index", label=i18n("examples"),
+                components=[photo], samples=[[str(path)] for path in PHOTOS], type="index", label=i18n("examples"),
                 visible=bool(PHOTOS), elem_id="photo-examples",
             )  # fmt: skip
     parts = [photo, chosen, x, y, size, grayscale]
@@ -739,8 +739,7 @@ def mixing_tab(subject: SimpleNamespace) -> SimpleNamespace:
     )  # fmt: skip
     adjusted = gr.State({}, time_to_live=3600)
     examples = gr.Dataset(
-        components=[gr.Image(visible=False)], samples=[[str(path)] for path in DRAWINGS],
-        sample_labels=[path.stem.title() for path in DRAWINGS], type="index",
+        components=[gr.Image(visible=False)], samples=[[str(path)] for path in DRAWINGS], type="index",
         label=i18n("examples"), visible=bool(DRAWINGS), elem_id="reference-examples",
     )  # fmt: skip
     with gr.Row():
@@ -820,7 +819,13 @@ def explore_panel(subject: SimpleNamespace, *tabs: SimpleNamespace) -> None:
         trigger_mode="always_last",
         **PRIVATE,
     )
-    make.click(film, [subject.model, kept_a, kept_b, kind, *page], [clip, moving], **PRIVATE)
+    make.click(
+        film,
+        [subject.model, kept_a, kept_b, kind, *page],
+        [clip, moving],
+        show_progress_on=between_picture,  # the clip itself is not there yet
+        **PRIVATE,
+    )
     near.click(
         draw_near,
         [subject.model, kept_a, distance, count, seed, *page],
@@ -872,9 +877,15 @@ def main() -> None:
     parser.add_argument("--share", action="store_true", help="also open a public link, for up to a week")
     parser.add_argument("--mcp", action="store_true", help="also offer the endpoints as MCP tools")
     options = parser.parse_args()
+    if options.mcp and importlib.util.find_spec("mcp") is None:
+        parser.error("--mcp needs a further package: pip install 'gradio[mcp]'")
+    try:
+        page = build()
+    except ModelError as error:
+        parser.error(str(error))
     # the page opens at once; whoever is first waits for the model, with progress
     threading.Thread(target=load_default_model, daemon=True).start()
-    build().queue(max_size=64).launch(
+    page.queue(max_size=64).launch(
         server_name=options.host,
         server_port=options.port,
         share=options.share,

@@ -69,7 +69,7 @@ button:focus-visible, input:focus-visible, [tabindex]:focus-visible {
 }
 button[role="tab"].selected { color: var(--primary-700) !important; }
 .dark button[role="tab"].selected { color: var(--primary-300) !important; }
-.toast-title { display: none; } /* always "Error", in English: the sentence below it says more */
+.toast-title { display: none !important; } /* always "Error", in English: the sentence below it says more */
 @media (max-width: 640px) {
   .gradio-container { padding-inline: 0.5rem !important; }
   .drawings .grid-container { grid-template-columns: repeat(2, 1fr) !important; }
@@ -78,13 +78,19 @@ button[role="tab"].selected { color: var(--primary-700) !important; }
 @media (prefers-reduced-motion: reduce) { * { animation: none !important; transition: none !important; } }
 """
 
-# What settings of gradio's components cannot do: the page's title and language are not in the tables of labels, and a
-# name in English on each empty picture, of an element that may have none, only disturbs screen readers.
+# What settings of gradio's components cannot do. For screen readers: an example picture is called by its file's name, and
+# an empty picture, an element that may have no name, has none. The page's title and language follow the visitor's.
 JS = """
 () => {
-  const quieten = () => document.querySelectorAll(".empty[aria-label]").forEach((e) => e.removeAttribute("aria-label"));
-  new MutationObserver(quieten).observe(document.body, { childList: true, subtree: true });
-  quieten();
+  const name = () => {
+    document.querySelectorAll(".empty[aria-label]").forEach((e) => e.removeAttribute("aria-label"));
+    document.querySelectorAll("button.gallery-item:not([aria-label])").forEach((e) => {
+      const file = e.querySelector("img")?.src.split("/").pop();
+      if (file) e.setAttribute("aria-label", file.replace(/\\.\\w+$/, ""));
+    });
+  };
+  new MutationObserver(name).observe(document.body, { childList: true, subtree: true });
+  name();
   if (navigator.language.toLowerCase().startsWith("ja")) {
     document.documentElement.lang = "ja";
     document.title = "顔写真をアニメに";

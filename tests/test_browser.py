@@ -31,6 +31,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is install
 
 DRAWN = "#diversity-gallery button.thumbnail-item img"
 MIXED = "#mixing-gallery button.thumbnail-item img"
+expect.set_options(timeout=60_000)
 WORKING = ".wrap.default:not(.hide), .wrap.minimal:not(.hide)"
 
 
@@ -216,7 +217,7 @@ def test_what_is_no_picture_is_refused_in_the_page(visit: Callable[..., Page], p
     page = visit("?count=1&example=collins")
     page.get_by_label("Remove Image").first.click()
     page.set_input_files("#photo input[type=file]", pictures / "text.png")
-    expect(page.locator("#note")).to_contain_text("not a picture", timeout=60_000)
+    expect(page.locator("#note")).to_contain_text("not a picture")
     page.click("#draw")
     expect(page.get_by_test_id("toast-text")).to_have_text("Choose a photo first.")
 
