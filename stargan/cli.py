@@ -25,6 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     _add_translate(commands)
     _add_video(commands)
     _add_push(commands)
+    _add_bench(commands)
     options = parser.parse_args(arguments)
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     logging.getLogger("huggingface_hub").setLevel(logging.WARNING)  # it reports every file that it writes
@@ -38,13 +39,18 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
         "train",
         help="train on folders of faces, one folder a domain",
         description="Trains, or goes on with a run where it stopped: then the run's own options hold, and neither --preset nor "
-        "earlier options need repeating. Several GPUs: torchrun --nproc-per-node 4 -m stargan train ...",
+        "earlier options need repeating. Several GPUs: torchrun --nproc-per-node 4 -m stargan train --run-folder ...",
     )
     parser.add_argument("--preset", choices=PRESETS, help="the options to start from; a new run needs one")
     parser.add_argument("--data", type=Path, required=True, help="folder with a folder of pictures for each domain")
     parser.add_argument("--validation", type=Path, help="the same layout; its first faces are on the sample sheets")
     parser.add_argument(
-        "--run", dest="folder", type=Path, required=True, help="where the run is kept; resumed if it exists"
+        "--run",
+        "--run-folder",  # torchrun takes "--run" for one of its own options, wherever it stands
+        dest="folder",
+        type=Path,
+        required=True,
+        help="where the run is kept; resumed if it exists. Under torchrun, write --run-folder",
     )
     parser.add_argument("--device", help="cuda, cpu, ...; default: CUDA where there is one")
     parser.add_argument("--iterations", type=int, help="of the whole run, those already done included")
@@ -173,7 +179,7 @@ def _translate(options: argparse.Namespace) -> int:
             seeds = range(options.seed, options.seed + options.count)
             looks = batch.latent_looks(translator, domain, seeds, options.psi)
         mine = sum(len(group) for group in batch.share(photos, rank, processes, options.grid))
-        with tqdm(total=mine, unit="photo", disable=None, position=rank) as bar:
+        with tqdm(total=mine, unit="photo", disable=None, position=int(os.environ.get("LOCAL_RANK", 0))) as bar:
             tally = batch.translate_all(
                 translator,
                 photos,
@@ -283,6 +289,53 @@ def _push(options: argparse.Namespace) -> int:
 
     try:
         print(push_model(options.folder, options.repo, private=options.private))
+    except ValueError as error:
+        return _refused(error)
+    return 0
+
+
+def _add_bench(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("bench", help="measure speed and memory on this machine")
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    infer = kinds.add_parser(
+        "infer",
+        help="drawing: the published path against this one, in turns",
+        description="Draws photos in styles by the published path (a full fp32 pass a picture) and by this repository's, in "
+        "turns, and compares seconds, pictures and memory.",
+    )
+    model = infer.add_mutually_exclusive_group()
+    model.add_argument("--model", help="a registered name, a model folder, or user/repo[@revision] on the Hub")
+    model.add_argument(
+        "--size", type=int, choices=(64, 128, 256, 512), default=256,
+        help="without --model: side of a network of published width with random weights (default: %(default)s)",
+    )  # fmt: skip
+    infer.add_argument(
+        "--device", action="append", help="may be repeated; default: the CPU, and CUDA where there is one"
+    )
+    infer.add_argument(
+        "--case", dest="cases", type=_case, action="append", metavar="PxS", help="photos x styles, as 1x10"
+    )
+    infer.add_argument("--turns", type=_at_least(1), default=5, help="of each path in each case (default: %(default)s)")
+    infer.add_argument(
+        "--compiled", choices=("no", "plain", "graphs"), default="no",
+        help="torch.compile; graphs adds autotuning and, on CUDA, CUDA graphs (default: %(default)s)",
+    )  # fmt: skip
+    infer.add_argument("--json", type=Path, help="file for the results")
+    infer.set_defaults(run=_bench_infer)
+
+
+def _case(text: str) -> tuple[int, int]:
+    photos, _, styles = text.partition("x")
+    if not (photos.isdecimal() and styles.isdecimal() and int(photos) and int(styles)):
+        raise argparse.ArgumentTypeError(f"a case is photos x styles, such as 1x10, not {text!r}")
+    return int(photos), int(styles)
+
+
+def _bench_infer(options: argparse.Namespace) -> int:
+    from stargan.bench import infer
+
+    try:
+        infer(options.model, options.size, options.device, options.cases, options.turns, options.compiled, options.json)
     except ValueError as error:
         return _refused(error)
     return 0

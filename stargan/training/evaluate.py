@@ -42,7 +42,7 @@ PATCH, PATCHES, PROJECTIONS, REPEATS, SMALLEST = 7, 128, 128, 4, 16
 # Sets are compared by this many quantiles of each projection, so that they need not have the same size.
 QUANTILES = 4096
 # Pictures a set at most: more hardly move the figure.
-PICTURES = 1024
+PICTURES = 2048
 # Pictures a second pass through a backbone.
 BATCH = 32
 # Pairs of real faces that the spread is compared with.
@@ -91,7 +91,7 @@ def profile(x: Tensor, like: Profile | None = None, seed: int = 0) -> Profile:
     are only fainter, would count a quarter of what they count in the drawings' own scale.
 
     Args:
-        x: ``(N, 3, H, H)`` in [-1, 1] on the CPU, H a power of two; of more than 1024 pictures a random choice is taken.
+        x: ``(N, 3, H, H)`` in [-1, 1] on the CPU, H a power of two; of more than 2048 pictures a random choice is taken.
     """
     random = torch.Generator().manual_seed(seed)
     if len(x) > PICTURES:

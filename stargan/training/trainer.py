@@ -2,7 +2,7 @@
 
     python -m stargan train --preset anime-128 --data faces/train --validation faces/val --run runs/anime-128
     python -m stargan train --data faces/train --validation faces/val --run runs/anime-128     # goes on where it stopped
-    torchrun --nproc-per-node 4 -m stargan train ...              # several GPUs; batch_size is the joint one
+    torchrun --nproc-per-node 4 -m stargan train --run-folder ...     # several GPUs; batch_size is the joint one
 
 A run's folder holds ``state.pt`` (everything that resuming needs), ``snapshots/`` (model folders of the averaged
 weights), ``sheets/`` (sample sheets), ``metrics.jsonl`` and ``tensorboard/`` (the same as curves).

@@ -1,0 +1,579 @@
+"""Training: options, one iteration, and what may happen to a run: stops, resuming, several processes, divergence."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from stargan.checkpoint import load_model
+from stargan.cli import main
+from stargan.training import trainer as training
+from stargan.training.augment import diff_augment, luma_where, to_luma
+from stargan.training.config import PRESETS, ConfigError, TrainConfig, differences, from_state, with_options
+from stargan.training.data import DataError, Faces
+from stargan.training.sheets import SEEDS, SOURCES, TRUNCATIONS, fixed_faces
+from stargan.training.trainer import Trainer, TrainingError, train
+
+ROOT = Path(__file__).resolve().parents[1]
+CPU = torch.device("cpu")
+TINY = PRESETS["tiny"]
+# all that draws random numbers, and all that changes what the discriminator sees
+RANDOM = ["diff_augment=color,translation,cutout", "grayscale_domains=anime"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``train`` and ``val`` with the domains anime and photo: smooth noise."""
+    root = tmp_path_factory.mktemp("faces")
+    random = np.random.default_rng(0)
+    for part, count in (("train", 9), ("val", SOURCES + 2)):
+        for domain in ("anime", "photo"):
+            folder = root / part / domain
+            folder.mkdir(parents=True)
+            for index in range(count):
+                noise = Image.fromarray(random.integers(0, 256, (5, 5, 3), dtype=np.uint8))
+                noise.resize((40, 40), Image.Resampling.BICUBIC).save(folder / f"{index}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def faces(data: Path) -> Faces:
+    return Faces(data / "train", 32, CPU)
+
+
+def states_equal(a: object, b: object) -> bool:
+    """Bit for bit, whatever they are nested in."""
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and torch.equal(a, b)
+    if isinstance(a, dict):
+        return isinstance(b, dict) and a.keys() == b.keys() and all(states_equal(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(states_equal, a, b))
+    return a == b
+
+
+def saved(run: Path) -> dict:
+    return torch.load(run / training.STATE_FILE, weights_only=True)
+
+
+def metrics(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+# options
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "value"),
+    [
+        ("lambda_ds=2", "lambda_ds", 2.0),
+        ("bf16=true", "bf16", True),
+        ("diff_augment=color,cutout", "diff_augment", ("color", "cutout")),
+        ("diff_augment=", "diff_augment", ()),
+        ("grayscale_domains=anime", "grayscale_domains", ("anime",)),
+        ("target_weights={'anime': 2.0}", "target_weights", {"anime": 2.0}),
+        ("betas=0.5,0.9", "betas", (0.5, 0.9)),
+        ("framing=none", "framing", None),
+    ],
+)
+def test_an_option_by_name(option: str, name: str, value: object) -> None:
+    changed = with_options(TINY, [option])
+    assert getattr(changed, name) == value
+    assert replace(changed, **{name: getattr(TINY, name)}) == TINY
+
+
+def test_options_of_the_architecture() -> None:
+    changed = with_options(TINY, ["image_size=64", "architecture.base_channels=none"])
+    assert changed.architecture == replace(TINY.architecture, image_size=64, base_channels=None)
+    assert differences(TINY, changed) == ["image_size: 32 → 64", "base_channels: 8 → None"]
+
+
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        ("lambda_dss=1", "no option 'lambda_dss'; it has framing, iterations"),
+        ("lambda_ds=much", "lambda_ds is of type float, which 'much' is not"),
+        ("bf16=1", "bf16 is of type bool"),
+        ("iterations=none", "iterations is of type int"),
+        ("iterations=0", "iterations must be 1 or more, not 0"),
+        ("phases=sometimes", "both or alternate, not 'sometimes'"),
+        ("diff_augment=colour", "policies color, translation, cutout, not 'colour'"),
+        ("lambda_ds", "written name=value, not 'lambda_ds'"),
+    ],
+)
+def test_an_option_that_cannot_be(option: str, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(sentence)):
+        with_options(TINY, [option])
+
+
+def test_every_preset_survives_being_saved() -> None:
+    for config in PRESETS.values():
+        assert from_state(asdict(config)) == config
+
+
+def test_unknown_domains_in_options_are_refused(faces: Faces) -> None:
+    for options in ({"grayscale_domains": ("manga",)}, {"target_weights": {"manga": 2.0}}):
+        with pytest.raises(TrainingError, match=r"'manga'; the data has anime, photo"):
+            Trainer(replace(TINY, **options), faces, CPU)
+
+
+# one iteration
+
+
+def test_the_diversity_weight_falls_linearly_to_zero(faces: Faces) -> None:
+    trainer = Trainer(replace(TINY, lambda_ds=2.0, ds_iterations=10), faces, CPU)
+    found = []
+    for trainer.iteration in (0, 5, 10, 11):
+        found.append(trainer.lambda_ds)
+    assert found == [2.0, 1.0, 0.0, 0.0]
+
+
+def test_only_what_steps_gets_gradients(faces: Faces) -> None:
+    trainer = Trainer(TINY, faces, CPU)
+    sources, targets = trainer.draw_sources(), trainer.draw_targets("reference")
+    with trainer.stepping("generator"):
+        loss, _ = training.generator_loss(trainer.nets, sources, targets, {"sty": 1, "ds": 1, "cyc": 1}, trainer.seen)
+        loss.backward()
+        with_gradients = {name for name, net in vars(trainer.nets).items() if next(net.parameters()).grad is not None}
+    assert with_gradients == {"generator"}
+    assert all(p.grad is None for net in vars(trainer.nets).values() for p in net.parameters())
+
+
+@pytest.mark.parametrize("mode", ["latent", "reference"])
+def test_mapping_network_and_style_encoder_step_in_the_latent_phase_only(faces: Faces, mode: str) -> None:
+    trainer = Trainer(TINY, faces, CPU)
+    before = {name: [p.clone() for p in net.parameters()] for name, net in vars(trainer.nets).items()}
+    trainer.update(trainer.draw_sources(), {mode: trainer.draw_targets(mode)})
+    moved = {
+        name
+        for name, net in vars(trainer.nets).items()
+        if any(not torch.equal(p, old) for p, old in zip(net.parameters(), before[name], strict=True))
+    }
+    both = {"generator", "discriminator"}
+    assert moved == (both | {"mapping_network", "style_encoder"} if mode == "latent" else both)
+
+
+def test_the_sources_encoder_runs_once_for_both_fakes(faces: Faces) -> None:
+    trainer = Trainer(TINY, faces, CPU)
+    seen, runs = [], trainer.nets.generator.encoder
+
+    def counted(x: torch.Tensor, masks: None = None) -> tuple:
+        seen.append(x)
+        return runs(x, masks)
+
+    trainer.nets.generator.encoder = counted
+    sources = trainer.draw_sources()
+    trainer.update_generator(sources, trainer.draw_targets("latent"), ("generator",))
+    assert len(seen) == 2  # the sources; the fakes, to restore the sources
+    assert sum(x is sources.x for x in seen) == 1
+
+
+def test_the_average_follows_slowly(faces: Faces) -> None:
+    trainer = Trainer(TINY, faces, CPU)
+    start = next(trainer.nets.generator.parameters()).detach().clone()
+    trainer.step()
+    now, average = (next(model.parameters()) for model in (trainer.nets.generator, trainer.average.generator))
+    assert torch.allclose(average, start + (now - start) * 0.001, atol=1e-9)
+    assert not torch.equal(average, start)
+
+
+class _Synchronisations(TorchDispatchMode):
+    """Notes every operation that on a GPU would make the program wait: values read back, or brought over from Python."""
+
+    READS = ("_local_scalar_dense", "nonzero", "equal", "is_nonzero", "masked_select", "lift_fresh", "unique")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        masks = name.startswith("index") and any(
+            t is not None and t.dtype == torch.bool for part in args if isinstance(part, list | tuple) for t in part
+        )
+        if name.rstrip("_") in self.READS or masks:
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda x: x.sum().item(),
+        lambda x: bool(x.sum()),
+        lambda x: x[x > 0],
+        lambda x: x.new_tensor([1.0, 2.0]),
+        lambda x: x + torch.tensor([1.0]),
+        lambda x: torch.where(x > 0),
+    ],
+)
+def test_what_waits_for_the_device_is_noticed(wait: Callable[[torch.Tensor], object]) -> None:
+    with _Synchronisations() as watched:
+        wait(torch.ones(3))
+    assert watched.found
+
+
+@pytest.mark.parametrize("phases", ["both", "alternate"])
+def test_nothing_in_a_step_waits_for_the_device(faces: Faces, phases: str) -> None:
+    trainer = Trainer(with_options(replace(TINY, phases=phases), [*RANDOM, "bf16=true"]), faces, CPU)
+    trainer.step()  # optimisers make their state at the first step
+    with _Synchronisations() as watched:
+        trainer.step()
+    assert watched.found == []
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_nothing_in_a_step_waits_for_the_gpu(data: Path) -> None:
+    device = torch.device("cuda")
+    config = with_options(TINY, [*RANDOM, "bf16=true", "channels_last=true"])
+    trainer = Trainer(config, Faces(data / "train", 32, device), device)
+    trainer.step()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        terms = trainer.step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    trainer.read(terms)
+
+
+# what the discriminator sees
+
+
+def test_luma_is_pillows_in_three_equal_channels(portrait: Image.Image) -> None:
+    from stargan.images import to_pictures, to_tensor
+
+    gray = to_luma(to_tensor([portrait]))
+    assert torch.equal(gray[:, 0], gray[:, 1])
+    assert torch.equal(gray[:, 0], gray[:, 2])
+    found, expected = np.asarray(to_pictures(gray)[0])[..., 0], np.asarray(portrait.convert("L"))
+    assert np.abs(found.astype(int) - expected).max() <= 1
+
+
+def test_luma_only_where_the_domain_says_so() -> None:
+    x = torch.rand(4, 3, 8, 8)
+    out = luma_where(x, torch.tensor([0, 1, 0, 1]), torch.tensor([False, True]))
+    assert torch.equal(out[[0, 2]], x[[0, 2]])
+    assert torch.equal(out[[1, 3]], to_luma(x[[1, 3]]))
+
+
+@pytest.mark.parametrize("policy", ["color", "translation", "cutout"])
+def test_diff_augment_changes_each_picture_its_own_way_and_lets_gradients_through(policy: str) -> None:
+    random = torch.Generator().manual_seed(0)
+    x = (torch.rand(1, 3, 32, 32, generator=random) * 2 - 1).expand(8, -1, -1, -1).requires_grad_()
+    out = diff_augment(x, (policy,), lambda *shape: torch.rand(*shape, generator=random))
+    assert out.shape == x.shape
+    assert not any(torch.equal(out[0], other) for other in out[1:])
+    (gradient,) = torch.autograd.grad(out.sum(), x)
+    assert gradient.abs().sum() > 0
+    if policy == "cutout":  # at most a quarter is hidden; the rest is as it was
+        hidden = (out == 0).float().mean(dim=(1, 2, 3))
+        assert 0 < hidden.max() <= 0.27
+        assert torch.equal(out[out != 0], x.expand_as(out)[out != 0])
+    if policy == "translation":  # a shift by whole pixels makes no new values
+        assert torch.isin(out[out != 0].detach().round(decimals=5), x.detach().round(decimals=5)).all()
+
+
+# a run, and what may happen to it
+
+
+def test_a_run_leaves_state_snapshots_sheets_and_curves(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "mine"
+    arguments = ["train", "--preset", "tiny", "--data", str(data / "train"), "--validation", str(data / "val")]
+    assert main([*arguments, "--run", str(run), "--device", "cpu", "--set", "diff_augment=color"]) == 0
+    assert saved(run)["iteration"] == 4
+    assert sorted(folder.name for folder in (run / "snapshots").iterdir()) == ["000002", "000004"]
+    config = load_model(run / "snapshots" / "000004").config
+    assert (config.name, config.domains) == ("mine", ("anime", "photo"))
+    assert config.training["samples"] == 16
+    assert config.training["options"]["diff_augment"] == ["color"]
+    assert [row["iteration"] for row in metrics(run)] == [1, 2, 3, 4]
+    assert {"d_latent/reg", "g_reference/cyc", "lambda_ds"} < metrics(run)[0].keys()
+
+    names = {file.name for file in (run / "sheets").iterdir()}
+    kinds = ("latent", "reference", "cycle")
+    assert names == {f"{i:06d}-{d}-{k}.png" for i in (2, 4) for d in ("anime", "photo") for k in kinds}
+    cell = 32 + 2
+    rows = {"latent": 1 + SEEDS * len(TRUNCATIONS), "reference": 1 + SOURCES, "cycle": 3}
+    for kind, count in rows.items():
+        assert Image.open(run / "sheets" / f"000004-anime-{kind}.png").height == count * cell - 2
+    first, last = (np.asarray(Image.open(run / "sheets" / f"00000{i}-anime-latent.png")) for i in (2, 4))
+    expected = [np.asarray(picture) for picture in fixed_faces(data / "val", config.domains, 32)["photo"]]
+    for column, source in enumerate(expected):  # the same sources every time, other drawings of them
+        assert (first[:32, column * cell : column * cell + 32] == source).all()
+    assert (first[:32] == last[:32]).all()
+    assert (first[cell:] != last[cell:]).any()
+
+
+def test_curves_for_tensorboard(data: Path, tmp_path: Path) -> None:
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    train(tmp_path, data / "train", preset="tiny", changes=["iterations=2"], device="cpu")
+    curves = events.EventAccumulator(str(tmp_path / "tensorboard"))
+    curves.Reload()
+    found = [(event.step, event.value) for event in curves.Scalars("g_latent/cyc")]
+    assert found == [(row["iteration"], pytest.approx(row["g_latent/cyc"], abs=1e-5)) for row in metrics(tmp_path)]
+
+
+def test_training_does_without_tensorboard_and_what_only_the_app_needs(data: Path, tmp_path: Path) -> None:
+    absent = ("tensorboard", "facenet_pytorch", "gradio", "pillow_heif", "imageio_ffmpeg", "torchmetrics", "skimage")
+    done = python(
+        f"import sys; sys.modules.update(dict.fromkeys({absent})); from stargan.cli import main;"
+        f"sys.exit(main(['train', '--preset', 'tiny', '--data', {str(data / 'train')!r}, '--run', {str(tmp_path)!r},"
+        "'--iterations', '1']))"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "TensorBoard is not installed" in done.stderr
+    assert len(metrics(tmp_path)) == 1
+
+
+def test_four_iterations_are_two_and_two_more(data: Path, tmp_path: Path) -> None:
+    straight, resumed = tmp_path / "straight", tmp_path / "resumed"
+    train(straight, data / "train", preset="tiny", changes=RANDOM, device="cpu")
+    train(resumed, data / "train", preset="tiny", changes=[*RANDOM, "iterations=2"], device="cpu")
+    torch.manual_seed(99)  # what else goes on in the process must not matter
+    train(resumed, data / "train", changes=["iterations=4"], device="cpu")  # no preset: the run's own options
+    first, second = saved(straight), saved(resumed)
+    for state in (first, second):
+        del state["seconds"]
+        del state["torch_random"]
+    assert states_equal(first, second)
+    assert [{**row, "seconds": 0} for row in metrics(straight)] == [{**row, "seconds": 0} for row in metrics(resumed)]
+
+
+def test_a_changed_rate_holds_after_resuming(data: Path, tmp_path: Path) -> None:
+    train(tmp_path, data / "train", preset="tiny", changes=["iterations=1"], device="cpu")
+    train(tmp_path, data / "train", changes=["iterations=2", "learning_rate=0.005"], device="cpu")
+    state = saved(tmp_path)
+    rates = {name: optimizer["param_groups"][0]["lr"] for name, optimizer in state["optimizers"].items()}
+    assert rates == {"generator": 0.005, "style_encoder": 0.005, "discriminator": 0.005, "mapping_network": 1e-6}
+    assert state["config"]["learning_rate"] == 0.005
+
+
+def test_the_same_command_goes_on_and_another_preset_is_refused(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    command = [
+        "train",
+        "--preset",
+        "tiny",
+        "--data",
+        str(data / "train"),
+        "--run",
+        str(tmp_path),
+        "--set",
+        "lambda_ds=3",
+    ]
+    assert main(command) == 0
+    assert main(command) == 0
+    assert main([*command, "--preset", "anime-64"]) == 2
+    assert "image_size: 32 → 64" in capsys.readouterr().err
+    assert main([*command, "--set", "image_size=64"]) == 2
+    assert "architecture cannot change (image_size: 32 → 64)" in capsys.readouterr().err
+    assert saved(tmp_path)["iteration"] == 4
+
+
+def test_changed_domains_are_refused_on_resume(data: Path, tmp_path: Path) -> None:
+    train(tmp_path / "run", data / "train", preset="tiny", changes=["iterations=1"], device="cpu")
+    other = tmp_path / "other"
+    for new, old in (("anime", "anime"), ("manga", "photo")):
+        (other / new).parent.mkdir(exist_ok=True)
+        (other / new).symlink_to(data / "train" / old)
+    with pytest.raises(TrainingError, match=r"trained on the domains anime, photo, but the data has anime, manga"):
+        train(tmp_path / "run", other, device="cpu")
+
+
+def test_what_cannot_start_says_why(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"There is no run in .*new: start one with a preset \(anime-128, anime-64"):
+        train(tmp_path / "new", data / "train")
+    (tmp_path / training.STATE_FILE).write_bytes(b"half of a sta")
+    with pytest.raises(TrainingError, match=r"state\.pt is broken or not the state of a run"):
+        train(tmp_path, data / "train")
+    (tmp_path / "manga").mkdir()
+    shutil.copy(data / "val" / "anime" / "0.png", tmp_path / "manga")
+    with pytest.raises(DataError, match="no pictures of the domains anime, photo"):
+        train(tmp_path / "new", data / "train", tmp_path, preset="tiny", device="cpu")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_state_of_another_kind_of_device_goes_on_with_other_random_numbers(faces: Faces) -> None:
+    trainer = Trainer(TINY, faces, CPU)
+    trainer.step()
+    state = trainer.state() | {"random": torch.zeros(16, dtype=torch.uint8)}  # a CUDA generator's is 16 bytes
+    other = Trainer(TINY, faces, CPU)
+    other.restore(state)
+    other.step()
+    assert other.iteration == 2
+
+
+def test_a_write_that_fails_leaves_the_old_state(tmp_path: Path) -> None:
+    file = tmp_path / training.STATE_FILE
+    training.save_state({"iteration": 1}, file)
+    with pytest.raises(Exception, match="pickle"):
+        training.save_state({"iteration": 2, "tensor": torch.zeros(10_000), "bad": lambda: None}, file)
+    assert torch.load(file)["iteration"] == 1
+
+
+def test_divergence_is_said_and_the_last_good_state_kept(data: Path, tmp_path: Path) -> None:
+    train(tmp_path, data / "train", preset="tiny", changes=["iterations=2"], device="cpu")
+    wild = ["iterations=40", "learning_rate=1e20"]
+    with pytest.raises(
+        TrainingError, match=r"Training has diverged: at iteration \d+, the .* finite|loss .* (nan|inf)"
+    ):
+        train(tmp_path, data / "train", changes=wild, device="cpu")
+    state = saved(tmp_path)
+    assert all(torch.isfinite(t).all() for net in state["networks"].values() for t in net.values())
+    train(
+        tmp_path, data / "train", changes=[f"iterations={state['iteration'] + 1}", "learning_rate=1e-4"], device="cpu"
+    )
+
+
+@contextlib.contextmanager
+def limited_memory(extra: int) -> Iterator[None]:
+    """This process may take ``extra`` more bytes of address space."""
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (taken + extra, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux")
+def test_memory_that_does_not_suffice_comes_with_advice(data: Path, tmp_path: Path) -> None:
+    with (
+        limited_memory(500_000_000),
+        pytest.raises(TrainingError, match=r"batch_size=400000 at 32 px.*bf16=true") as found,
+    ):
+        train(tmp_path, data / "train", preset="tiny", changes=["batch_size=400000"], device="cpu")
+    assert "image_size" in str(found.value)
+
+
+# real processes
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def python(program: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-c", program]
+    return subprocess.run(
+        command, env=environment(), cwd=ROOT, capture_output=True, text=True, check=False, timeout=300
+    )
+
+
+def command(run: Path, data: Path, *more: str) -> list[str]:
+    return ["-m", "stargan", "train", "--data", str(data / "train"), "--run", str(run), "--iterations", "100000", *more]
+
+
+@contextlib.contextmanager
+def training_process(run: Path, data: Path, *more: str) -> Iterator[subprocess.Popen]:
+    """A run of its own process that has trained for a while."""
+    before = len(metrics(run)) if (run / "metrics.jsonl").exists() else 0
+    process = subprocess.Popen(
+        [sys.executable, *command(run, data, *more)], env=environment(), cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        give_up = time.monotonic() + 120
+        while not (run / "metrics.jsonl").exists() or len(metrics(run)) < before + 3:
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < give_up, "training did not start"
+            time.sleep(0.05)
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_stopped_at_any_moment_and_gone_on_with(data: Path, tmp_path: Path) -> None:
+    """Killed, terminated, interrupted: what is lost is at most what was not saved yet, and the run goes on."""
+    with training_process(tmp_path, data, "--preset", "tiny") as process:
+        with pytest.raises(TrainingError, match="Another process is training in"):
+            train(tmp_path, data / "train", preset="tiny", device="cpu", changes=["iterations=100000"])
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    killed = saved(tmp_path)["iteration"]
+    # save_minutes is 0, so every iteration is saved: killed between the line and the state, one is lost
+    assert killed >= 2
+    assert metrics(tmp_path)[-1]["iteration"] - killed in (0, 1)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        start = saved(tmp_path)["iteration"]
+        with training_process(tmp_path, data, "--set", "save_minutes=60") as process:
+            process.send_signal(number)
+            assert process.wait(60) == 0, process.stderr.read()
+        stopped = saved(tmp_path)["iteration"]
+        assert stopped >= start + 3
+        assert stopped == metrics(tmp_path)[-1]["iteration"]
+    assert (tmp_path / "snapshots" / f"{stopped:06d}").exists()
+    train(tmp_path, data / "train", changes=[f"iterations={stopped + 1}"], device="cpu")
+    assert saved(tmp_path)["iteration"] == stopped + 1
+
+
+def test_two_processes_train_as_one(data: Path, tmp_path: Path) -> None:
+    """Under a real torchrun, with gloo: the joint batch's losses and weights, whatever draws random numbers."""
+    options = [*RANDOM, "iterations=3", "r1_every=2", "phases=alternate", "learning_rate=2e-3"]
+    train(tmp_path / "one", data / "train", preset="tiny", changes=options, device="cpu")
+    sets = [part for option in options for part in ("--set", option)]
+    arguments = [
+        "train",
+        "--preset",
+        "tiny",
+        "--data",
+        str(data / "train"),
+        "--run-folder",
+        str(tmp_path / "two"),
+        *sets,
+    ]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*launcher, "-m", "stargan", *arguments],
+        env=environment(),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    one, two = metrics(tmp_path / "one"), metrics(tmp_path / "two")
+    assert len(one) == len(two) == 3
+    for a, b in zip(one, two, strict=True):
+        assert {**a, "seconds": 0} == pytest.approx(
+            {**b, "seconds": 0}, rel=5e-3
+        )  # a tenth, where they did not work as one
+    # Adam's second moments are the gradients of all iterations; those of biases before a norm are rounding alone
+    first, second = (saved(tmp_path / name)["optimizers"] for name in ("one", "two"))
+    for part, optimizer in first.items():
+        pairs = [
+            (o["exp_avg_sq"].sqrt(), second[part]["state"][i]["exp_avg_sq"].sqrt())
+            for i, o in optimizer["state"].items()
+        ]
+        largest = max(a.norm() for a, _ in pairs)
+        compared = [(a, b) for a, b in pairs if a.norm() > 1e-3 * largest]
+        assert len(compared) > len(pairs) / 3
+        assert max((a - b).norm() / a.norm() for a, b in compared) < 0.05, part
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(faces: Faces, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training.dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(training.dist, "get_rank", lambda: 0)
+    monkeypatch.setattr(training.dist, "get_world_size", lambda: 3)
+    with pytest.raises(TrainingError, match="batch of 4 cannot be shared equally by 3"):
+        Trainer(TrainConfig(architecture=TINY.architecture, batch_size=4), faces, CPU)
