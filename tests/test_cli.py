@@ -1,0 +1,425 @@
+"""The commands, as a person types them, and what they leave on the disk."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+import torch
+from hub_server import HubServer
+from PIL import Image
+
+from stargan.batch import GRID_ROWS, find_photos
+from stargan.checkpoint import Architecture, Model, ModelConfig, save_model
+from stargan.cli import main
+from stargan.images import read_provenance
+from stargan.training.config import ANIME_FRAMING
+
+ROOT = Path(__file__).resolve().parents[1]
+DOMAINS = ("anime", "female", "male")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``faces`` looks for a face, ``whole`` takes any picture."""
+    folder = tmp_path_factory.mktemp("models")
+    for name, framing in (("faces", ANIME_FRAMING), ("whole", None)):
+        torch.manual_seed(0)
+        model = Model.build(ModelConfig(name, DOMAINS, Architecture(32, base_channels=8, max_channels=16), framing))
+        save_model(model, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def face(portrait: Image.Image) -> Image.Image:
+    return portrait.crop((124, 0, 324, 200)).resize((120, 120))
+
+
+@pytest.fixture
+def photos(face: Image.Image, tmp_path: Path) -> Path:
+    """Two faces, one of them in a folder below, a picture without a face, and a file that is none."""
+    folder = tmp_path / "photos"
+    (folder / "more").mkdir(parents=True)
+    face.save(folder / "a.png")
+    face.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(folder / "more" / "b.jpg", quality=95)
+    Image.new("RGB", (90, 90), "grey").save(folder / "grey.png")
+    (folder / "notes.txt").write_text("not a picture, and not named as one")
+    (folder / "broken.jpg").write_text("not a picture")
+    return folder
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As in :func:`command`: sums in another order differ in the last bit."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def translate(models: Path, tmp_path: Path) -> Callable[..., int]:
+    def run(*arguments: object, model: str = "faces") -> int:
+        options = ["--model", models / model, "--output", tmp_path / "out", "--device", "cpu"]
+        return main(["translate", *map(str, [*arguments, *options])])
+
+    return run
+
+
+def command(*arguments: object, under: tuple[str, ...] = (), **environment: str) -> subprocess.Popen:
+    """A process of its own, started by ``under``."""
+    return subprocess.Popen(
+        [sys.executable, *under, "-m", "stargan", *map(str, arguments)],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def listing(folder: Path) -> list[str]:
+    return sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in listing(folder)}
+
+
+def times(folder: Path) -> dict[str, int]:
+    return {name: (folder / name).stat().st_mtime_ns for name in listing(folder)}
+
+
+# translate
+
+
+def test_folder_of_photos(
+    translate: Callable, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture, face: Image.Image
+) -> None:
+    assert translate(photos, "--count", 2, "--seed", 7) == 1
+    out = tmp_path / "out"
+    assert listing(out) == [
+        "a-anime-seed7.png",
+        "a-anime-seed8.png",
+        "grid-1.png",
+        "more/b-anime-seed7.png",
+        "more/b-anime-seed8.png",
+    ]
+    told = capsys.readouterr()
+    assert f"{photos / 'broken.jpg'}: The file is not a picture" in told.err
+    assert f"{photos / 'grey.png'}: No face was found" in told.err
+    assert "4 photos: 2 drawn, 0 already there, 2 failed" in told.out
+    assert read_provenance(out / "a-anime-seed8.png") == {
+        "Software": "stargan 0.1.0",
+        "model": "faces",
+        "seed": "8",
+        "domain": "anime",
+        "psi": "0.7",
+        "DigitalSourceType": "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia",
+    }
+    with Image.open(out / "grid-1.png") as sheet, Image.open(out / "more/b-anime-seed8.png") as drawn:
+        assert sheet.size == (3 * 32 + 2 * 2, 2 * 32 + 2)
+        assert np.array_equal(sheet.crop((68, 34, 100, 66)), drawn)
+
+    # a mended photo joins the others, which stay as they are
+    before = times(out)
+    face.save(photos / "broken.jpg")
+    (photos / "grey.png").unlink()
+    assert translate(photos, "--count", 2, "--seed", 7) == 0
+    assert "3 photos: 1 drawn, 2 already there, 0 failed" in capsys.readouterr().out
+    after = times(out)
+    assert set(after) - set(before) == {"broken-anime-seed7.png", "broken-anime-seed8.png"}
+    assert [name for name in before if before[name] != after[name]] == ["grid-1.png"]
+    assert Image.open(out / "grid-1.png").height == 3 * 32 + 2 * 2
+
+
+def test_only_what_is_missing_or_made_otherwise_is_made(
+    translate: Callable, face: Image.Image, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    face.save(tmp_path / "a.png")
+    out = tmp_path / "out"
+
+    def again(*options: object) -> set[str]:
+        """Files that this run wrote."""
+        before = times(out) if out.exists() else {}
+        assert translate(tmp_path / "a.png", "--count", 2, *options, model="whole") == 0
+        return {name for name, written in times(out).items() if written != before.get(name)}
+
+    everything = {"a-anime-seed0.png", "a-anime-seed1.png", "grid-1.png"}
+    assert again() == everything
+    original = contents(out)
+    assert again() == set()
+    assert "1 already there" in capsys.readouterr().out
+
+    cut = out / "a-anime-seed1.png"
+    cut.write_bytes(original[cut.name][:60])
+    assert again() == {cut.name, "grid-1.png"}
+    assert contents(out) == original
+    (out / "grid-1.png").unlink()
+    assert again() == {"grid-1.png"}
+    assert contents(out) == original
+
+    assert again("--overwrite") == everything
+    assert contents(out) == original
+    assert again("--psi", 0.5) == everything
+    assert contents(out) != original
+    assert again("--psi", 0.5, "--domain", "male") == {"a-male-seed0.png", "a-male-seed1.png", "grid-1.png"}
+
+
+def test_references(translate: Callable, face: Image.Image, tmp_path: Path) -> None:
+    references = tmp_path / "references"
+    references.mkdir()
+    for name, colour in (("red", "red"), ("blue", "blue")):
+        Image.new("RGB", (64, 64), colour).save(references / f"{name}.png")
+    face.save(tmp_path / "a.png")
+    assert translate(tmp_path / "a.png", "--references", references, "--domain", "female") == 0
+    out = tmp_path / "out"
+    red, blue = out / "a-female-like-red.png", out / "a-female-like-blue.png"
+    assert listing(out) == [blue.name, red.name, "grid-1.png"]
+    assert red.read_bytes() != blue.read_bytes()
+    assert read_provenance(red)["strength"] == "1"
+    with Image.open(out / "grid-1.png") as sheet:  # the references above their columns
+        assert sheet.size == (3 * 32 + 2 * 2, 2 * 32 + 2)
+        assert [sheet.getpixel((x, 16)) for x in (16, 50, 84)] == [(255, 255, 255), (0, 0, 255), (255, 0, 0)]
+
+    assert translate(tmp_path / "a.png", "--references", references, "--domain", "female", "--strength", 0) == 0
+    assert np.array_equal(Image.open(red), Image.open(blue))  # the photo's own style
+
+    # another picture under an old name
+    before = red.read_bytes()
+    Image.new("RGB", (64, 64), "green").save(references / "red.png")
+    assert translate(tmp_path / "a.png", "--references", references, "--domain", "female") == 0
+    assert red.read_bytes() != before
+
+    (references / "broken.png").write_text("not a picture")
+    assert translate(tmp_path / "a.png", "--references", references) == 2
+
+
+def test_whole_photo(translate: Callable, face: Image.Image, tmp_path: Path) -> None:
+    photo = Image.new("RGB", (300, 170), "teal")
+    photo.paste(face, (20, 20))
+    photo.save(tmp_path / "a.png")
+    assert translate(tmp_path / "a.png", "--count", 1, "--whole-photo", "--no-grid") == 0
+    path = tmp_path / "out" / "a-anime-seed0.png"
+    assert listing(tmp_path / "out") == [path.name]
+    assert read_provenance(path)["DigitalSourceType"].endswith("/compositeWithTrainedAlgorithmicMedia")
+    with Image.open(path) as result:
+        assert result.size == photo.size
+        changed = np.any(np.asarray(result) != np.asarray(photo), axis=2)
+    assert changed[60:100, 60:100].mean() > 0.9
+    assert not changed[:, 200:].any()
+
+
+def test_processes_share_the_work_and_write_the_files_of_one(
+    translate: Callable,
+    models: Path,
+    face: Image.Image,
+    tmp_path: Path,
+    one_thread: None,  # noqa: ARG001
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for n in range(GRID_ROWS + 3):
+        face.rotate(10 * n).save(photos / f"{n:02}.png")
+    (photos / "05.png").write_text("not a picture")
+    assert translate(photos, "--count", 2, model="whole") == 1
+    expected = contents(tmp_path / "out")
+    assert {"grid-1.png", "grid-2.png"} < set(expected)
+    assert len(expected) == 2 * (GRID_ROWS + 2) + 2
+
+    shared = tmp_path / "shared"
+    arguments = ["translate", photos, "--count", 2, "--model", models / "whole", "--output", shared]
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    process = command(*arguments, under=torchrun)
+    told, _ = process.communicate(timeout=240)
+    assert process.returncode == 1  # of the broken photo
+    assert contents(shared) == expected
+    assert f"{GRID_ROWS} photos: {GRID_ROWS - 1} drawn, 0 already there, 1 failed" in told
+    assert "3 photos: 3 drawn, 0 already there, 0 failed" in told
+
+
+def test_killed_run_goes_on(
+    translate: Callable,
+    models: Path,
+    portrait: Image.Image,
+    tmp_path: Path,
+    one_thread: None,  # noqa: ARG001
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for n in range(40):
+        portrait.rotate(9 * n).save(photos / f"{n:02}.bmp")
+    out = tmp_path / "out"
+    process = command("translate", photos, "--no-grid", "--count", 3, "--model", models / "whole", "--output", out)
+    deadline = time.monotonic() + 240
+    while not list(out.glob("*.png")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    before = {name: written for name, written in times(out).items() if not name.startswith(".")}
+    assert 0 < len(before) < 120
+    assert translate(photos, "--no-grid", "--count", 3, model="whole") == 0
+    after = times(out)
+    assert len(after) == 120  # and nothing unfinished lies around
+    assert {name: after[name] for name in before} == before
+    resumed = contents(out)
+    assert translate(photos, "--no-grid", "--count", 3, "--overwrite", model="whole") == 0
+    assert contents(out) == resumed
+
+
+def test_names_of_results(face: Image.Image, tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    for file in (
+        one / "a.jpg",
+        one / "a.png",
+        one / "b.PNG",
+        one / "deep" / "a.png",
+        one / ".hidden.png",
+        two / "b.png",
+    ):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        face.save(file)
+    assert find_photos([one, one / "b.PNG"]) == {
+        "a_jpg": one / "a.jpg",
+        "a_png": one / "a.png",
+        "b": one / "b.PNG",
+        "deep/a": one / "deep" / "a.png",
+    }
+    assert set(find_photos([one], output=one / "deep")) == {"a_jpg", "a_png", "b"}
+    assert set(find_photos([one, two])) == {"a_jpg", "a_png", "b_PNG", "b_png", "deep/a"}
+    with pytest.raises(ValueError, match=r"one/a\.png and .*deep/a\.png would both be written as a"):
+        find_photos([one / "a.png", one / "deep" / "a.png"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["missing"], "There is no file or folder missing."),
+        (["."], "There are no pictures in ."),
+        (["a.png", "--domain", "cat"], "has the domains anime, female, male, not 'cat'."),
+        (["a.png", "--model", "nothing"], "There is no model 'nothing'"),
+        (["a.png", "--references", "missing"], "There is no file or folder missing."),
+    ],
+)
+def test_refusals_are_sentences(
+    models: Path,
+    face: Image.Image,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    arguments: list[str],
+    sentence: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if "a.png" in arguments:
+        face.save("a.png")
+    model = [] if "--model" in arguments else ["--model", str(models / "whole")]
+    assert main(["translate", *arguments, *model, "--output", "out"]) == 2
+    told = capsys.readouterr()
+    assert sentence in told.err
+    assert "Traceback" not in told.err
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize("wrong", [["--count", "0"], ["--count", "two"], ["--seed", "-1"]])
+def test_wrong_numbers_are_named(capsys: pytest.CaptureFixture, wrong: list[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["translate", "photos", "--output", "out", *wrong])
+    assert stop.value.code == 2
+    assert f"not '{wrong[1]}'" in capsys.readouterr().err
+
+
+# video
+
+
+def video(models: Path, *arguments: object, model: str = "whole") -> int:
+    return main(["video", *map(str, [*arguments, "--model", models / model, "--device", "cpu"])])
+
+
+def test_walk(models: Path, face: Image.Image, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    face.save(tmp_path / "a.png")
+    path = tmp_path / "walk.mp4"
+    times_ = ["--seconds", 1, "--fps", 8]
+    assert video(models, tmp_path / "a.png", "--seeds", "1,2,3", *times_, "--output", path) == 0
+    assert capsys.readouterr().out.strip() == str(path)
+    assert imageio_ffmpeg.count_frames_and_secs(path) == (8, 1)
+    assert b"anime, seeds 1, 2, 3, psi 0.7" in path.read_bytes()
+
+    gif = tmp_path / "walk.gif"
+    references = [tmp_path / "red.png", tmp_path / "blue.png"]
+    for reference in references:
+        Image.new("RGB", (64, 64), reference.stem).save(reference)
+    options = ["--whole-photo", "--loop", *times_, "--output", gif]
+    assert video(models, tmp_path / "a.png", "--references", *references, *options) == 0
+    with Image.open(gif) as shown:
+        assert (shown.n_frames, shown.size) == (8, face.size)
+        assert b"anime, 2 references" in shown.info["comment"]
+        assert b"composite" in shown.info["comment"]
+
+
+def test_clip(models: Path, face: Image.Image, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    source, path = tmp_path / "clip.mp4", tmp_path / "drawn.mp4"
+    writer = imageio_ffmpeg.write_frames(source, face.size, fps=6, macro_block_size=1)
+    writer.send(None)
+    for _ in range(6):
+        writer.send(face.tobytes())
+    writer.close()
+    assert video(models, source, "--seeds", 5, "--output", path, model="faces") == 0
+    assert imageio_ffmpeg.count_frames_and_secs(path) == (6, 1)
+    assert next(imageio_ffmpeg.read_frames(path))["size"] == face.size
+    capsys.readouterr()
+    assert video(models, source, "--seeds", "5,6", "--output", path) == 2
+    assert "A clip keeps one style" in capsys.readouterr().err
+
+
+def test_refused_videos(models: Path, face: Image.Image, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    face.save(tmp_path / "a.png")
+    (tmp_path / "text.mp4").write_text("no video")
+    for arguments, sentence in (
+        ([tmp_path / "a.png", "--output", tmp_path / "walk.mp4"], "at least two styles, not 1"),
+        ([tmp_path / "a.png", "--seeds", "1,2", "--output", tmp_path / "walk.txt"], "not as walk.txt"),
+        ([tmp_path / "text.mp4", "--output", tmp_path / "walk.mp4"], "text.mp4 is not a video"),
+        ([tmp_path / "none.png", "--seeds", "1,2", "--output", tmp_path / "walk.mp4"], "cannot be read"),
+    ):
+        assert video(models, *arguments) == 2
+        assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "walk.mp4").exists()
+    with pytest.raises(SystemExit):
+        video(models, tmp_path / "a.png", "--seeds", "1,x", "--output", tmp_path / "walk.mp4")
+    assert "not '1,x'" in capsys.readouterr().err
+
+
+# push
+
+
+def test_push(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for file in (models / "whole").iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    assert main(["push", str(folder), "user/drawn"]) == 2
+    assert "README.md" in capsys.readouterr().err
+
+    (folder / "README.md").write_text("---\nlicense: mit\nlibrary_name: stargan\ntags: [anime]\n---\nA model.\n")
+    hub = HubServer()
+    try:
+        online = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path), "HF_HUB_DISABLE_XET": "1"}
+        process = command("push", folder, "user/drawn", "--private", HF_TOKEN="hf_writer", **online)
+        told, _ = process.communicate(timeout=240)
+    finally:
+        hub.stop()
+    assert process.returncode == 0, told
+    assert told.strip().endswith(f"{hub.url}/user/drawn")
+    pushed = hub.repositories["user/drawn"]
+    assert pushed.private
+    assert {name: pushed.files[name] for name in listing(folder)} == contents(folder)
