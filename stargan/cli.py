@@ -287,7 +287,9 @@ def _add_import(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("file", type=Path, help="100000_nets_ema.ckpt")
     parser.add_argument("--output", type=Path, required=True, help="the model folder to write; its name is the model's")
-    parser.add_argument("--landmarks", type=Path, help="wing.ckpt; a model with a high-pass filter (CelebA-HQ) needs it")
+    parser.add_argument(
+        "--landmarks", type=Path, help="wing.ckpt; a model with a high-pass filter (CelebA-HQ) needs it"
+    )
     parser.add_argument(
         "--domains",
         type=lambda names: tuple(name.strip() for name in names.split(",")),
@@ -299,7 +301,9 @@ def _add_import(commands: argparse._SubParsersAction) -> None:
         help="align faces as CelebA-HQ does, or take the whole picture; default: celeba-hq with a high-pass filter, else whole",
     )
     parser.add_argument(
-        "--high-pass-weight", type=float, help="where the checkpoint lacks its high-pass filter; default: the published 1"
+        "--high-pass-weight",
+        type=float,
+        help="where the checkpoint lacks its high-pass filter; default: the published 1",
     )
     parser.add_argument("--licence", default=PUBLISHED_LICENCE, help="of the weights (default: %(default)s)")
     parser.set_defaults(run=_import)
