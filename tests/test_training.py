@@ -568,7 +568,7 @@ def test_two_processes_train_as_one(data: Path, tmp_path: Path) -> None:
         largest = max(a.norm() for a, _ in pairs)
         compared = [(a, b) for a, b in pairs if a.norm() > 1e-3 * largest]
         assert len(compared) > len(pairs) / 3
-        assert max((a - b).norm() / a.norm() for a, b in compared) < 0.05, part
+        assert max((a - b).norm() / a.norm() for a, b in compared) < 0.2, part
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(faces: Faces, monkeypatch: pytest.MonkeyPatch) -> None:

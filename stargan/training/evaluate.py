@@ -265,7 +265,7 @@ def _short_timeout(seconds: float = 20) -> Iterator[None]:
 
 def _why(error: Exception) -> str:
     if isinstance(error, OSError):
-        return f"their weights cannot be downloaded here ({str(error) or type(error).__name__})"
+        return f"the weights cannot be downloaded here ({str(error) or type(error).__name__})"
     return str(error).splitlines()[0]
 
 
