@@ -69,7 +69,8 @@ class FoldedConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         s, p = self.stride, self.padding
-        if self._packed is None:
+        # torch.compile takes packed weights of a transposed convolution for plain ones, with their channels mixed up.
+        if self._packed is None or (self.transposed and torch.compiler.is_compiling()):
             convolve = F.conv_transpose2d if self.transposed else F.conv2d
             return convolve(x, self.weight, self.bias, stride=s, padding=p)
         plain = ("none", [], "")  # nothing is fused behind it

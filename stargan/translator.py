@@ -6,6 +6,7 @@ arithmetic on such vectors. Every tab, request and command of a process shares o
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,15 +15,23 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from stargan import faces
+from stargan import compiling, faces
 from stargan.checkpoint import Model, load_model
+from stargan.folding import FoldedDecoder, FoldedEncoder, fold_style_encoder, prepare
 from stargan.images import to_pictures, to_tensor
 from stargan.registry import find_model
 
 # Codes that the mean style is taken over: at 10,000 it moves by less than 1 % from draw to draw.
 MEAN_STYLE_CODES = 10_000
-# Decoded at a time; memory grows with it, speed hardly does.
+# Styles decoded at a time, at most: fewer where the pictures are big, see Translator._limit.
 BATCH = {"cpu": 8, "cuda": 32, "mps": 8}
+# Values in the widest layer, over a batch on a CPU: one picture of the published width at 256 px, which fills all cores.
+# More would only fall out of the caches.
+_CPU_VALUES = 64 * 256**2
+# References encoded at a time.
+_REFERENCES = 8
+
+log = logging.getLogger(__name__)
 
 
 class NoFaceError(ValueError):
@@ -55,14 +64,21 @@ class Translator:
     def __init__(self, model: Model, device: str | torch.device | None = None, precision: str = "auto") -> None:
         if precision not in ("auto", "exact", "bf16"):
             raise ValueError(f"precision must be auto, exact or bf16, not {precision!r}")
-        self.model, self.config = model, model.config
+        self.config = model.config
         self.device = torch.device(device) if device else best_device()
         self.dtype = torch.float32 if precision == "exact" else torch.bfloat16
         if precision == "auto" and not has_bf16(self.device):
             self.dtype = torch.float32
-        for network in model.networks().values():
-            network.to(self.device, memory_format=torch.channels_last)
-        self._lane = threading.Lock()  # one computation at a time: two would only fight for the same cores
+        self._encoder = prepare(FoldedEncoder(model.generator), self.device, self.dtype)
+        self._eager_decoder = prepare(FoldedDecoder(model.generator), self.device, self.dtype)
+        self._decoder: FoldedDecoder | compiling.CompiledDecoder = self._eager_decoder
+        # What a style is made by stays in fp32: it costs little, and every picture in that style would carry the error.
+        style_encoder = fold_style_encoder(model.style_encoder, self.image_size)
+        self._style_encoder = prepare(style_encoder, self.device, torch.float32)
+        self._mapping_network = model.mapping_network.to(self.device)
+        self._landmarks = None if model.landmarks is None else model.landmarks.to(self.device)
+        self._lane = Lane()
+        self._compilation: threading.Thread | None = None
         self._means: dict[str, Tensor] = {}
 
     @property
@@ -107,9 +123,9 @@ class Translator:
     def encode(self, picture: Image.Image) -> Encoded:
         """An aligned picture (see :meth:`align`; another size is scaled) → what decoding it needs."""
         x = self._tensor([picture])
-        with self._lane, self._autocast():
-            masks = self.model.landmarks.masks(x) if self.model.landmarks is not None else None
-            features, edges = self.model.generator.encoder(x, masks)
+        with self._lane:
+            masks = None if self._landmarks is None else self._landmarks.masks(x)
+            features, edges = self._encoder(x, masks)
         return Encoded(x, features, edges)
 
     # styles
@@ -121,7 +137,9 @@ class Translator:
         Args:
             psi: truncation: 1 leaves a style as it is, 0 gives the domain's mean style.
         """
-        codes = [torch.randn(self.config.architecture.latent_dim, generator=torch.Generator().manual_seed(s)) for s in seeds]
+        codes = [
+            torch.randn(self.config.architecture.latent_dim, generator=torch.Generator().manual_seed(s)) for s in seeds
+        ]
         return self.styles_of_codes(torch.stack(codes), domain, psi)
 
     @torch.inference_mode()
@@ -133,24 +151,29 @@ class Translator:
     def mean_style(self, domain: str) -> Tensor:
         """The mean style of a domain, ``(style_dim,)``: the same every time, computed once."""
         if domain not in self._means:
-            codes = torch.randn(MEAN_STYLE_CODES, self.config.architecture.latent_dim, generator=torch.Generator().manual_seed(0))
+            codes = torch.randn(
+                MEAN_STYLE_CODES, self.config.architecture.latent_dim, generator=torch.Generator().manual_seed(0)
+            )
             self._means[domain] = self._map(codes, domain).mean(dim=0)
         return self._means[domain]
 
     @torch.inference_mode()
     def reference_styles(self, pictures: Sequence[Image.Image], domain: str) -> Tensor:
         """The styles of aligned pictures of a domain: ``(len(pictures), style_dim)``."""
-        x = self._tensor(pictures)
-        index = torch.full((len(x),), self.domain_index(domain), device=self.device)
-        with self._lane:
-            return self.model.style_encoder(x, index)
+        index = self.domain_index(domain)
+        styles = []
+        for first in range(0, len(pictures), _REFERENCES):
+            x = self._tensor(pictures[first : first + _REFERENCES])
+            with self._lane:
+                styles.append(self._style_encoder(x, torch.full((len(x),), index, device=self.device)))
+        return torch.cat(styles)
 
     @torch.inference_mode()
     def own_style(self, encoded: Encoded) -> Tensor:
         """The style that a source already has, ``(style_dim,)``: of the domain whose style restores the source best."""
         index = torch.arange(len(self.domains), device=self.device)
         with self._lane:
-            styles = self.model.style_encoder(encoded.x.expand(len(index), -1, -1, -1), index)
+            styles = self._style_encoder(encoded.x.expand(len(index), -1, -1, -1), index)
         error = torch.cat([(x - encoded.x).abs().mean(dim=(1, 2, 3)) for x in self._decode(encoded, styles)])
         return styles[error.argmin()]
 
@@ -160,19 +183,67 @@ class Translator:
         """One picture a style: ``(N, style_dim)`` → N pictures."""
         return [picture for batch in self._decode(encoded, styles) for picture in to_pictures(batch)]
 
+    def compile_in_background(self) -> threading.Thread | None:
+        """Starts compiling the decoder, and uses it once it is ready; until then pictures come as before.
+
+        Returns:
+            The thread that compiles, the same at every call; None where nothing can be compiled.
+        """
+        with self._lane:
+            if self._compilation is None and (obstacle := compiling.obstacle(self.device)):
+                log.info("%s stays uncompiled: %s.", self.name, obstacle)
+            elif self._compilation is None:
+                self._compilation = compiling.in_background(self.compile, f"Compiling {self.name}")
+            return self._compilation
+
+    @torch.inference_mode()
+    def compile(self, *, graphs: bool = True) -> None:
+        """Compiles the decoder here and now, and uses it from then on.
+
+        Args:
+            graphs: whether to look for the fastest kernels and, on CUDA, to record CUDA graphs.
+        """
+        compiling.keep_cache()
+        compiled = compiling.CompiledDecoder(self._eager_decoder, self._lane, graphs=graphs)
+        encoded = self.encode(Image.new("RGB", (self.image_size, self.image_size)))
+        for count in (1 << power for power in range(self._limit().bit_length())):  # see batch_sizes
+            features, edges = _repeated(encoded, count)
+            compiled.warm(features, torch.zeros(count, self.config.architecture.style_dim, device=self.device), edges)
+            self._decoder = compiled
+        log.info("%s is compiled.", self.name)
+
     @torch.inference_mode()
     def _decode(self, encoded: Encoded, styles: Tensor) -> Iterator[Tensor]:
-        for part in styles.to(self.device).split(BATCH.get(self.device.type, 8)):
-            count = len(part)
-            features = encoded.features.expand(count, -1, -1, -1)
-            edges = {side: edge.expand(count, -1, -1, -1) for side, edge in encoded.edges.items()}
-            with self._lane, self._autocast():
-                x = self.model.generator.decoder(features, part, edges)
+        for part in styles.to(self.device, torch.float32).split(batch_sizes(len(styles), self._limit())):
+            features, edges = _repeated(encoded, len(part))
+            with self._lane:
+                try:
+                    x = self._decoder(features, part, edges)
+                except Exception:
+                    if self._decoder is self._eager_decoder:
+                        raise
+                    log.warning("The compiled decoder failed and is given up.", exc_info=True)
+                    self._decoder = self._eager_decoder
+                    x = self._decoder(features, part, edges)
             yield x.float()
+
+    def _limit(self) -> int:
+        """How many styles to decode at once."""
+        limit = BATCH.get(self.device.type, 1)
+        values = self._eager_decoder.to_rgb.weight.shape[1] * self.image_size**2
+        if self.device.type == "cpu":
+            limit = min(limit, _CPU_VALUES // values)
+        elif self.device.type == "cuda":
+            # Eight or so copies of the widest layer are alive at the same time, some in fp32; half of the memory is enough.
+            free, _ = torch.cuda.mem_get_info(self.device)
+            limit = min(limit, free // 2 // (8 * 4 * values))
+        return max(1, limit)
 
     # the two ways of the paper, in one call each
 
-    def latent(self, photo: Image.Image, domain: str, count: int = 10, seed: int = 0, psi: float = 0.7) -> list[Image.Image]:
+    def latent(
+        self, photo: Image.Image, domain: str, count: int = 10, seed: int = 0, psi: float = 0.7
+    ) -> list[Image.Image]:
         """The photo's face in ``count`` styles, of the seeds ``seed``, ``seed + 1``, …
 
         Raises:
@@ -211,15 +282,45 @@ class Translator:
     def _map(self, codes: Tensor, domain: str) -> Tensor:
         index = torch.full((len(codes),), self.domain_index(domain), device=self.device)
         with torch.inference_mode():
-            return self.model.mapping_network(codes.to(self.device), index)
+            return self._mapping_network(codes.to(self.device), index)
 
     def _tensor(self, pictures: Sequence[Image.Image]) -> Tensor:
         size = (self.image_size, self.image_size)
         fitting = [p if p.size == size else p.resize(size, Image.Resampling.LANCZOS) for p in pictures]
         return to_tensor(fitting).to(self.device, memory_format=torch.channels_last)
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+class Lane:
+    """One computation at a time, since two would only fight for the same cores, and nobody overtakes.
+
+    A plain lock may go straight back to the thread that let go of it, which is how a request of a hundred pictures would
+    keep one of ten waiting. Here that thread first has to get past whoever waits already.
+    """
+
+    def __init__(self) -> None:
+        self._gate, self._work = threading.Lock(), threading.Lock()
+
+    def __enter__(self) -> None:
+        with self._gate:
+            self._work.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._work.release()
+
+
+def batch_sizes(count: int, limit: int) -> list[int]:
+    """``count`` as a sum of powers of two up to ``limit``, so that few sizes occur: 27 at 8 → [8, 8, 8, 2, 1]."""
+    sizes = []
+    while count:
+        sizes.append(1 << (min(count, limit).bit_length() - 1))
+        count -= sizes[-1]
+    return sizes
+
+
+def _repeated(encoded: Encoded, count: int) -> tuple[Tensor, dict[int, Tensor]]:
+    """Features and edges for ``count`` styles."""
+    features = encoded.features.expand(count, -1, -1, -1)
+    return features, {side: edge.expand(count, -1, -1, -1) for side, edge in encoded.edges.items()}
 
 
 def best_device() -> torch.device:

@@ -1,0 +1,322 @@
+"""``python -m stargan bench infer``: what this repository's way of drawing gains over the published one.
+
+The published way is the generator as the paper gives it, in fp32 and one full pass a picture. Ours is
+:class:`stargan.translator.Translator`. Both run in turns, so that whatever else the machine does slows both; a ratio is the
+median of the turns' ratios.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from stargan import compiling
+from stargan.checkpoint import Architecture, Model, ModelConfig, load_model
+from stargan.folding import FoldedDecoder, FoldedEncoder
+from stargan.images import open_photo, to_pictures, to_tensor
+from stargan.networks import Generator
+from stargan.registry import find_model
+from stargan.translator import Encoded, Translator, has_bf16
+
+PORTRAIT = Path(__file__).parent.parent / "examples" / "photos" / "collins.png"
+# Photos × styles; the GPU is filled by more.
+INFER_CASES = {"cpu": ((1, 1), (1, 10), (5, 5)), "cuda": ((1, 1), (1, 10), (5, 5), (1, 16))}
+PRECISIONS = ("exact", "bf16")
+
+
+@dataclass(frozen=True)
+class InferResult:
+    """One case: ``photos`` × ``styles`` pictures.
+
+    Attributes:
+        case: "1x10": one photo in ten styles.
+        published_seconds, ours_seconds: medians over the turns, from pictures to pictures.
+        ratio: the median of published ÷ ours of each turn.
+        max_abs_diff: the largest difference to the published path's output, which is about in [-1, 1].
+        psnr_db: of 8-bit pictures against those of the published path.
+        peak_mb: of a process that runs ours alone; on CUDA, of the GPU's memory.
+    """
+
+    case: str
+    device: str
+    precision: str
+    published_seconds: float
+    ours_seconds: float
+    ratio: float
+    max_abs_diff: float
+    psnr_db: float
+    peak_mb: float
+
+
+def infer(
+    model: str | None = None,
+    size: int = 256,
+    devices: Sequence[str] | None = None,
+    cases: Sequence[tuple[int, int]] | None = None,
+    turns: int = 5,
+    compiled: str = "no",
+    output: Path | None = None,
+) -> list[InferResult]:
+    """Measures and prints every case on every device; writes ``output``, a JSON list, anew after each.
+
+    Args:
+        model: a name for :func:`stargan.registry.find_model`; None for the published width at ``size`` and random weights.
+        devices: None for the CPU, and CUDA where it is.
+        compiled: "no" for eager mode, which is how a translator starts; "plain" for torch.compile; "graphs" for
+            torch.compile with autotuning and, on CUDA, CUDA graphs.
+
+    Raises:
+        ModelError: see :func:`stargan.registry.find_model`.
+        ValueError: nothing can be compiled on a device.
+    """
+    if devices is None:
+        devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    results: list[InferResult] = []
+    for name in devices:
+        device = torch.device(name)
+        if compiled != "no" and (obstacle := compiling.obstacle(device)):
+            raise ValueError(f"Nothing is compiled on {device}: {obstacle}.")
+        print(_infer_machine(device), flush=True)
+        precisions = [p for p in PRECISIONS if p == "exact" or has_bf16(device)]
+        setup = _InferSetup(model, size, name, compiled)
+        generator = setup.model().generator.to(device)
+        translators = {precision: setup.translator(precision) for precision in precisions}
+        for case in cases or INFER_CASES[device.type]:
+            results += _infer_case(setup, generator, translators, case, turns)
+            if output:
+                rows = [asdict(result) for result in results]
+                output.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+        _infer_decoder(translators, device, turns)
+        if translators["exact"].config.framing is not None:
+            _infer_photo(translators[precisions[-1]], turns)
+    return results
+
+
+@dataclass(frozen=True)
+class _InferSetup:
+    """What a fresh process needs to build the same thing."""
+
+    name: str | None
+    size: int
+    device: str
+    compiled: str
+
+    def model(self) -> Model:
+        if self.name is not None:
+            return load_model(find_model(self.name))
+        torch.manual_seed(0)
+        return Model.build(ModelConfig(f"random-{self.size}", ("anime", "photo"), Architecture(self.size)))
+
+    def translator(self, precision: str) -> Translator:
+        translator = Translator(self.model(), self.device, precision)
+        if self.compiled != "no":
+            translator.compile(graphs=self.compiled == "graphs")
+        return translator
+
+
+def _infer_case(
+    setup: _InferSetup, generator: Generator, translators: dict[str, Translator], case: tuple[int, int], turns: int
+) -> list[InferResult]:
+    photos, styles = infer_inputs(translators["exact"], *case)
+    name = "x".join(map(str, case))
+    runs: dict[str, Callable[[], list[Image.Image]]] = {
+        "published": lambda: [p for x in infer_published(generator, photos, styles) for p in to_pictures(x)]
+    }
+    for precision, translator in translators.items():
+        runs[precision] = lambda t=translator: [p for photo in photos for p in t.decode(t.encode(photo), styles)]
+    with torch.inference_mode():
+        pictures = {run: draw() for run, draw in runs.items()}  # also warms up
+        expected = torch.cat(list(infer_published(generator, photos, styles)))
+        errors = {
+            precision: max(
+                (x - y).abs().max().item()
+                for x, y in zip(expected.split(len(styles)), _infer_ours(translator, photos, styles), strict=True)
+            )
+            for precision, translator in translators.items()
+        }
+        seconds: dict[str, list[float]] = {run: [] for run in runs}
+        for _ in range(turns):
+            for run, draw in runs.items():
+                seconds[run].append(_timed(draw, setup.device))
+    published = statistics.median(seconds["published"])
+    published_peak = _infer_peak(setup, None, case)
+    results = []
+    for precision in translators:
+        ours = statistics.median(seconds[precision])
+        result = InferResult(
+            case=name,
+            device=setup.device,
+            precision=precision,
+            published_seconds=published,
+            ours_seconds=ours,
+            ratio=statistics.median(a / b for a, b in zip(seconds["published"], seconds[precision], strict=True)),
+            max_abs_diff=errors[precision],
+            psnr_db=_psnr(pictures["published"], pictures[precision]),
+            peak_mb=_infer_peak(setup, precision, case),
+        )
+        results.append(result)
+        print(
+            f"{name:>5} {setup.device} {precision:5}: published {published:.3f} s, ours {ours:.3f} s, "
+            f"{result.ratio:.1f} times as fast, {len(photos) * len(styles) / ours:.1f} images/s; "
+            f"difference at most {result.max_abs_diff:.1e}, PSNR {result.psnr_db:.1f} dB; "
+            f"peak {result.peak_mb:.0f} MB (published {published_peak:.0f} MB)",
+            flush=True,
+        )
+    return results
+
+
+def infer_inputs(translator: Translator, photos: int, styles: int) -> tuple[list[Image.Image], Tensor]:
+    """A portrait and turned copies of it, in the model's framing, and styles ``(styles, style_dim)``."""
+    portrait = translator.align(open_photo(PORTRAIT)).picture
+    sources = [ImageOps.mirror(portrait).rotate(3 * i) if i % 2 else portrait.rotate(3 * i) for i in range(photos)]
+    return sources, translator.latent_styles(translator.domains[0], range(styles))
+
+
+def infer_published(generator: Generator, photos: Sequence[Image.Image], styles: Tensor) -> list[Tensor]:
+    """A full pass of the generator for each photo and style: ``(1, 3, H, W)`` each."""
+    device = generator.from_rgb.weight.device
+    return [generator(to_tensor([photo]).to(device), style[None]).cpu() for photo in photos for style in styles]
+
+
+def _infer_ours(translator: Translator, photos: Sequence[Image.Image], styles: Tensor) -> list[Tensor]:
+    """As :func:`infer_published`, but one ``(styles, 3, H, W)`` a photo."""
+    return [torch.cat(list(translator._decode(translator.encode(photo), styles))).cpu() for photo in photos]
+
+
+def _infer_decoder(translators: dict[str, Translator], device: torch.device, turns: int) -> None:
+    """Prints the decoder's share of the rate at which the device multiplies big matrices, at the precision in question."""
+    architecture = translators["exact"].config.architecture
+    count = max(styles for _, styles in INFER_CASES[device.type])
+    flops = dict(zip(("encoder", "decoder"), infer_flops(architecture), strict=True))
+    print(f"A picture takes {flops['encoder']:.1f} GFLOP in the encoder and {flops['decoder']:.1f} in the decoder.")
+    for precision, translator in translators.items():
+        (photo,), styles = infer_inputs(translator, 1, count)
+        encoded = translator.encode(photo)
+        rates, peaks = [], []
+        for _ in range(max(turns, 3)):
+            peaks.append(_matmul_rate(device, translator.dtype))
+            seconds = _timed(lambda t=translator, e=encoded, s=styles: _infer_drawn(t, e, s), str(device))
+            rates.append(flops["decoder"] * count / seconds)
+        share = statistics.median(rate / peak for rate, peak in zip(rates, peaks, strict=True))
+        print(
+            f"Decoder, {precision}: {statistics.median(rates):.0f} GFLOP/s, {share:.0%} of the "
+            f"{statistics.median(peaks):.0f} GFLOP/s of a matrix product",
+            flush=True,
+        )
+
+
+def _infer_drawn(translator: Translator, encoded: Encoded, styles: Tensor) -> None:
+    for _ in translator._decode(encoded, styles):
+        pass
+
+
+def _infer_photo(translator: Translator, turns: int) -> None:
+    """Prints the time from an upload to ten drawings of it, with all that lies between."""
+
+    def draw() -> list[Image.Image]:
+        return translator.latent(open_photo(PORTRAIT), translator.domains[0], count=10)
+
+    draw()
+    seconds = statistics.median(_timed(draw, str(translator.device)) for _ in range(turns))
+    print(f"From an uploaded photo to ten drawings, finding the face included: {seconds:.2f} s", flush=True)
+
+
+def infer_flops(architecture: Architecture) -> tuple[float, float]:
+    """GFLOP that the folded encoder takes for a picture, and the folded decoder for a style."""
+    with torch.device("meta"), torch.no_grad():
+        a = architecture
+        generator = Generator(a.image_size, a.style_dim, a.high_pass_weight, a.base_channels, a.max_channels)
+        encoder, decoder = FoldedEncoder(generator), FoldedDecoder(generator)
+        with FlopCounterMode(display=False) as counter:
+            features, _ = encoder(torch.empty(1, 3, a.image_size, a.image_size))
+        encoding = counter.get_total_flops()
+        with FlopCounterMode(display=False) as counter:
+            decoder(features, torch.empty(1, a.style_dim))
+    return encoding / 1e9, counter.get_total_flops() / 1e9
+
+
+# peak memory
+
+
+def _infer_peak(setup: _InferSetup, precision: str | None, case: tuple[int, int]) -> float:
+    """MB that a fresh process takes for a case; precision None means the published path."""
+    with get_context("spawn").Pool(1) as pool:
+        return pool.apply(_infer_peak_here, (setup, precision, case))
+
+
+@torch.inference_mode()
+def _infer_peak_here(setup: _InferSetup, precision: str | None, case: tuple[int, int]) -> float:
+    if precision is None:
+        model = setup.model()
+        generator = model.generator.to(setup.device)
+        side = generator.image_size
+        # Passes follow one another, so that a single one has the same peak.
+        infer_published(
+            generator, [Image.new("RGB", (side, side))], torch.zeros(1, model.config.architecture.style_dim)
+        )
+    else:
+        translator = setup.translator(precision)
+        side = translator.image_size
+        styles = translator.latent_styles(translator.domains[0], range(case[1]))
+        translator.decode(translator.encode(Image.new("RGB", (side, side))), styles)
+    if setup.device != "cpu":
+        return torch.cuda.max_memory_allocated(setup.device) / 1e6
+    return peak_memory() / 1e6
+
+
+def peak_memory() -> float:
+    """The most bytes of memory that this process has had."""
+    try:
+        # ru_maxrss also counts what the parent process had when it started this one
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return 1024 * int(status.split("VmHWM:")[1].split()[0])
+    except (OSError, IndexError):
+        unit = 1 if sys.platform == "darwin" else 1024
+        return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+# measuring
+
+
+def _timed(work: Callable[[], object], device: str) -> float:
+    """Seconds."""
+    synchronise = torch.cuda.synchronize if device.startswith("cuda") else (lambda: None)
+    synchronise()
+    start = time.perf_counter()
+    work()
+    synchronise()
+    return time.perf_counter() - start
+
+
+def _matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """GFLOP/s of a product of two big matrices: the best of a few, since the first ones only warm up."""
+    side = 8192 if device.type == "cuda" else 2048
+    a = torch.randn(side, side, device=device, dtype=dtype)
+    seconds = min(_timed(lambda: a @ a, str(device)) for _ in range(4))
+    return 2 * side**3 / seconds / 1e9
+
+
+def _psnr(pictures: Sequence[Image.Image], others: Sequence[Image.Image]) -> float:
+    """dB; 99 for equal pictures."""
+    error = (to_tensor(pictures) - to_tensor(others)).mul(127.5).square().mean().item()
+    return min(99.0, 10 * math.log10(255**2 / error)) if error else 99.0
+
+
+def _infer_machine(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
+    return f"CPU, {torch.get_num_threads()} threads of {os.cpu_count()} cores, torch {torch.__version__}"

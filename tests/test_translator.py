@@ -1,0 +1,254 @@
+"""The inference object: the same pictures as the plain networks make, whatever the batch, and compiled or not."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from stargan import compiling
+from stargan.checkpoint import Architecture, Model, ModelConfig
+from stargan.images import to_pictures, to_tensor
+from stargan.translator import Lane, NoFaceError, Translator, batch_sizes
+
+ROOT = Path(__file__).parent.parent
+DOMAINS = ("anime", "female", "male")
+FRAMING = ((0.35, 0.4), (0.65, 0.4), (0.5, 0.6), (0.4, 0.75), (0.6, 0.75))
+
+
+def build(image_size=64, framing=None, base_channels=16, max_channels=32) -> Model:
+    torch.manual_seed(0)
+    architecture = Architecture(image_size, base_channels=base_channels, max_channels=max_channels)
+    model = Model.build(ModelConfig("test", DOMAINS, architecture, framing))
+    for block in model.generator.decode:  # fresh networks hardly heed the style
+        block.norm1.fc.weight *= 20
+        block.norm2.fc.weight *= 20
+    return model
+
+
+@pytest.fixture(scope="module")
+def exact() -> Translator:
+    return Translator(build(), "cpu", "exact")
+
+
+@pytest.fixture(scope="module")
+def picture() -> Image.Image:
+    noise = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    return Image.fromarray(noise).resize((64, 64), Image.Resampling.BICUBIC)
+
+
+def levels(pictures: list[Image.Image]) -> np.ndarray:
+    return np.stack([np.asarray(picture) for picture in pictures]).astype(int)
+
+
+def test_same_pictures_as_the_plain_generator(exact, picture):
+    model = build()
+    styles = exact.latent_styles("anime", range(3))
+    index = torch.zeros(3, dtype=torch.long)
+    codes = [torch.randn(16, generator=torch.Generator().manual_seed(seed)) for seed in range(3)]
+    with torch.inference_mode():
+        torch.testing.assert_close(styles, model.mapping_network(torch.stack(codes), index))
+        expected = model.generator(to_tensor([picture]).expand(3, -1, -1, -1), styles)
+    drawn = exact.decode(exact.encode(picture), styles)
+    assert abs(levels(drawn) - levels(to_pictures(expected))).max() <= 1
+
+
+def test_styles_are_those_of_the_plain_style_encoder(exact, picture):
+    references = [picture, picture.rotate(90), *[picture.rotate(180)] * 9]
+    with torch.inference_mode():
+        expected = build().style_encoder(to_tensor(references), torch.full((11,), 2))
+    torch.testing.assert_close(exact.reference_styles(references, "male"), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_seed_gives_the_same_picture_whatever_the_batch(exact, picture):
+    encoded = exact.encode(picture)
+    together = exact.decode(encoded, exact.latent_styles("female", range(10), psi=0.7))
+    alone = [exact.decode(encoded, exact.latent_styles("female", [seed], psi=0.7))[0] for seed in range(10)]
+    assert len(together) == 10
+    assert abs(levels(together) - levels(alone)).max() <= 1
+    assert abs(levels(together[:1]) - levels(together[1:2])).max() > 1
+
+
+def test_bf16_is_close_to_exact(exact, picture):
+    fast = Translator(build(), "cpu", "bf16")
+    styles = exact.latent_styles("anime", range(4))
+    results = [levels(t.decode(t.encode(picture), styles)) for t in (exact, fast)]
+    error = ((results[0] - results[1]) ** 2).mean()
+    assert 0 < error < 255**2 / 10**3  # 30 dB; random weights are worse than trained ones
+
+
+def test_truncation(exact):
+    styles = exact.latent_styles("anime", [1, 2])
+    torch.testing.assert_close(exact.latent_styles("anime", [1, 2], psi=0), exact.mean_style("anime").expand(2, -1))
+    halfway = (styles + exact.mean_style("anime")) / 2
+    torch.testing.assert_close(exact.latent_styles("anime", [1, 2], psi=0.5), halfway)
+
+
+def test_own_style_is_that_of_the_domain_that_restores_best(exact, picture):
+    encoded = exact.encode(picture)
+    of_domains = torch.cat([exact.reference_styles([picture], domain) for domain in DOMAINS])
+    error = abs(levels(exact.decode(encoded, of_domains)) - levels([picture])).mean(axis=(1, 2, 3))
+    torch.testing.assert_close(exact.own_style(encoded), of_domains[error.argmin()], rtol=1e-4, atol=1e-5)
+
+
+def test_strength_zero_gives_one_picture_for_all_references(exact, picture):
+    references = [picture.rotate(90), picture.rotate(180)]
+    first, second = exact.reference(picture, references, "anime", strength=0)
+    assert abs(levels([first]) - levels([second])).max() <= 1
+    first, second = exact.reference(picture, references, "anime")
+    assert abs(levels([first]) - levels([second])).max() > 1
+
+
+def test_user_mistakes(exact, picture):
+    with pytest.raises(ValueError, match="domains anime, female, male, not 'cat'"):
+        exact.latent(picture, "cat")
+    with pytest.raises(ValueError, match="not 'half'"):
+        Translator(build(), "cpu", "half")
+
+
+def test_no_face():
+    translator = Translator(build(framing=FRAMING), "cpu", "exact")
+    with pytest.raises(NoFaceError):
+        translator.latent(Image.new("RGB", (200, 200), "grey"), "anime")
+
+
+def test_a_portrait(portrait):
+    translator = Translator(build(framing=FRAMING), "cpu")
+    drawn = translator.latent(portrait, "anime", count=2)
+    assert [picture.size for picture in drawn] == [(64, 64), (64, 64)]
+
+
+@pytest.mark.parametrize(
+    ("count", "limit", "sizes"),
+    [(10, 1, [1] * 10), (27, 8, [8, 8, 8, 2, 1]), (16, 32, [16]), (5, 3, [2, 2, 1]), (0, 8, [])],
+)
+def test_batch_sizes(count, limit, sizes):
+    assert batch_sizes(count, limit) == sizes
+
+
+# concurrent requests
+
+
+def test_nobody_overtakes_in_the_lane():
+    lane, rounds, seen = Lane(), [], []
+    started = threading.Event()
+
+    def long_request():
+        for i in range(50):
+            with lane:
+                rounds.append(i)
+                started.set()
+                time.sleep(0.01)
+
+    thread = threading.Thread(target=long_request)
+    thread.start()
+    started.wait()
+    with lane:
+        seen += rounds
+    thread.join()
+    assert len(rounds) == 50
+    assert len(seen) < 5
+
+
+def test_the_lane_is_free_after_a_failure():
+    lane = Lane()
+    with pytest.raises(RuntimeError), lane:
+        raise RuntimeError
+    with lane:
+        pass
+
+
+def test_concurrent_requests_do_not_mix(exact, picture):
+    pictures = [picture, picture.rotate(90), picture.rotate(180)]
+    expected = [levels(exact.latent(p, "anime", count=3)) for p in pictures]
+    results: dict[int, np.ndarray] = {}
+
+    def request(i: int) -> None:
+        results[i] = levels(exact.latent(pictures[i], "anime", count=3))
+
+    threads = [threading.Thread(target=request, args=(i,)) for i in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for i in range(3):
+        assert abs(results[i] - expected[i]).max() <= 1
+
+
+# compilation
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("STARGAN_COMPILE", "0"), ("SPACES_ZERO_GPU", "true"), ("CXX", "no-such-c++")]
+)
+def test_where_nothing_is_compiled(exact, monkeypatch, caplog, name, value):
+    monkeypatch.setenv(name, value)
+    with caplog.at_level(logging.INFO):
+        assert exact.compile_in_background() is None
+    assert "stays uncompiled" in caplog.text
+
+
+def test_cache_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    compiling.keep_cache()
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "stargan" / "inductor")
+    assert (tmp_path / "stargan" / "inductor").is_dir()
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_pictures_are_the_same(monkeypatch, tmp_path, picture):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr("stargan.translator.BATCH", {"cpu": 1})  # one size to compile
+    translator = Translator(build(32, base_channels=4, max_channels=8), "cpu", "exact")
+    encoded, styles = translator.encode(picture), translator.latent_styles("anime", range(3))
+    eager = translator.decode(encoded, styles)
+    thread = translator.compile_in_background()
+    assert translator.compile_in_background() is thread
+    during = translator.decode(encoded, styles)  # answered at once, whatever the state of the compilation
+    assert abs(levels(during) - levels(eager)).max() <= 1
+    thread.join(300)
+    assert isinstance(translator._decoder, compiling.CompiledDecoder)
+    assert abs(levels(translator.decode(encoded, styles)) - levels(eager)).max() <= 1
+    assert any(tmp_path.rglob("*.so"))
+
+
+def test_a_compiler_that_fails_costs_no_request(tmp_path):
+    # A process of its own, since torch reads CXX once.
+    program = """
+import logging, torch
+from PIL import Image
+from stargan.checkpoint import Architecture, Model, ModelConfig
+from stargan.translator import BATCH, Translator
+BATCH["cpu"] = 1
+logging.basicConfig(format="%(levelname)s %(message)s")
+config = ModelConfig("test", ("a",), Architecture(32, base_channels=4, max_channels=8))
+translator = Translator(Model.build(config), "cpu", "exact")
+translator.compile_in_background().join()
+print(len(translator.latent(Image.new("RGB", (32, 32)), "a", count=2)), "pictures")
+"""
+    environment = {**os.environ, "CXX": "false", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    run = subprocess.run([sys.executable, "-c", program], env=environment, cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == "2 pictures\n"
+    assert run.stderr.count("WARNING Compiling test failed") == 1
+
+
+def test_compiled_code_that_fails_costs_no_request(caplog, picture):
+    def broken(*_: object) -> torch.Tensor:
+        raise RuntimeError("broken")
+
+    translator = Translator(build(), "cpu", "exact")
+    translator._decoder = broken
+    assert len(translator.latent(picture, "anime", count=3)) == 3
+    assert len([record for record in caplog.records if "given up" in record.message]) == 1
