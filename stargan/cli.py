@@ -21,7 +21,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m stargan", description="StarGAN v2: train, evaluate and use it.")
     commands = parser.add_subparsers(dest="command", required=True)
     _add_train(commands)
+    _add_prepare(commands)
     _add_evaluate(commands)
+    _add_sheet(commands)
     _add_translate(commands)
     _add_video(commands)
     _add_import(commands)
@@ -86,6 +88,51 @@ def _train(options: argparse.Namespace) -> int:
     return 0
 
 
+def _add_prepare(commands: argparse._SubParsersAction) -> None:
+    from stargan.training.config import PRESETS
+
+    parser = commands.add_parser(
+        "prepare",
+        help="cut the faces out of a folder of photos, to train on",
+        description="Finds, aligns and crops every face into the framing of a preset, and reports what was left out and why. The "
+        "folders below the photos, such as domains, are kept. Faces that are there already stay as they are.",
+    )
+    parser.add_argument("photos", type=Path, help="folder of photos, or of folders of them")
+    parser.add_argument("faces", type=Path, help="folder for the faces")
+    parser.add_argument(
+        "--preset", choices=PRESETS, default="anime-128", help="size and framing (default: %(default)s)"
+    )
+    parser.add_argument("--size", type=_at_least(16), help="side of the faces in px, instead of the preset's")
+    parser.add_argument(
+        "--crop",
+        metavar="LEFT,TOP,RIGHT,BOTTOM",
+        help="for drawings, which the detector mostly misses: this part of every picture, in fractions of its sides",
+    )
+    parser.add_argument(
+        "--smallest", type=_at_least(0), default=64, help="leave out smaller faces, in px (default: %(default)s)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="make faces again that are there already")
+    parser.add_argument("--processes", type=_at_least(1), help="default: one a core")
+    parser.set_defaults(run=_prepare)
+
+
+def _prepare(options: argparse.Namespace) -> int:
+    from stargan.training.config import PRESETS
+    from stargan.training.prepare import Job, parse_crop, prepare
+
+    preset = PRESETS[options.preset]
+    try:
+        crop = parse_crop(options.crop) if options.crop else None
+        job = Job(
+            options.size or preset.architecture.image_size, preset.framing, crop, options.smallest, options.overwrite
+        )
+        report = prepare(options.photos, options.faces, job, options.processes)
+    except ValueError as error:
+        return _refused(error)
+    print(report)
+    return 0
+
+
 def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     from stargan.training.evaluate import MODES
 
@@ -139,6 +186,24 @@ def _evaluate(options: argparse.Namespace) -> int:
     except ValueError as error:
         return _refused(error)
     print(evaluate.table(rows_and_means))
+    return 0
+
+
+def _add_sheet(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("sheet", help="a model's results on validation faces in one picture, for its card")
+    parser.add_argument("model", help="a registered name, a model folder, or user/repo")
+    parser.add_argument("--validation", type=Path, required=True, help="a folder of pictures for each domain")
+    parser.add_argument("--domain", default="anime")
+    parser.add_argument("--output", type=Path, required=True)
+    parser.set_defaults(run=_sheet)
+
+
+def _sheet(options: argparse.Namespace) -> int:
+    from stargan.checkpoint import load_model
+    from stargan.registry import find_model
+    from stargan.training.sheets import results_sheet
+
+    results_sheet(load_model(find_model(options.model)), options.validation, options.domain).save(options.output)
     return 0
 
 

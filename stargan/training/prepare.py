@@ -1,0 +1,173 @@
+"""Photos to training faces: every face found, aligned and cropped into a model's framing.
+
+Drawn faces, which the detector mostly misses, take a fixed crop given in fractions, or the whole picture.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from stargan.batch import find_photos
+from stargan.checkpoint import Points
+from stargan.faces import Aligned, align, centre_crop, crop, find
+from stargan.images import PhotoError, open_photo
+from stargan.training.data import DataError
+
+log = logging.getLogger(__name__)
+
+REPORT = "report.json"
+NO_FACE, SMALL, PRESENT = "no face was found", "the face is too small", "is already there"
+
+
+@dataclass(frozen=True)
+class Job:
+    """How faces are cut out.
+
+    Attributes:
+        size: side of the crops, in px.
+        framing: where a face's landmarks come to lie, in fractions of the side; None: the middle square of the picture.
+        crop: left, top, right, bottom in fractions of width and height; instead of looking for faces.
+        smallest: side in px of the photo that a crop must have been taken from, at least.
+        overwrite: make faces again that are there already.
+    """
+
+    size: int
+    framing: Points | None
+    crop: tuple[float, float, float, float] | None = None
+    smallest: int = 0
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.crop is not None:
+            left, top, right, bottom = self.crop
+            if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+                raise DataError(f"A crop is left,top,right,bottom in fractions from 0 to 1, not {self.crop}.")
+
+
+@dataclass
+class Report:
+    """What became of every photo.
+
+    Attributes:
+        photos: how many there were.
+        written: the faces, by the photo that they are from.
+        left_out: reasons, by photo; a photo with several faces may be in both.
+    """
+
+    photos: int = 0
+    written: dict[str, list[str]] = field(default_factory=dict)
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        faces = sum(map(len, self.written.values()))
+        reasons = Counter(reason.split(":")[0] for reasons in self.left_out.values() for reason in reasons)
+        lines = [f"{self.photos} photos: {faces} faces of {len(self.written)} photos were written."]
+        return "\n".join(lines + [f"Left out: {count}, {reason}." for reason, count in reasons.most_common()])
+
+
+def parse_crop(text: str) -> tuple[float, float, float, float]:
+    """``0.1,0,0.9,0.8`` → left, top, right, bottom.
+
+    Raises:
+        DataError: it is not four numbers.
+    """
+    try:
+        left, top, right, bottom = (float(part) for part in text.split(","))
+    except ValueError:
+        raise DataError(f"A crop is four fractions left,top,right,bottom, not {text!r}.") from None
+    return left, top, right, bottom
+
+
+def prepare(photos: Path, faces: Path, job: Job, processes: int | None = None) -> Report:
+    """Writes the faces of a folder's pictures (and its folders') as PNG, and ``report.json``.
+
+    The folders below ``photos``, such as domains, are kept; several faces of one photo are numbered, biggest first.
+
+    Args:
+        processes: that share the photos; None: one a core.
+
+    Raises:
+        ValueError: there are no pictures in ``photos``.
+    """
+    named = find_photos([photos], faces)
+    report = Report(len(named))
+    faces.mkdir(parents=True, exist_ok=True)
+    chosen = processes or os.cpu_count() or 1
+    tasks = [(file, faces / name, job) for name, file in named.items()]
+    with tqdm(total=len(tasks), unit="photo") as bar:
+        for file, (written, left_out) in zip(named.values(), _results(tasks, min(chosen, len(tasks))), strict=True):
+            name = file.relative_to(photos.resolve()).as_posix()
+            if written:
+                report.written[name] = [path.relative_to(faces).as_posix() for path in written]
+            if left_out:
+                report.left_out[name] = left_out
+            bar.update()
+    text = json.dumps({"options": asdict(job), **asdict(report)}, indent=2, ensure_ascii=False)
+    (faces / REPORT).write_text(text + "\n", encoding="utf-8")
+    return report
+
+
+def _results(tasks: Sequence[tuple[Path, Path, Job]], processes: int) -> Iterator[tuple[list[Path], list[str]]]:
+    if processes == 1:
+        yield from map(_faces_of, tasks)
+        return
+    # processes, not threads: the detector is Python code for the most part. Spawned, as torch's threads do not survive a fork
+    with ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        yield from pool.map(_faces_of, tasks)
+
+
+def _faces_of(task: tuple[Path, Path, Job]) -> tuple[list[Path], list[str]]:
+    """Writes the faces of one photo: the files, and the reasons for what was left out."""
+    photo, base, job = task
+    if not job.overwrite and (_face_file(base, 0).exists() or _face_file(base, 1).exists()):
+        return [], [PRESENT]
+    try:
+        picture = open_photo(photo)
+    except PhotoError as error:
+        return [], [f"the picture cannot be used: {error}"]
+    found = list(_crops(picture, job))
+    kept = [aligned for aligned in found if _side(aligned, job.size) >= job.smallest]
+    reasons = [f"{SMALL}: {_side(a, job.size):.0f} px" for a in found if _side(a, job.size) < job.smallest]
+    if kept:
+        base.parent.mkdir(parents=True, exist_ok=True)
+    written = [_face_file(base, index + (len(kept) > 1)) for index in range(len(kept))]
+    for aligned, path in zip(kept, written, strict=True):
+        aligned.picture.save(path)
+    return written, reasons or ([] if found else [NO_FACE])
+
+
+def _face_file(base: Path, number: int) -> Path:
+    """Of a photo's only face, number 0, or of one of several, counted from 1."""
+    return base.with_name(f"{base.name}-{number}.png" if number else f"{base.name}.png")
+
+
+def _crops(picture: Image.Image, job: Job) -> Iterator[Aligned]:
+    if job.crop is not None:
+        left, top, right, bottom = np.array(job.crop) * [*picture.size, *picture.size]
+        side = min(right - left, bottom - top)
+        middle = (left + right - side) / 2, (top + bottom - side) / 2
+        yield crop(picture, (*middle, middle[0] + side, middle[1] + side), job.size)
+    elif job.framing is None:
+        yield centre_crop(picture, job.size)
+    else:
+        for face in find(picture):
+            yield align(picture, face.landmarks, job.framing, job.size)
+
+
+def _side(aligned: Aligned, size: int) -> float:
+    """Of the square of the photo that the crop was taken from, in px."""
+    return size / math.hypot(*aligned.matrix[:, 0])

@@ -1,0 +1,107 @@
+"""Photos to training faces, by the real detector and with real processes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stargan.cli import main
+from stargan.faces import find
+from stargan.training.config import ANIME_FRAMING
+from stargan.training.data import DataError, list_domains
+from stargan.training.prepare import Job, parse_crop, prepare
+
+
+@pytest.fixture
+def photos(tmp_path: Path, portrait: Image.Image) -> Path:
+    """A portrait, two of it side by side, a tiny one, a wall and a broken file, in two folders."""
+    root = tmp_path / "photos"
+    (root / "people").mkdir(parents=True)
+    (root / "things").mkdir()
+    portrait.save(root / "people" / "one.jpg", quality=95)
+    face = portrait.crop((100, 0, 356, 256))
+    pair = Image.new("RGB", (512, 256))
+    pair.paste(face, (0, 0))
+    pair.paste(face.resize((200, 200)), (280, 30))
+    pair.save(root / "people" / "two.png")
+    portrait.resize((160, 160)).save(root / "people" / "far.png")
+    Image.new("RGB", (300, 200), "gray").save(root / "things" / "wall.png")
+    (root / "things" / "broken.jpg").write_bytes((root / "people" / "one.jpg").read_bytes()[:2000])
+    return root
+
+
+def test_every_face_comes_into_the_framing_and_what_is_left_out_is_reported(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    faces = tmp_path / "faces"
+    assert main(["prepare", str(photos), str(faces), "--size", "160", "--processes", "2"]) == 0
+    report = json.loads((faces / "report.json").read_text())
+    assert report["photos"] == 5
+    assert report["written"] == {
+        "people/one.jpg": ["people/one.png"],
+        "people/two.png": ["people/two-1.png", "people/two-2.png"],
+    }
+    assert report["left_out"].keys() == {"people/far.png", "things/wall.png", "things/broken.jpg"}
+    assert report["left_out"]["people/far.png"][0].startswith("the face is too small: ")
+    assert report["left_out"]["things/wall.png"] == ["no face was found"]
+    assert report["left_out"]["things/broken.jpg"][0].startswith("the picture cannot be used: ")
+    out = capsys.readouterr().out
+    assert "5 photos: 3 faces of 2 photos were written." in out
+    assert "Left out: 1, the face is too small." in out
+    for name in ("one", "two-1", "two-2"):
+        picture = Image.open(faces / "people" / f"{name}.png")
+        assert picture.size == (160, 160)
+        (found,) = find(picture)
+        assert np.abs(found.landmarks / 160 - np.array(ANIME_FRAMING)).max() < 0.06
+    # a domain folder comes about only where it gets a face
+    assert {name: len(files) for name, files in list_domains(faces).items()} == {"people": 3}
+
+
+def test_nothing_is_overwritten_unless_asked_for(photos: Path, tmp_path: Path) -> None:
+    faces, job = tmp_path / "faces", Job(64, None, (0.2, 0, 0.6, 0.4), smallest=64)
+    prepare(photos, faces, job, processes=1)
+    mine = faces / "people" / "one.png"
+    Image.new("RGB", (8, 8)).save(mine)
+    second = prepare(photos, faces, job, processes=1)
+    assert second.left_out["people/one.jpg"] == second.left_out["people/two.png"] == ["is already there"]
+    assert not second.written
+    assert Image.open(mine).size == (8, 8)
+    prepare(photos, faces, replace(job, overwrite=True), processes=1)
+    assert Image.open(mine).size == (64, 64)
+
+
+def test_a_fixed_crop_for_drawings(tmp_path: Path) -> None:
+    drawing = Image.new("RGB", (200, 100), "white")
+    drawing.paste((255, 0, 0), (50, 20, 100, 70))
+    (tmp_path / "drawings").mkdir()
+    drawing.save(tmp_path / "drawings" / "a.png")
+    arguments = ["prepare", str(tmp_path / "drawings"), str(tmp_path / "faces"), "--size", "32", "--smallest", "50"]
+    assert main([*arguments, "--crop", "0.25,0.2,0.5,0.7", "--processes", "1"]) == 0
+    found = np.asarray(Image.open(tmp_path / "faces" / "a.png"))
+    assert (found[4:-4, 4:-4] == (255, 0, 0)).all()
+
+
+def test_a_model_without_framing_takes_the_middle_square(tmp_path: Path) -> None:
+    picture = Image.new("RGB", (300, 100), "white")
+    picture.paste((0, 0, 255), (100, 0, 200, 100))
+    (tmp_path / "in").mkdir()
+    picture.save(tmp_path / "in" / "a.png")
+    prepare(tmp_path / "in", tmp_path / "out", Job(32, None), processes=1)
+    assert (np.asarray(Image.open(tmp_path / "out" / "a.png"))[4:-4, 4:-4] == (0, 0, 255)).all()
+
+
+@pytest.mark.parametrize("text", ["0.1,0.2,0.3", "a,b,c,d", "0.5,0,0.4,1", "0,0,1.5,1"])
+def test_a_crop_that_cannot_be(text: str) -> None:
+    with pytest.raises(DataError, match="A crop is"):
+        Job(32, None, parse_crop(text))
+
+
+def test_a_folder_without_pictures(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["prepare", str(tmp_path), str(tmp_path / "faces")]) == 2
+    assert "There are no pictures in" in capsys.readouterr().err
+    assert not (tmp_path / "faces").exists()
