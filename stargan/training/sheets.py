@@ -93,3 +93,29 @@ def _cycle(model: Model, x: Tensor, sources: list[tuple[Image.Image, str]], targ
     back = torch.tensor([model.config.domains.index(domain) for _, domain in sources], device=x.device)
     restored = model.generator(fake, model.style_encoder(x, back))
     return grid([[picture for picture, _ in sources], to_pictures(fake), to_pictures(restored)])
+
+
+@torch.no_grad()
+def results_sheet(model: Model, validation: Path, target: str, columns: int = 20) -> Image.Image:
+    """Results alone, without the faces they were made of, which may not be shown: for a model card.
+
+    Five rows of one source each, a seed a column; then every source of the other domains once, each with a seed of its own.
+    """
+    device = next(model.generator.parameters()).device
+    size, index = model.config.architecture.image_size, model.config.domains.index(target)
+    files = [f for domain, found in list_domains(validation).items() if domain != target for f in found[:50]]
+    sources = [read_square(file, size) for file in files]
+    # five spread over the domains
+    many = [sources[i] for i in range(0, len(sources), -(-len(sources) // 5)) for _ in range(columns)]
+    x = to_tensor(many + sources).to(device)
+    seeds = [*list(range(columns)) * (len(many) // columns), *range(len(sources))]
+    z = torch.stack(
+        [torch.randn(model.mapping_network.latent_dim, generator=torch.Generator().manual_seed(s)) for s in seeds]
+    )
+    styles = model.mapping_network(z.to(device), torch.full((len(z),), index, device=device))
+    drawn = [
+        picture
+        for part, style in zip(x.split(16), styles.split(16), strict=True)
+        for picture in to_pictures(model.generator(part, style))
+    ]
+    return grid([drawn[i : i + columns] for i in range(0, len(drawn), columns)])
