@@ -1,8 +1,8 @@
-"""``python -m stargan bench infer``: what this repository's way of drawing gains over the published one.
+"""``python -m stargan bench``: what this repository's ways of drawing and of training gain.
 
-The published way is the generator as the paper gives it, in fp32 and one full pass a picture. Ours is
-:class:`stargan.translator.Translator`. Both run in turns, so that whatever else the machine does slows both; a ratio is the
-median of the turns' ratios.
+``infer`` compares with the generator as the paper gives it, in fp32 and one full pass a picture; ours is
+:class:`stargan.translator.Translator`. ``train`` compares the same training in fp32 with bf16, channels-last and torch.compile.
+Both paths run in turns, so that whatever else the machine does slows both; a ratio is the median of the turns' ratios.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ import os
 import resource
 import statistics
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from PIL import Image, ImageOps
@@ -30,6 +32,9 @@ from stargan.folding import FoldedDecoder, FoldedEncoder
 from stargan.images import open_photo, to_pictures, to_tensor
 from stargan.networks import Generator
 from stargan.registry import find_model
+from stargan.training.config import PRESETS, TrainConfig, with_options
+from stargan.training.data import Faces
+from stargan.training.trainer import Trainer
 from stargan.translator import Encoded, Translator, has_bf16
 
 PORTRAIT = Path(__file__).parent.parent / "examples" / "photos" / "collins.png"
@@ -287,6 +292,143 @@ def peak_memory() -> float:
     except (OSError, IndexError):
         unit = 1 if sys.platform == "darwin" else 1024
         return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+# training
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """One way of training a preset.
+
+    Attributes:
+        samples_per_second: median over the turns, of the joint batch.
+        utilisation: of the device, in [0, 1]: of the CPU's cores by this process, of the GPU as its driver says; None where
+            the driver's library for Python (nvidia-ml-py) is not installed.
+        peak_mb: of a process that trains this way alone; on CUDA, of the GPU's memory.
+    """
+
+    path: str
+    samples_per_second: float
+    utilisation: float | None
+    peak_mb: float
+
+
+def train(
+    preset: str,
+    changes: Sequence[str] = (),
+    device: str | None = None,
+    turns: int = 3,
+    compiled: bool = True,
+    output: Path | None = None,
+) -> list[TrainResult]:
+    """Measures and prints a preset's training, eager and tuned, on pictures of noise; writes ``output``, a JSON list.
+
+    A turn is as many iterations as it takes for every kind of update to come as often as in a long run.
+
+    Args:
+        changes: ``name=value`` options of both.
+        compiled: whether the tuned path is compiled; False leaves it with bf16 and channels-last.
+
+    Raises:
+        ConfigError: a change that cannot be.
+        TrainingError: nothing can be compiled on the device.
+    """
+    config = with_options(PRESETS[preset], changes)
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    paths = {
+        "eager": replace(config, bf16=False, channels_last=False, compile=False),
+        "tuned": replace(config, bf16=True, channels_last=True, compile=compiled),
+    }
+    iterations = math.lcm(2, config.r1_every)  # of alternating phases, every second is latent
+    print(f"{preset}, batches of {config.batch_size}. {_infer_machine(place)}", flush=True)
+    trainers = {}
+    for path, chosen in paths.items():
+        start = time.perf_counter()
+        trainers[path] = _train_warm(chosen, place)
+        print(f"{path}: first iterations {time.perf_counter() - start:.0f} s", flush=True)
+    rates: dict[str, list[float]] = {path: [] for path in paths}
+    used: dict[str, list[float | None]] = {path: [] for path in paths}
+    for _ in range(turns):
+        for path, trainer in trainers.items():
+            with _Utilisation(place) as measured:
+                seconds = _timed(lambda t=trainer: [t.step() for _ in range(iterations)], str(place))
+            rates[path].append(iterations * config.batch_size / seconds)
+            used[path].append(measured.share)
+    del trainers, trainer
+    results = []
+    for path, chosen in paths.items():
+        share = None if None in used[path] else statistics.median(used[path])
+        with get_context("spawn").Pool(1) as pool:
+            peak = pool.apply(_train_peak_here, (chosen, str(place)))
+        results.append(TrainResult(path, statistics.median(rates[path]), share, peak))
+        busy = "unknown" if share is None else f"{share:.0%}"
+        print(
+            f"{path}: {results[-1].samples_per_second:.1f} samples/s, {place.type.upper()} utilisation {busy}, "
+            f"peak {peak:.0f} MB",
+            flush=True,
+        )
+    ratio = statistics.median(b / a for a, b in zip(rates["eager"], rates["tuned"], strict=True))
+    print(f"tuned is {ratio:.1f} times as fast", flush=True)
+    if output:
+        output.write_text(json.dumps([asdict(result) for result in results], indent=2) + "\n", encoding="utf-8")
+    return results
+
+
+def _train_warm(config: TrainConfig, device: torch.device) -> Trainer:
+    """A trainer that has made both kinds of updates."""
+    domains = sorted({"anime", "photo", *config.grayscale_domains, *(config.target_weights or {})})
+    size = config.architecture.image_size
+    with TemporaryDirectory() as folder:
+        for domain in domains:
+            (Path(folder) / domain).mkdir()
+            for index in range(8):
+                Image.effect_noise((size, size), 80).save(Path(folder) / domain / f"{index}.png")
+        faces = Faces(Path(folder), size, device)
+    torch.backends.cudnn.benchmark = config.bf16  # as in a run
+    trainer = Trainer(config, faces, device)
+    for _ in range(2):
+        trainer.step()
+    return trainer
+
+
+def _train_peak_here(config: TrainConfig, device: str) -> float:
+    """MB."""
+    place = torch.device(device)
+    _train_warm(config, place)
+    return (torch.cuda.max_memory_allocated(place) if place.type == "cuda" else peak_memory()) / 1e6
+
+
+class _Utilisation:
+    """While this lasts, how busy the device is: ``share`` afterwards, in [0, 1], or None."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.share = device, None
+        self._samples: list[float] = []
+        self._ended = threading.Event()
+
+    def __enter__(self) -> _Utilisation:
+        self._start = time.perf_counter(), time.process_time()
+        if self.device.type == "cuda":
+            self._thread = threading.Thread(target=self._watch)
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.device.type == "cuda":
+            self._ended.set()
+            self._thread.join()
+            self.share = statistics.mean(self._samples) / 100 if self._samples else None
+        else:
+            wall, busy = time.perf_counter() - self._start[0], time.process_time() - self._start[1]
+            self.share = busy / wall / (os.cpu_count() or 1)
+
+    def _watch(self) -> None:
+        try:
+            while not self._ended.wait(0.2):
+                self._samples.append(torch.cuda.utilization(self.device))
+        except (ModuleNotFoundError, RuntimeError):  # no nvidia-ml-py, or a driver that does not say
+            self._samples.clear()
 
 
 # measuring

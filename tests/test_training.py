@@ -577,3 +577,22 @@ def test_a_batch_that_cannot_be_shared_is_refused(faces: Faces, monkeypatch: pyt
     monkeypatch.setattr(training.dist, "get_world_size", lambda: 3)
     with pytest.raises(TrainingError, match="batch of 4 cannot be shared equally by 3"):
         Trainer(TrainConfig(architecture=TINY.architecture, batch_size=4), faces, CPU)
+
+
+def test_the_benchmark_measures_both_ways(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    file = tmp_path / "figures.json"
+    command = ["bench", "train", "--preset", "tiny", "--device", "cpu", "--no-compile", "--turns", "1"]
+    assert main([*command, "--json", str(file)]) == 0
+    eager, tuned = json.loads(file.read_text())
+    assert (eager["path"], tuned["path"]) == ("eager", "tuned")
+    for result in (eager, tuned):
+        assert result["samples_per_second"] > 0
+        assert 0 < result["utilisation"] <= 1
+        assert 100 < result["peak_mb"] < 10_000
+    assert re.search(r"tuned is \d+\.\d times as fast", capsys.readouterr().out)
+
+
+def test_what_cannot_be_compiled_is_said(faces: Faces, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(TrainingError, match="compiler no-such-compiler is not there: train with compile=false"):
+        Trainer(replace(TINY, compile=True), faces, CPU)

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from stargan.checkpoint import Model, ModelConfig, save_model
+from stargan.compiling import obstacle
 from stargan.networks import Discriminator, init_weights
 from stargan.training.augment import diff_augment, luma_where
 from stargan.training.config import PRESETS, TrainConfig, differences, from_state, with_options
@@ -147,6 +148,8 @@ class Trainer:
         named = {*config.grayscale_domains, *(config.target_weights or {})}
         if unknown := sorted(named - set(faces.domains)):
             raise TrainingError(f"The options name the domain {unknown[0]!r}; the data has {', '.join(faces.domains)}.")
+        if config.compile and (why := obstacle(device)):
+            raise TrainingError(f"Nothing can be compiled here, because {why}: train with compile=false.")
         self.iteration = 0
         self.seconds = 0.0
 
