@@ -23,11 +23,9 @@ from stargan.registry import find_model
 
 # Codes that the mean style is taken over: at 10,000 it moves by less than 1 % from draw to draw.
 MEAN_STYLE_CODES = 10_000
-# Styles decoded at a time, at most: fewer where the pictures are big, see Translator._limit.
-BATCH = {"cpu": 8, "cuda": 32, "mps": 8}
-# Values in the widest layer, over a batch on a CPU: one picture of the published width at 256 px, which fills all cores.
-# More would only fall out of the caches.
-_CPU_VALUES = 64 * 256**2
+# Styles decoded at a time, at most: fewer where the pictures are big, see Translator._limit. On a CPU, one: its bf16 kernels
+# round by the size of the batch, and a seed's picture must not depend on what else is drawn; one picture fills all cores.
+BATCH = {"cpu": 1, "cuda": 32, "mps": 8}
 # References encoded at a time.
 _REFERENCES = 8
 
@@ -145,7 +143,8 @@ class Translator:
     @torch.inference_mode()
     def styles_of_codes(self, codes: Tensor, domain: str, psi: float = 1.0) -> Tensor:
         """Latent codes ``(N, latent_dim)`` → styles ``(N, style_dim)``, truncated by ``psi``."""
-        styles = self._map(codes, domain)
+        # one by one: a matrix product rounds by the number of its rows, and a style must not depend on its neighbours
+        styles = torch.cat([self._map(code[None], domain) for code in codes])
         return styles if psi == 1 else torch.lerp(self.mean_style(domain), styles, psi)
 
     def mean_style(self, domain: str) -> Tensor:
@@ -230,10 +229,8 @@ class Translator:
     def _limit(self) -> int:
         """How many styles to decode at once."""
         limit = BATCH.get(self.device.type, 1)
-        values = self._eager_decoder.to_rgb.weight.shape[1] * self.image_size**2
-        if self.device.type == "cpu":
-            limit = min(limit, _CPU_VALUES // values)
-        elif self.device.type == "cuda":
+        if self.device.type == "cuda":
+            values = self._eager_decoder.to_rgb.weight.shape[1] * self.image_size**2
             # Eight or so copies of the widest layer are alive at the same time, some in fp32; half of the memory is enough.
             free, _ = torch.cuda.mem_get_info(self.device)
             limit = min(limit, free // 2 // (8 * 4 * values))
