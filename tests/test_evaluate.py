@@ -177,7 +177,29 @@ def test_several_models_in_one_table(
     table = capsys.readouterr().out.splitlines()
     assert len(table) == 2 + len(rows)
     assert table[0].split() == [
-        *["|", "model", "|", "mode", "|", "pair", "|", "SWD", "32", "|", "SWD", "16", "|", "SWD", "|", "floor", "|", "untranslated", "|", "spread", "|"]
+        *[
+            "|",
+            "model",
+            "|",
+            "mode",
+            "|",
+            "pair",
+            "|",
+            "SWD",
+            "32",
+            "|",
+            "SWD",
+            "16",
+            "|",
+            "SWD",
+            "|",
+            "floor",
+            "|",
+            "untranslated",
+            "|",
+            "spread",
+            "|",
+        ]
     ]
     assert len({len(line) for line in table}) == 1
 
