@@ -187,18 +187,14 @@ def _architecture(state: dict[str, Tensor], high_pass_weight: float | None) -> A
             f"{levels + 1} with a high-pass filter."
         )
 
-    base = _size(state, "generator.from_rgb.weight", 4, 0)
-    style_base = _size(state, "style_encoder.shared.0.weight", 4, 0)
-    if base != style_base:
-        raise ModelError(
-            f"generator.from_rgb.weight has {base} channels, but style_encoder.shared.0.weight has {style_base}."
-        )
-    widest = _size(state, f"style_encoder.shared.{levels}.conv2.weight", 4, 0)
+    base = _agreed(state, ("generator.from_rgb.weight", 0), ("style_encoder.shared.0.weight", 0))
+    last_block, after = f"style_encoder.shared.{levels}.conv2.weight", f"style_encoder.shared.{levels + 2}.weight"
+    widest = _agreed(state, (last_block, 0), (after, 1))
     doubled = widest == base * 2**levels  # to the end: then any bound from here on gives the same networks
     return Architecture(
         image_size,
-        style_dim=_size(state, "generator.decode.0.norm1.fc.weight", 2, 1),
-        latent_dim=_size(state, "mapping_network.shared.0.weight", 2, 1),
+        style_dim=_agreed(state, ("generator.decode.0.norm1.fc.weight", 1), ("mapping_network.unshared.0.6.weight", 0)),
+        latent_dim=_agreed(state, ("mapping_network.shared.0.weight", 1)),
         high_pass_weight=_high_pass_weight(state, high_pass, high_pass_weight),
         base_channels=None if base == default_base_channels(image_size) else base,
         max_channels=max(widest, Architecture.max_channels) if doubled else widest,
@@ -250,14 +246,20 @@ def _indices(state: dict[str, Tensor], pattern: str) -> set[int]:
     return {int(match[1]) for key in state if (match := re.match(pattern, key))}
 
 
-def _size(state: dict[str, Tensor], key: str, dimensions: int, axis: int) -> int:
-    """One side of a tensor that the architecture is read off."""
-    if key not in state:
-        raise ModelError(f"The checkpoint lacks the tensor {key}.")
-    shape = tuple(state[key].shape)
-    if len(shape) != dimensions or 0 in shape:
-        raise ModelError(f"The tensor {key} has the impossible shape {shape}.")
-    return shape[axis]
+def _agreed(state: dict[str, Tensor], *places: tuple[str, int]) -> int:
+    """The size that every one of these (tensor, axis) has, so that no misshapen tensor is taken for another architecture."""
+    sizes = {}
+    for key, axis in places:
+        if key not in state:
+            raise ModelError(f"The checkpoint lacks the tensor {key}.")
+        shape = tuple(state[key].shape)
+        if not axis < len(shape) or 0 in shape:
+            raise ModelError(f"The tensor {key} has the impossible shape {shape}.")
+        sizes[key] = shape[axis]
+    if len(set(sizes.values())) > 1:
+        told = " and ".join(f"{key} has shape {tuple(state[key].shape)}" for key in sizes)
+        raise ModelError(f"Two tensors do not fit together: {told}.")
+    return next(iter(sizes.values()))
 
 
 def _listed(names: Sequence[str]) -> str:
