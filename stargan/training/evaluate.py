@@ -18,6 +18,7 @@ import math
 import os
 import socket
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -191,15 +192,17 @@ class Backbones:
         from torchmetrics.image.kid import KernelInceptionDistance
 
         subset = min(1000, len(real), len(fake))
-        metrics = {
-            "fid": FrechetInceptionDistance(_Given(real.shape[1])),
-            "kid": KernelInceptionDistance(_Given(real.shape[1]), subset_size=subset),
-        }
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*will save all extracted features in buffer")
+            metrics = {
+                "fid": FrechetInceptionDistance(_Given(real.shape[1])),
+                "kid": KernelInceptionDistance(_Given(real.shape[1]), subset_size=subset),
+            }
         for metric in metrics.values():
             metric.update(real.cpu(), real=True)
             metric.update(fake.cpu(), real=False)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # the subsets
+            torch.manual_seed(0)  # which subsets KID takes
             return {"fid": metrics["fid"].compute().item(), "kid": 1000 * metrics["kid"].compute()[0].item()}
 
     def diversity(self, outputs: Tensor) -> dict[str, float]:

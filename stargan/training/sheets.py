@@ -104,7 +104,7 @@ def results_sheet(model: Model, validation: Path, target: str, columns: int = 20
     device = next(model.generator.parameters()).device
     size, index = model.config.architecture.image_size, model.config.domains.index(target)
     files = [f for domain, found in list_domains(validation).items() if domain != target for f in found[:50]]
-    sources = [read_square(file, size) for file in files]
+    sources = [picture for picture in (read_square(file, size) for file in files) if picture]
     # five spread over the domains
     many = [sources[i] for i in range(0, len(sources), -(-len(sources) // 5)) for _ in range(columns)]
     x = to_tensor(many + sources).to(device)

@@ -77,6 +77,8 @@ def train(
             trainer = Trainer(config, faces, place)
             if state is not None:
                 trainer.restore(state)
+            if trainer.iteration >= config.iterations:
+                log.warning("The run has its %d iterations: more go on with --iterations.", trainer.iteration)
             trainer.run(folder, shown)
 
 
