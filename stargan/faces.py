@@ -1,7 +1,7 @@
 """Faces in photos: found, brought into a model's framing, and put back.
 
-Points are ``(x, y)`` in px, where ``(0, 0)`` is the upper left corner of the upper left pixel. A matrix is ``(2, 3)`` float64 and
-takes photo px to crop px.
+Points are ``(x, y)`` in px, where ``(0, 0)`` is the upper left corner of the upper left pixel. A matrix is ``(2, 3)``
+float64 and takes photo px to crop px.
 """
 
 from __future__ import annotations
@@ -11,11 +11,15 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, ImageOps
+
+if TYPE_CHECKING:
+    from facenet_pytorch import MTCNN
 
 # Faces are looked for at this size at most: a bigger photo costs time and shows the detector no more.
 DETECTION_SIZE = 1024
@@ -24,17 +28,22 @@ SMALLEST_SIDE = 20
 SCORE = 0.9
 # Width of the seam around a face that is put back, in fractions of the crop's side.
 FEATHER = 0.15
+# Colours are matched at this side at most: the face of a 12-megapixel portrait would cost seconds and a gigabyte.
+MATCHED_SIDE = 1024
+# How far from the photo's origin a crop may reach, in multiples of its longer side: what lies farther is a mistake.
+FARTHEST = 8
 
 Box = tuple[float, float, float, float]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Face:
     """A face in a photo.
 
     Attributes:
-        box: left, top, right, bottom, in px.
-        landmarks: ``(5, 2)`` float64: left eye, right eye, nose, left and right mouth corner, as seen in the picture.
+        box: left, top, right, bottom, in px, within the photo.
+        landmarks: ``(5, 2)`` float64, read-only: left eye, right eye, nose, left and right mouth corner, as seen in the
+            picture.
         score: the detector's confidence, in [0, 1].
     """
 
@@ -43,7 +52,7 @@ class Face:
     score: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Aligned:
     """A square crop of a photo, and where it came from.
 
@@ -56,11 +65,15 @@ class Aligned:
     matrix: np.ndarray
 
 
+# One search at a time: two would only fight for the same cores, and at first load the detector twice.
+_lane = threading.Lock()
+
+
 @lru_cache(maxsize=1)
-def _detector() -> tuple[object, threading.Lock]:
+def _detector() -> MTCNN:
     from facenet_pytorch import MTCNN  # brings torchvision: seconds that `import stargan.faces` should not cost
 
-    return MTCNN(keep_all=True, device="cpu"), threading.Lock()
+    return MTCNN(keep_all=True, device="cpu")
 
 
 def find(photo: Image.Image) -> list[Face]:
@@ -69,48 +82,83 @@ def find(photo: Image.Image) -> list[Face]:
     small.thumbnail((DETECTION_SIZE, DETECTION_SIZE), Image.Resampling.BILINEAR)
     if min(small.size) < SMALLEST_SIDE:
         return []
-    detector, lock = _detector()
-    with lock, torch.inference_mode():
-        boxes, scores, landmarks = detector.detect(small, landmarks=True)
+    with _lane:
+        found = _detect(small)
+        if not found or any(_near_edge(corners, small.size) for corners, *_ in found):
+            # MTCNN stretches what it sees of a face that the edge cuts, and misses the landmarks by up to half a face. With a
+            # gray frame around the photo, no face is cut. Only where needed: it costs as much again.
+            frame = min(small.size) // 4
+            framed = _detect(ImageOps.expand(small, frame, (127, 127, 127)))
+            found = [(corners - frame, points - frame, score) for corners, points, score in framed]
+    scale = np.array(photo.size) / small.size
+    faces = [_face(corners * scale, points * scale, score, photo.size) for corners, points, score in found]
+    return sorted(faces, key=lambda face: (face.box[2] - face.box[0]) * (face.box[3] - face.box[1]), reverse=True)
+
+
+def _detect(picture: Image.Image) -> list[tuple[np.ndarray, np.ndarray, float]]:
+    """Of each face: the corners of its box ``(2, 2)``, its landmarks ``(5, 2)``, both in px, and its score."""
+    with torch.inference_mode():
+        boxes, scores, landmarks = _detector().detect(picture, landmarks=True)
     if boxes is None:
         return []
-    scale = np.array(photo.size, dtype=np.float64) / small.size
-    found = [
-        Face(
-            tuple(float(v) for v in np.asarray(box, float) * [*scale, *scale]),
-            np.asarray(points, float) * scale,
-            float(score),
-        )
-        for box, score, points in zip(boxes, scores, landmarks, strict=True)
-        if score is not None and score >= SCORE
+    return [
+        (np.asarray(box, float).reshape(2, 2), np.asarray(points, float), float(score))
+        for box, score, points in zip(boxes, scores, landmarks, strict=True)  # arrays of Python objects
+        if score >= SCORE
     ]
-    return sorted(found, key=lambda face: (face.box[2] - face.box[0]) * (face.box[3] - face.box[1]), reverse=True)
+
+
+def _near_edge(corners: np.ndarray, size: tuple[int, int]) -> bool:
+    """Whether a box reaches the edge, as a square with some margin: the detector looks at that much of a face."""
+    middle, reach = corners.mean(axis=0), 0.6 * (corners[1] - corners[0]).max()
+    return bool((middle < reach).any() or (middle > np.array(size) - reach).any())
+
+
+def _face(corners: np.ndarray, landmarks: np.ndarray, score: float, photo_size: tuple[int, int]) -> Face:
+    landmarks.flags.writeable = False
+    left, top, right, bottom = np.clip(corners, 0, photo_size).ravel().tolist()
+    return Face((left, top, right, bottom), landmarks, score)
 
 
 def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     """The rotation, scale and shift that takes points ``source`` closest to ``target``, both ``(N, 2)``: a matrix.
 
     Least squares without mirroring (Umeyama 1991), which in two dimensions is one complex division.
+
+    Raises:
+        ValueError: no similarity does: all points of one set are the same, or one is not finite.
     """
     a, b = (points[:, 0] + 1j * points[:, 1] for points in (np.asarray(source, float), np.asarray(target, float)))
     centred = a - a.mean()
-    turn = np.vdot(centred, b - b.mean()) / np.vdot(centred, centred).real
+    spread = np.vdot(centred, centred).real
+    turn = np.vdot(centred, b - b.mean()) / spread if spread > 0 else 0j
+    if not np.isfinite(turn) or abs(turn) < 1e-9:
+        raise ValueError(f"These points are no face: {np.asarray(source).tolist()}.")
     shift = b.mean() - turn * a.mean()
     return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
 
 
 def align(photo: Image.Image, landmarks: np.ndarray, framing: Sequence[Sequence[float]], size: int) -> Aligned:
-    """The crop in which the landmarks ``(5, 2)`` lie as near to ``framing`` (fractions of the side) as a similarity brings them.
+    """The crop whose landmarks ``(5, 2)`` lie as near to ``framing``, in fractions of its side, as a similarity can.
 
     What lies outside of the photo is its reflection.
+
+    Raises:
+        ValueError: the landmarks are no face's: all at one place, not finite, or far outside of the photo.
     """
     return _warp(photo, similarity(landmarks, np.asarray(framing) * size), size)
 
 
 def crop(photo: Image.Image, box: Box, size: int) -> Aligned:
-    """The square of ``box``'s width at its upper left corner, scaled to ``size``; it may reach over the photo's edge."""
+    """The square of ``box``'s width at its upper left corner, scaled to ``size``; it may reach over the photo's edge.
+
+    Raises:
+        ValueError: the box is empty, or far larger than the photo.
+    """
     left, top, right, _ = box
-    scale = size / max(right - left, 1e-3)
+    if not right - left > 0:
+        raise ValueError(f"A box must be wider than 0 px, unlike {tuple(box)}.")
+    scale = size / (right - left)
     return _warp(photo, np.array([[scale, 0, -left * scale], [0, scale, -top * scale]], dtype=np.float64), size)
 
 
@@ -122,7 +170,7 @@ def centre_crop(photo: Image.Image, size: int) -> Aligned:
 
 
 def propose_crop(picture: Image.Image) -> Box:
-    """A square where a drawing without a detectable face probably shows it: all of a square picture, the upper part of a tall one."""
+    """Where a drawing probably shows its face: all of a square picture, the upper part of a tall one."""
     side = min(picture.size)
     left = (picture.width - side) / 2
     # faces are near the top of standing figures
@@ -132,29 +180,43 @@ def propose_crop(picture: Image.Image) -> Box:
 
 def _warp(photo: Image.Image, matrix: np.ndarray, size: int) -> Aligned:
     """The photo seen through ``matrix``, ``size`` × ``size``, without aliasing, reflected beyond its edges."""
-    inverse = np.linalg.inv(np.vstack([matrix, [0, 0, 1]]))
-    corners = inverse @ np.array([[0, size, 0, size], [0, 0, size, size], [1, 1, 1, 1]])
-    left, top = np.floor(corners[:2].min(axis=1)).astype(int) - 2
-    right, bottom = np.ceil(corners[:2].max(axis=1)).astype(int) + 2
+    inverse, corners = _place(matrix, size)
+    if np.abs(corners).max() > FARTHEST * max(photo.size):
+        raise ValueError(f"A crop may not reach {np.abs(corners).max():.0f} px from a photo of {max(photo.size)} px.")
     step = math.hypot(inverse[0, 0], inverse[1, 0])  # photo px a crop px
-    reduction = max(1, int(step / 4))
-    region = _reflected(photo, left, top, right, bottom).reduce(reduction)
+    reduction = min(max(1, int(step / 4)), *photo.size)
+    # two px more on each side, for the bicubic kernel
+    region, origin = _region(photo, corners.min(axis=0) - 2 * reduction, corners.max(axis=0) + 2 * reduction, reduction)
     # drawn at about the photo's own resolution, then reduced by Lanczos: a direct warp would skip pixels
     oversampling = min(max(1, math.ceil(step / reduction)), 8)
     to_region = inverse[:2] / reduction
     to_region[:, :2] /= oversampling
-    to_region[:, 2] -= np.array([left, top]) / reduction
+    to_region[:, 2] -= origin / reduction
     drawn = region.transform(
         (size * oversampling,) * 2, Image.Transform.AFFINE, tuple(to_region.ravel()), Image.Resampling.BICUBIC
     )
     return Aligned(drawn if oversampling == 1 else drawn.resize((size, size), Image.Resampling.LANCZOS), matrix)
 
 
-def _reflected(photo: Image.Image, left: int, top: int, right: int, bottom: int) -> Image.Image:
-    """A region of the photo, mirrored where it reaches over the edges."""
-    columns, rows = (_mirrored(a, b, n) for a, b, n in ((left, right, photo.width), (top, bottom, photo.height)))
-    near = photo.crop((int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1)).convert("RGB")
-    return Image.fromarray(np.asarray(near)[np.ix_(rows - rows.min(), columns - columns.min())])
+def _place(matrix: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The inverse of a matrix, ``(3, 3)``, and where it puts the crop's corners in the photo, ``(4, 2)``."""
+    inverse = np.linalg.inv(np.vstack([matrix, [0, 0, 1]]))
+    return inverse, np.array([[0, 0, 1], [size, 0, 1], [size, size, 1], [0, size, 1]]) @ inverse[:2].T
+
+
+def _region(photo: Image.Image, low: np.ndarray, high: np.ndarray, reduction: int) -> tuple[Image.Image, np.ndarray]:
+    """The photo from ``low`` to ``high``, 1 / ``reduction`` as large, mirrored where that reaches over the edges.
+
+    Returns:
+        It, and where in the photo its upper left corner lies.
+    """
+    low, high, size = np.floor(low).astype(int), np.ceil(high).astype(int), np.array(photo.size)
+    inside = (low >= 0) & (high <= size)
+    start, stop = np.where(inside, low, 0), np.where(inside, high, size)  # a mirrored part may come from anywhere
+    near = photo.crop((*start.tolist(), *stop.tolist())).convert("RGB").reduce(reduction)
+    first, last = (low - start) // reduction, -((start - high) // reduction)
+    columns, rows = (_mirrored(a, b, n) for a, b, n in zip(first, last, near.size, strict=True))
+    return Image.fromarray(np.asarray(near)[np.ix_(rows, columns)]), start + first * reduction
 
 
 def _mirrored(start: int, stop: int, length: int) -> np.ndarray:
@@ -173,15 +235,14 @@ def paste_back(photo: Image.Image, aligned: Aligned, drawn: Image.Image, feather
         feather: width of the seam in fractions of the crop's side.
     """
     size = aligned.picture.width
-    inverse = np.linalg.inv(np.vstack([aligned.matrix, [0, 0, 1]]))
-    corners = (inverse @ np.array([[0, size, 0, size], [0, 0, size, size], [1, 1, 1, 1]]))[:2]
-    left, top = np.maximum(np.floor(corners.min(axis=1)).astype(int), 0)
-    right, bottom = np.minimum(np.ceil(corners.max(axis=1)).astype(int), photo.size)
+    inverse, corners = _place(aligned.matrix, size)
+    left, top = np.maximum(np.floor(corners.min(axis=0)).astype(int), 0)
+    right, bottom = np.minimum(np.ceil(corners.max(axis=0)).astype(int), photo.size)
+    pasted = photo.convert("RGB")
     if right <= left or bottom <= top:
-        return photo.copy()
-    # Lanczos to about the photo's resolution first: a bicubic warp alone enlarges in visible steps
-    step = math.hypot(inverse[0, 0], inverse[1, 0])
-    side = round(size * min(max(step, 1), 16))
+        return pasted
+    # Lanczos to about the photo's resolution first: a bicubic warp alone enlarges in visible steps, or skips pixels
+    side = round(np.clip(size * math.hypot(inverse[0, 0], inverse[1, 0]), size / 4, MATCHED_SIDE))
     large = drawn.convert("RGB").resize((side, side), Image.Resampling.LANCZOS)
     mask = _seam(side, feather)
     source = aligned.picture.resize((side, side), Image.Resampling.BICUBIC)
@@ -189,7 +250,6 @@ def paste_back(photo: Image.Image, aligned: Aligned, drawn: Image.Image, feather
     to_crop = aligned.matrix * (side / size)
     to_crop[:, 2] += to_crop[:, :2] @ np.array([left, top], dtype=float)
     region = ((int(right - left), int(bottom - top)), Image.Transform.AFFINE, tuple(to_crop.ravel()))
-    pasted = photo.convert("RGB")
     pasted.paste(
         matched.transform(*region, Image.Resampling.BICUBIC),
         (int(left), int(top)),
