@@ -321,6 +321,32 @@ def test_a_run_leaves_state_snapshots_sheets_and_curves(data: Path, tmp_path: Pa
     assert (first[cell:] != last[cell:]).any()
 
 
+def test_a_run_starts_from_a_model_and_warms_its_discriminator_up(data: Path, tmp_path: Path) -> None:
+    train(tmp_path / "first", data / "train", preset="tiny", device="cpu")
+    start = load_model(tmp_path / "first" / "snapshots" / "000004")
+    changes = [f"init={tmp_path / 'first' / 'snapshots' / '000004'}", "discriminator_warmup=2", "iterations=2"]
+    train(tmp_path / "second", data / "train", preset="tiny", changes=changes, device="cpu")
+    warm = saved(tmp_path / "second")
+    for name, net in start.networks().items():
+        assert states_equal(dict(net.state_dict()), dict(warm["networks"][name])), name
+        assert states_equal(dict(net.state_dict()), dict(warm["average"][name])), name
+    assert not states_equal(
+        dict(warm["networks"]["discriminator"]), dict(saved(tmp_path / "first")["networks"]["discriminator"])
+    )
+    train(tmp_path / "second", data / "train", changes=["iterations=3"], device="cpu")  # goes on, from its own state
+    after = saved(tmp_path / "second")["networks"]["generator"]
+    assert not states_equal(dict(after), dict(warm["networks"]["generator"]))
+    assert load_model(tmp_path / "second" / "snapshots" / "000003").config.training["options"]["init"] == changes[0][5:]
+
+
+def test_a_model_that_does_not_fit_cannot_be_started_from(data: Path, tmp_path: Path, capsys) -> None:
+    arguments = ["train", "--preset", "tiny", "--data", str(data / "train"), "--run", str(tmp_path), "--device", "cpu"]
+    for model, sentence in (("anime-64", "cannot start from there"), ("no-such", "There is no model 'no-such'")):
+        assert main([*arguments, "--set", f"init={model}"]) != 0
+        assert sentence in capsys.readouterr().err
+    assert not (tmp_path / training.STATE_FILE).exists()
+
+
 def test_curves_for_tensorboard(data: Path, tmp_path: Path) -> None:
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     train(tmp_path, data / "train", preset="tiny", changes=["iterations=2"], device="cpu")

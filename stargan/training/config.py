@@ -32,6 +32,9 @@ class TrainConfig:
         grayscale_domains: fakes and reals of these domains are seen as luma, with three equal channels.
         diff_augment: DiffAugment policies (Zhao et al. 2020) of all that the discriminator sees: "color", "translation",
             "cutout".
+        init: a model (name, folder or Hub repository) whose weights the run starts from, instead of random ones.
+        discriminator_warmup: iterations at the start in which the discriminator learns alone; for ``init``, since a
+            model folder holds no discriminator and an untrained one would spoil the generator.
     """
 
     architecture: Architecture = field(default_factory=Architecture)
@@ -55,6 +58,8 @@ class TrainConfig:
     target_weights: dict[str, float] | None = None
     grayscale_domains: tuple[str, ...] = ()
     diff_augment: tuple[str, ...] = ()
+    init: str | None = None
+    discriminator_warmup: int = 0
     bf16: bool = False
     channels_last: bool = False
     compile: bool = False

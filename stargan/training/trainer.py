@@ -30,9 +30,10 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from stargan.checkpoint import Model, ModelConfig, save_model
+from stargan.checkpoint import Model, ModelConfig, load_model, save_model
 from stargan.compiling import obstacle
 from stargan.networks import Discriminator, init_weights
+from stargan.registry import find_model
 from stargan.training.augment import diff_augment, luma_where
 from stargan.training.config import PRESETS, TrainConfig, differences, from_state, with_options
 from stargan.training.data import Faces, augment
@@ -77,6 +78,8 @@ def train(
             trainer = Trainer(config, faces, place)
             if state is not None:
                 trainer.restore(state)
+            elif config.init:
+                trainer.start_from(load_model(find_model(config.init)))
             if trainer.iteration >= config.iterations:
                 log.warning("The run has its %d iterations: more go on with --iterations.", trainer.iteration)
             trainer.run(folder, shown)
@@ -208,6 +211,8 @@ class Trainer:
             due = updates % self.config.r1_every == 0
             found = self.update_discriminator(sources, target, self.config.lambda_reg * self.config.r1_every * due)
             terms |= {f"d_{mode}/{name}": value for name, value in found.items()}
+        if self.iteration < self.config.discriminator_warmup:
+            return terms
         for mode, target in targets.items():
             # style encoder and mapping network step in the latent phase only: trained with the other losses, the
             # style encoder degrades badly (the authors)
@@ -351,6 +356,22 @@ class Trainer:
         else:
             log.warning("The run was on another kind of device: its random numbers start anew.")
             self.random.manual_seed(self.config.seed + self.iteration)
+
+    def start_from(self, model: Model) -> None:
+        """Takes over a model's weights.
+
+        Raises:
+            TrainingError: it has another architecture or other domains.
+        """
+        if model.config.architecture != self.config.architecture or model.config.domains != self.faces.domains:
+            raise TrainingError(
+                f"The model {model.config.name} has the domains {', '.join(model.config.domains)} and "
+                f"{model.config.architecture}, but the run has {', '.join(self.faces.domains)} and "
+                f"{self.config.architecture}: it cannot start from there."
+            )
+        for name, net in model.networks().items():
+            for own in (getattr(self.nets, name), self.average.networks()[name]):
+                own.load_state_dict(net.state_dict())
 
     def snapshot(self, name: str) -> Model:
         """The averaged networks as a model, with the facts of its training."""
