@@ -37,15 +37,15 @@ from stargan.registry import DEFAULT_MODEL, available_models, find_model
 from stargan.studio import MAX_COUNT, MAX_PSI, MAX_SEED, Drawn, Reference, Subject
 from stargan.texts import RequestError
 from stargan.theme import CSS, JS, Paper
-from stargan.translator import Translator
+from stargan.translator import NoFaceError, Translator
 from stargan.video import VideoError
 
 try:  # a ZeroGPU Space lends its GPU to the functions that ask for it; everywhere else, asking changes nothing
     from spaces import GPU as on_gpu  # noqa: N811
 except ImportError:
 
-    def on_gpu(function: Callable) -> Callable:
-        return function
+    def on_gpu(duration: Callable[..., int]) -> Callable:  # noqa: ARG001
+        return lambda function: function
 
 
 log = logging.getLogger("stargan.app")
@@ -53,8 +53,13 @@ EXAMPLES = Path(__file__).parent / "examples"
 PHOTOS, DRAWINGS = (sorted((EXAMPLES / kind).glob("*.png")) for kind in ("photos", "drawings"))
 MODELS = available_models()
 DEFAULTS = {"count": 8, "seed": 1, "psi": 0.7}
+# Each has a menu of domains.
+TABS = 3
 # Browsers show these; others, such as HEIC, are shown as PNG.
 SHOWN = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".avif"}
+GPU_SECONDS = {studio.film: 40, studio.film_seeds: 40, studio.draw_clip: 110}
+# A visitor's camera is drawn for this long, in seconds; then the next one has a turn, and the button starts it again.
+LIVE_SECONDS = 120
 # Longer side, px, of the photo in a before/after view; the drawn one beside it keeps its full size.
 PREVIEW = 1280
 
@@ -87,8 +92,10 @@ def reason(error: Exception) -> str:
     """What went wrong, as one sentence in the visitor's language."""
     if isinstance(error, RequestError):
         return say(error.key, **error.values)
-    if isinstance(error, (PhotoError, ModelError, VideoError)):
+    if isinstance(error, (PhotoError, VideoError, NoFaceError)):
         return texts.translated(str(error), language())
+    if isinstance(error, ModelError):  # a matter of whoever runs the app: its details stay as they are
+        return say("model_failed", detail=error)
     if isinstance(error, FileNotFoundError):
         return say("photo_gone")
     log.error("unexpected", exc_info=error)
@@ -130,7 +137,12 @@ def translator_for(name: str | None) -> Translator:
     return load_translator(name)
 
 
-@on_gpu
+def gpu_seconds(_name: str | None, work: Callable[..., Any], *_args: Any) -> int:
+    """How long a Space's GPU is asked for at most: short requests wait less, and cost visitors less of their share."""
+    return GPU_SECONDS.get(work, 20)
+
+
+@on_gpu(duration=gpu_seconds)
 def at_model(name: str | None, work: Callable[..., Any], *args: Any) -> Any:
     """``work(translator, *args)`` with the model of a name on the menu."""
     return work(translator_for(name), *args)
@@ -361,11 +373,41 @@ def film(model, a, b, kind, *page) -> tuple:
 
 
 @answering
-def choose_model(model) -> tuple:
-    """→ the domains of a model, for both tabs."""
+def draw_live(model, a, in_style_a, domain, seed, psi, frame) -> Any:
+    """→ the camera's picture with its face drawn; nothing new where it shows none.
+
+    While one picture is drawn, the newest that arrives replaces the one that waits: Gradio keeps no queue of them."""
+    if frame is None:
+        return gr.skip()
+    seen = kept_style("A", a, model) if in_style_a else None
+    drawn = at_model(model, studio.draw_frame, frame, seen, domain, seed, psi)
+    if drawn is None:
+        return gr.skip()
+    details = {"domain": a.domain if in_style_a else domain or ""}
+    name = translator_for(model).name
+    provenance = Provenance(name, None if in_style_a else int(seed), details, composite=True)
+    return saved(drawn, "live.png", provenance)
+
+
+@answering
+def draw_clip(model, a, in_style_a, domain, seed, psi, clip) -> str:
+    """→ the clip with its face drawn, in one style."""
+    if not clip:
+        raise RequestError("no_clip")
+    seen, path = kept_style("A", a, model) if in_style_a else None, fresh_path("drawn.mp4")
+    return str(at_model(model, studio.draw_clip, clip, path, seen, domain, seed, psi, Told("filming")))
+
+
+@answering
+def choose_model(model) -> list:
+    """→ the domains of a model, for every tab."""
     gr.Progress()(0, desc=say("loading"))
-    choices = domain_choices(translator_for(model).domains)
-    return gr.Radio(choices, value=choices[0][1]), gr.Radio(choices, value=choices[0][1])
+    return [domain_menu(translator_for(model).domains)] * TABS
+
+
+def domain_menu(domains: tuple[str, ...], chosen: str | None = None) -> gr.Radio:
+    choices = domain_choices(domains)
+    return gr.Radio(choices, value=chosen if chosen in domains else choices[0][1])
 
 
 def config_of(name: str) -> ModelConfig:
@@ -379,11 +421,11 @@ def domain_choices(domains: tuple[str, ...]) -> list[tuple[Any, str]]:
 
 @answering
 def arrive(search: str) -> tuple:
-    """The page was opened: an example, or what its link asks for → photo, domain, count, seed, psi, grayscale."""
+    """The page was opened: an example, or what its link asks for → model, photo, count, seed, psi, grayscale, domains."""
     asked = dict(parse_qsl(search.removeprefix("?")))
     examples = {path.stem: str(path) for path in PHOTOS}
     photo = examples.get(asked.get("example", "")) or (next(iter(examples.values()), None) if not asked else None)
-    domains = translator_for(None).domains
+    model = asked.get("model") if asked.get("model") in MODELS else DEFAULT_MODEL
 
     def value(name: str, low: float, high: float) -> float:
         try:
@@ -392,12 +434,13 @@ def arrive(search: str) -> tuple:
             return DEFAULTS[name]
 
     return (
+        model,
         photo,
-        asked.get("domain") if asked.get("domain") in domains else domains[0],
         int(value("count", 1, MAX_COUNT)),
         int(value("seed", 0, MAX_SEED)),
         value("psi", 0, MAX_PSI),
         asked.get("grayscale") == "1",
+        *[domain_menu(translator_for(model).domains, asked.get("domain"))] * TABS,
     )
 
 
@@ -570,6 +613,7 @@ def build() -> gr.Blocks:
         delete_cache=(600, 3000),  # looked for every ten minutes, so that nothing gets older than an hour
     ) as page:
         gr.Markdown(i18n("intro"), elem_id="intro")
+        kept_a = gr.State(time_to_live=3600)
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 subject = subject_panel()
@@ -578,12 +622,16 @@ def build() -> gr.Blocks:
                     diversity = diversity_tab(subject)
                 with gr.Tab(i18n("tab_mixing"), id="mixing"):
                     mixing = mixing_tab(subject)
-        explore_panel(subject, diversity, mixing)
+                with gr.Tab(i18n("tab_live"), id="live"):
+                    live = live_tab(subject, kept_a)
+        explore_panel(subject, kept_a, diversity, mixing)
         gr.Markdown(i18n("privacy"), elem_id="privacy")
 
-        subject.model.change(choose_model, subject.model, [diversity.domain, mixing.domain], **PRIVATE)
+        domains = [tab.domain for tab in (diversity, mixing, live)]
+        subject.model.input(choose_model, subject.model, domains, **PRIVATE)
         search = gr.Textbox(visible=False)
-        settings = [subject.photo, diversity.domain, diversity.count, diversity.seed, diversity.psi, subject.grayscale]
+        chosen = [diversity.count, diversity.seed, diversity.psi, subject.grayscale]
+        settings = [subject.model, subject.photo, *chosen, *domains]
         page.load(arrive, search, settings, js="() => [window.location.search]", **PRIVATE).success(
             draw_latent, diversity.inputs, diversity.outputs, show_progress_on=diversity.gallery, **PRIVATE
         )
@@ -598,7 +646,9 @@ def take_as_given(page: gr.Blocks) -> None:
 
     Gradio forgets this of a component that an event returns gr.skip() or an update for: none does for the photo."""
     for block in page.blocks.values():
-        if isinstance(block, gr.Image):
+        if isinstance(block, gr.Image) and block.streaming:
+            continue  # a camera's pictures come as data, and are drawn without being stored
+        if isinstance(block, (gr.Image, gr.Video)):
             block.preprocess = lambda payload: payload.path if payload else None
         elif isinstance(block, (gr.CheckboxGroup, gr.Dropdown, gr.Number, gr.Radio, gr.Slider)):
             block.preprocess = lambda payload: payload
@@ -778,9 +828,39 @@ def mixing_tab(subject: SimpleNamespace) -> SimpleNamespace:
     return panel
 
 
-def explore_panel(subject: SimpleNamespace, *tabs: SimpleNamespace) -> None:
+def live_tab(subject: SimpleNamespace, kept_a: gr.State) -> SimpleNamespace:
+    """The camera, and short clips: many pictures in one style."""
+    domains = config_of(DEFAULT_MODEL).domains
+    domain = gr.Radio(domain_choices(domains), value=domains[0], label=i18n("domain"))
+    with gr.Row():
+        seed = gr.Number(DEFAULTS["seed"], label=i18n("seed"), precision=0, minimum=0, maximum=MAX_SEED)
+        psi = gr.Slider(0, MAX_PSI, DEFAULTS["psi"], step=0.05, label=i18n("psi"))
+    in_style_a = gr.Checkbox(False, label=i18n("in_style_a"), info=i18n("in_style_a_info"))
+    style = [subject.model, kept_a, in_style_a, domain, seed, psi]
+    gr.Markdown(i18n("camera_info"))
+    with gr.Row():
+        camera = gr.Image(
+            sources=["webcam"], streaming=True, type="pil", label=i18n("camera"), height=280, elem_id="camera",
+            alt_text=i18n("camera"),
+        )  # fmt: skip
+        shown = gr.Image(
+            label=i18n("camera_drawn"), format="png", interactive=False, height=280, buttons=["download"],
+            elem_id="live", alt_text=i18n("camera_drawn"),
+        )  # fmt: skip
+    camera.stream(
+        draw_live, [*style, camera], shown, stream_every=0.1, time_limit=LIVE_SECONDS, show_progress="hidden", **PRIVATE
+    )
+    with gr.Row():
+        clip = gr.Video(sources=["upload"], label=i18n("clip_upload"), height=280, elem_id="video")
+        drawn = gr.Video(label=i18n("clip_drawn"), interactive=False, height=280, elem_id="drawn-video")
+    start = gr.Button(i18n("clip_draw"), variant="primary", elem_id="draw-video")
+    start.click(draw_clip, [*style, clip], drawn, show_progress_on=drawn, **PRIVATE)
+    return SimpleNamespace(domain=domain)
+
+
+def explore_panel(subject: SimpleNamespace, kept_a: gr.State, *tabs: SimpleNamespace) -> None:
     """What can be done with kept styles."""
-    kept_a, kept_b = gr.State(time_to_live=3600), gr.State(time_to_live=3600)
+    kept_b = gr.State(time_to_live=3600)
     with gr.Accordion(i18n("tab_explore"), open=False, elem_id="explore") as panel:
         gr.Markdown(i18n("explore_info"))
         with gr.Row():
@@ -883,8 +963,12 @@ def main() -> None:
         page = build()
     except ModelError as error:
         parser.error(str(error))
-    # the page opens at once; whoever is first waits for the model, with progress
-    threading.Thread(target=load_default_model, daemon=True).start()
+    if (
+        "SPACES_ZERO_GPU" in os.environ
+    ):  # its GPU gets what is on the device before the first request, and nothing later
+        load_default_model()
+    else:  # the page opens at once; whoever is first waits for the model, with progress
+        threading.Thread(target=load_default_model, daemon=True).start()
     page.queue(max_size=64).launch(
         server_name=options.host,
         server_port=options.port,

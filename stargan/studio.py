@@ -15,7 +15,7 @@ from torch import Tensor
 from stargan import faces, video
 from stargan.images import Provenance, grid, open_photo
 from stargan.texts import RequestError
-from stargan.translator import Translator
+from stargan.translator import NoFaceError, Translator
 
 # Told how much of the work is done, 0 to 1.
 Progress = Callable[[float], None]
@@ -25,6 +25,8 @@ Square = tuple[float, float, float]
 MIDDLE: Square = (0.5, 0.5, 1.0)
 MAX_COUNT, MAX_SEED, MAX_PSI, MAX_REFERENCES = 16, 2**31 - 1, 1.5, 8
 CLIP_SECONDS, CLIP_RATE = 4, {".mp4": 25, ".gif": 12.5}
+# Longer side of a camera's picture, px: more would cost frames.
+LIVE_SIZE = 640
 # Decoded between two reports of progress.
 STEP = 4
 
@@ -236,10 +238,61 @@ def film_seeds(
     progress: Progress = lambda _: None,
 ) -> Path:
     """As :func:`film`, through the styles of seeds."""
-    domain = checked_domain(translator, domain)
-    seeds = [number("seed", seed, 0, MAX_SEED, whole=True) for seed in seeds]
-    styles = translator.latent_styles(domain, seeds, number("psi", psi, 0, MAX_PSI))
+    domain, styles = seed_styles(translator, domain, seeds, psi)
     return film(translator, subject, styles, path, f"{domain}, seeds {', '.join(map(str, seeds))}", progress)
+
+
+def draw_frame(
+    translator: Translator, picture: Image.Image, style: Tensor | None, domain: str | None, seed: int, psi: float
+) -> Image.Image | None:
+    """A camera's picture, at most 640 px, with its biggest face drawn; None where it shows none.
+
+    Args:
+        style: ``(style_dim,)``; None takes that of the seed.
+    """
+    if style is None:
+        style = seed_styles(translator, domain, [seed], psi)[1][0]
+    picture = picture.convert("RGB")
+    picture.thumbnail((LIVE_SIZE, LIVE_SIZE))
+    try:
+        aligned = translator.align(picture)
+    except NoFaceError:
+        return None
+    (drawn,) = translator.decode(translator.encode(aligned.picture), style[None])
+    return faces.paste_back(picture, aligned, drawn)
+
+
+def draw_clip(
+    translator: Translator,
+    source: str,
+    path: Path,
+    style: Tensor | None,
+    domain: str | None,
+    seed: int,
+    psi: float,
+    progress: Progress = lambda _: None,
+) -> Path:
+    """A short video with its main face drawn in one style, see :func:`stargan.video.translate_clip`.
+
+    Args:
+        style: ``(style_dim,)``; None takes that of the seed.
+
+    Raises:
+        stargan.video.VideoError: it cannot be read, or is too long.
+        stargan.translator.NoFaceError: it shows no face.
+    """
+    note = ""
+    if style is None:
+        domain, styles = seed_styles(translator, domain, [seed], psi)
+        style, note = styles[0], f"{domain}, seed {seed}"
+    return video.translate_clip(
+        translator,
+        source,
+        style.to(translator.device),
+        path,
+        note=note,
+        progress=lambda done, steps: progress(done / steps),
+    )
 
 
 def draw(
@@ -267,6 +320,13 @@ def draw(
         rows.append([black_and_white(picture) for picture in row] if subject.grayscale else row)
     details = {"domain": domain, **{name: f"{value:g}" for name, value in settings.items()}}
     return Drawn(subject.photo, translator.name, domain, aligned, rows, shown.cpu(), captions, details)
+
+
+def seed_styles(translator: Translator, domain: str | None, seeds: Sequence[int], psi: float) -> tuple[str, Tensor]:
+    """The checked domain, and its styles of the seeds: ``(len(seeds), style_dim)``."""
+    domain = checked_domain(translator, domain)
+    seeds = [number("seed", seed, 0, MAX_SEED, whole=True) for seed in seeds]
+    return domain, translator.latent_styles(domain, seeds, number("psi", psi, 0, MAX_PSI))
 
 
 def blend(styles: Tensor, weights: Sequence[float]) -> Tensor:

@@ -84,6 +84,20 @@ TEXTS: dict[str, tuple[str, str]] = {
         "上段にお手本、下段にその絵柄で描いた顔",
     ),
     "crops": ("References as the model sees them", "モデルに渡すお手本"),
+    # camera and clips
+    "tab_live": ("Camera and video", "カメラと動画"),
+    "in_style_a": ("In style A", "絵柄Aで描く"),
+    "in_style_a_info": ("Keep a style as A under Explore first", "先に「絵柄をさがす」でAとして取っておきます"),
+    "camera": ("Camera", "カメラ"),
+    "camera_info": (
+        "The camera's newest picture is drawn, as often as this machine can; the camera's pictures are not stored.",
+        "カメラの最新の画像を、このコンピューターの速さに応じて描き続けます。カメラの画像は保存されません。",
+    ),
+    "camera_drawn": ("Drawn live", "ライブの絵"),
+    "clip_upload": ("Video with a face, up to 20 seconds", "顔の映った動画（20秒まで）"),
+    "clip_draw": ("Draw the video", "動画を描く"),
+    "clip_drawn": ("Drawn video, with its sound", "描かれた動画（音声つき）"),
+    "no_clip": ("Choose a video first.", "先に動画を選んでください。"),
     # explore
     "explore_info": (
         "Choose a drawing in one of the other tabs and keep its style as A or B. Then draw more like it, walk from A to B, or draw "
@@ -188,6 +202,22 @@ TEXTS: dict[str, tuple[str, str]] = {
         "画像が{width}×{height}ピクセルしかありません。{least}×{least2}ピクセル以上にしてください。",
     ),
     "photo_broken": ("The picture is broken or cut off.", "画像が壊れているか、途中で切れています。"),
+    # sentences of stargan.video
+    "clip_gone": ("There is no video {file}.", "動画{file}がありません。"),
+    "clip_kind": ("{file} is not a video that can be read.", "{file}は読み込める動画ではありません。"),
+    "clip_empty": ("{file} has no picture in it.", "{file}には映像がありません。"),
+    "clip_long": (
+        "{file} is {seconds} seconds long; at most {limit} are possible.",
+        "{file}は{seconds}秒あります。{limit}秒までにしてください。",
+    ),
+    "clip_longer": (
+        "{file} is longer than {limit} seconds, the most that is possible.",
+        "{file}が長すぎます。{limit}秒までにしてください。",
+    ),
+    "clip_broken": ("{file} is broken.", "{file}が壊れています。"),
+    "clip_no_face": ("No face was found in {file}.", "{file}から顔が見つかりませんでした。"),
+    "clip_unwritten": ("{file} could not be written: {detail}.", "{file}を書き込めませんでした（{detail}）。"),
+    "model_failed": ("This model cannot be used. {detail}", "このモデルは使えません。{detail}"),
     "unexpected": (
         "Something went wrong on our side. Please try again; if it stays, try another picture.",
         "こちら側で問題が起きました。もう一度お試しください。続く場合は別の画像をお試しください。",

@@ -5,17 +5,20 @@ from __future__ import annotations
 import io
 import re
 import shutil
+import subprocess
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import imageio_ffmpeg
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from PIL import Image
+from PIL import Image, ImageChops, ImageStat
 from playwright.sync_api import Browser, Page, expect, sync_playwright
-from serving import Server, shared_app
+from serving import Server, shared_app, untrained_model
 
+from stargan import video
 from stargan.images import read_provenance
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -41,9 +44,25 @@ def server() -> Server:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+def filmed(portrait: Image.Image, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two seconds of a face that moves: what a camera sees (no sound), and a video with sound."""
+    folder = tmp_path_factory.mktemp("filmed")
+    portrait.save(folder / "face.png")
+    ffmpeg = imageio_ffmpeg.get_ffmpeg_exe()
+    still = [ffmpeg, "-v", "error", "-loop", "1", "-i", folder / "face.png"]
+    moving = "zoompan=z='1.2+0.1*sin(on/3)':d=1:s=320x320:fps=10"
+    subprocess.run([*still, "-t", "2", "-vf", moving, "-pix_fmt", "yuv420p", folder / "camera.y4m"], check=True)
+    sound = ["-f", "lavfi", "-i", "sine=440", "-t", "1", "-vf", moving, "-pix_fmt", "yuv420p"]
+    subprocess.run([*still, *sound, folder / "clip.mp4"], check=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def browser(filmed: Path) -> Iterator[Browser]:
+    camera = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
+    camera.append(f"--use-file-for-fake-video-capture={filmed / 'camera.y4m'}")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*FLAGS, *camera])
         yield browser
         browser.close()
 
@@ -188,6 +207,60 @@ def test_style_mixing_and_exploring(visit: Callable[..., Page], tmp_path: Path) 
     expect(page.locator("#near-gallery button.thumbnail-item")).to_have_count(8)
     draw(page, "#make-clip")
     expect(page.locator("#clip video")).to_be_visible()
+
+
+def test_the_camera_is_drawn_live(visit: Callable[..., Page]) -> None:
+    page = visit("?count=1&example=collins")
+    page.get_by_role("tab", name="Camera and video").click()
+    page.locator("#camera").get_by_text("Click to Access Webcam").click()
+    page.locator("#camera video").wait_for()
+    page.locator("#camera button[aria-label*='start' i], #camera .button-wrap button").first.click()
+    live = page.locator("#live img")
+    expect(live).to_be_visible()
+    first = live.get_attribute("src")
+    expect(live).not_to_have_attribute("src", first)  # the next picture
+    assert "composite" in read_provenance(io.BytesIO(contents(page, "#live img")[0]))["DigitalSourceType"]
+    assert page.get_by_test_id("toast-text").count() == 0
+
+
+def test_a_video_is_drawn_with_its_sound(visit: Callable[..., Page], filmed: Path, tmp_path: Path) -> None:
+    page = visit("?count=1&example=collins")
+    page.get_by_role("tab", name="Camera and video").click()
+    page.click("#draw-video")
+    expect(page.get_by_test_id("toast-text")).to_have_text("Choose a video first.")
+    page.set_input_files("#video input[type=file]", filmed / "clip.mp4")
+    page.wait_for_selector("#video video")
+    page.click("#draw-video")
+    drawn = page.locator("#drawn-video video")
+    expect(drawn).to_be_visible(timeout=120_000)
+    (tmp_path / "drawn.mp4").write_bytes(urllib.request.urlopen(drawn.get_attribute("src")).read())
+    found = video.open_clip(tmp_path / "drawn.mp4")
+    assert found.audio
+    assert found.seconds == pytest.approx(1, abs=0.2)
+    before, after = (next(iter(video.open_clip(f).frames())) for f in (filmed / "clip.mp4", tmp_path / "drawn.mp4"))
+    assert ImageStat.Stat(ImageChops.difference(before, after).crop((100, 60, 220, 200))).rms[0] > 10  # the face
+
+
+def test_a_link_brings_its_model_back(visit: Callable[..., Page]) -> None:
+    name = str(untrained_model())
+    page = visit(f"?count=2&seed=5&example=collins&domain=dog&model={name}")
+    assert page.locator("#model input").input_value() == "untrained"
+    expect(page.locator("#note")).to_contain_text("takes the whole picture")
+    expect(page.locator("#domain label")).to_have_text(["cat", "dog"])
+    assert page.locator("#domain input[value=dog]").is_checked()
+    (facts, _) = (read_provenance(io.BytesIO(drawing)) for drawing in contents(page, DRAWN))
+    assert (facts["model"], facts["domain"], facts["seed"]) == ("untrained", "dog", "5")
+    first = contents(page, "#crop img")
+    size = page.locator("#square input[type=range]").nth(2)  # the person's own crop
+    size.focus()
+    for _ in range(30):
+        size.press("ArrowLeft")
+    settle(page)
+    assert contents(page, "#crop img") != first
+    page.goto(page.url.replace("dog", "anime").replace("untrained", "unknown"))
+    page.wait_for_selector(DRAWN)
+    settle(page)
+    assert page.locator("#domain input[value=anime]").is_checked()
 
 
 def test_many_faces_are_numbered_and_chosen(visit: Callable[..., Page], pictures: Path) -> None:
