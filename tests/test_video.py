@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import weakref
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
-from stargan import faces, video
+from stargan import faces, texts, video
 from stargan.checkpoint import Architecture, Model, ModelConfig
 from stargan.training.config import ANIME_FRAMING
 from stargan.translator import BATCH, Encoded, NoFaceError, Translator
@@ -60,6 +62,14 @@ def read(path: Path) -> Read:
     width, height = about["size"]
     frames = [np.frombuffer(data, np.uint8).reshape(height, width, 3) for data in reader]
     return Read(about, frames, ffmpeg("-i", path).stderr)
+
+
+@contextmanager
+def refuses(kind: type[ValueError], sentence: str) -> Iterator[None]:
+    """The sentence is said, and the page knows it in Japanese."""
+    with pytest.raises(kind, match=sentence) as refused:
+        yield
+    assert re.search(r"[ぁ-ん]", texts.translated(str(refused.value), "ja"))
 
 
 def ffmpeg(*arguments: object, check: bool = False) -> subprocess.CompletedProcess:
@@ -224,7 +234,7 @@ def test_killed_encoder_is_an_error(
             (child,) = ffmpeg_children()
             os.kill(child, signal.SIGKILL)
 
-    with pytest.raises(VideoError, match=r"walk\.mp4 could not be written: "):
+    with refuses(VideoError, r"walk\.mp4 could not be written: "):
         walk(translator, encoded, styles, path, seconds=2, fps=10, progress=kill)
     assert list(tmp_path.iterdir()) == []
 
@@ -366,7 +376,7 @@ def test_long_clip_is_refused(
     translator: Translator, pictures: list[Image.Image], styles: torch.Tensor, tmp_path: Path
 ) -> None:
     source = make_clip(tmp_path / "long.mp4", pictures * 2, 1, sound=None)
-    with pytest.raises(VideoError, match=r"long\.mp4 is 24 seconds long; at most 20 are possible"):
+    with refuses(VideoError, r"long\.mp4 is 24 seconds long; at most 20 are possible"):
         translate_clip(translator, source, styles[0], tmp_path / "out.mp4")
 
 
@@ -380,13 +390,13 @@ def test_long_clip_that_does_not_say_so_is_refused(
         command = [FFMPEG, "-v", "error", "-i", source, "-c:v", "libvpx", "-f", "webm", "-live", "1", "-"]
         subprocess.run(command, stdout=file, check=True)
     assert open_clip(stream).seconds == 0
-    with pytest.raises(VideoError, match=r"long\.webm is longer than 1 seconds"):
+    with refuses(VideoError, r"long\.webm is longer than 1 seconds"):
         translate_clip(translator, stream, styles[0], tmp_path / "out.mp4", max_seconds=1)
 
 
 def test_clip_without_a_face_is_refused(translator: Translator, styles: torch.Tensor, tmp_path: Path) -> None:
     source = make_clip(tmp_path / "grey.mp4", [Image.new("RGB", (100, 80), "grey")] * 6, 12, sound=None)
-    with pytest.raises(NoFaceError, match=r"No face was found in grey\.mp4"):
+    with refuses(NoFaceError, r"No face was found in grey\.mp4"):
         translate_clip(translator, source, styles[0], tmp_path / "out.mp4")
     assert not (tmp_path / "out.mp4").exists()
 
@@ -408,7 +418,7 @@ def test_what_is_no_video_is_refused(clip: Path, face: Image.Image, tmp_path: Pa
         assert "Video: h264" in ffmpeg("-safe", "0", "-i", path).stderr
     elif content != "missing":
         path.write_text("no video" if content == "text" else "")
-    with pytest.raises(VideoError, match=r"clip\.(mp4|m3u8) is not a video|There is no video"):
+    with refuses(VideoError, r"clip\.(mp4|m3u8) is not a video|There is no video"):
         open_clip(path)
 
 
