@@ -7,10 +7,12 @@ Every rewrite is exact but for rounding:
 - A 3×3 convolution and 2×2 average pooling are one 4×4 convolution with stride 2, the transpose of the above.
 - A 1×1 convolution commutes with both, so that shortcuts run at the smaller side.
 - The 1/√2 of a residual sum goes into the weights of its two branches.
+- A bias before an instance norm is gone after it; one before a sum with a 1×1 convolution is that one's.
 - All scales and shifts that a style sets are one matrix product.
 
 What :func:`prepare` then does is for speed alone: channels-last weights of the chosen precision, packed ahead for the
-CPU. Norms stay in fp32, whatever the precision of the convolutions.
+CPU. There, direct convolutions run near the peak of its arithmetic, so wide ones are computed with fewer multiplications
+(:class:`Winograd`, :class:`Upsampling`). Norms stay in fp32, whatever the precision of the convolutions.
 """
 
 from __future__ import annotations
@@ -35,7 +37,14 @@ from stargan.networks import (
 
 _LEAK = 0.2
 _EPS = 1e-5
+# Means, in standard deviations, from which on fp32 has too few digits for mean square less squared mean.
+_FAR = 8
 _HALF = math.sqrt(0.5)
+# Fewer multiplications gain nothing where adding up and moving what is multiplied takes as long.
+_WINOGRAD_CHANNELS = 128
+_UPSAMPLING_CHANNELS = 256
+# Bytes of input that Winograd takes on at a time: with what is made of it, they stay in the cache.
+_STRIP = 4 << 20
 
 
 def spread(weight: Tensor) -> Tensor:
@@ -66,8 +75,11 @@ class FoldedConv(nn.Module):
         self.register_buffer("bias", None if bias is None else bias.detach())
         self.side, self.stride, self.padding, self.transposed = side, stride, padding, transposed
         self._packed: Tensor | None = None
+        self._fewer: Winograd | Upsampling | None = None
 
     def forward(self, x: Tensor) -> Tensor:
+        if self._fewer is not None and x.shape[2:] == (self.side, self.side):
+            return self._fewer(x)
         s, p = self.stride, self.padding
         # torch.compile takes packed weights of a transposed convolution for plain ones, with their channels mixed up.
         if self._packed is None or (self.transposed and torch.compiler.is_compiling()):
@@ -85,6 +97,7 @@ class FoldedConv(nn.Module):
 
         These operators are how torch.compile does it; they have no public name. Without them the plain ones serve.
         """
+        self._fewer = self._with_fewer_multiplications()
         s, p, ops = self.stride, self.padding, torch.ops.mkldnn
         size = [1, self.weight.shape[0 if self.transposed else 1], self.side, self.side]
         try:
@@ -96,6 +109,130 @@ class FoldedConv(nn.Module):
                 self._packed = ops._reorder_convolution_weight(self.weight, [p, p], [s, s], [1, 1], 1, size)
         except (AttributeError, RuntimeError):
             self._packed = None
+
+    def _with_fewer_multiplications(self) -> Winograd | Upsampling | None:
+        """The same convolution, for inputs of ``side``, where that is faster."""
+        narrow, exact = min(self.weight.shape[:2]), self.weight.dtype == torch.float32
+        if self.transposed and self.weight.shape[0] >= _UPSAMPLING_CHANNELS:
+            return Upsampling(self.weight, self.bias)
+        if self.weight.shape[2] != 3 or self.stride != 1 or self.transposed or self.padding != 1:
+            return None
+        # bf16 has no digits to spare for what tiles of 4 lose; and on few pixels, the weights, more of them, take longer
+        tile = 4 if exact else 2
+        least = _WINOGRAD_CHANNELS if exact else 2 * _WINOGRAD_CHANNELS
+        if narrow < least or self.side % tile or self.side < (32 if exact else 16):
+            return None
+        return Winograd(self.weight, self.bias, tile)
+
+
+def winograd_matrices(tile: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the minimal algorithm for ``tile`` outputs of three taps: what outputs, taps and inputs are multiplied by, float64.
+
+    Toom and Cook's: the polynomials are evaluated at points, multiplied there, and interpolated. Any points will do; these
+    lose the fewest digits: those of the literature, 0, ±1 and ±2, lose twice as many.
+    """
+    points = {2: (0, 1, -1), 4: (0, 0.5**0.5, -(0.5**0.5), 2**0.5, -(2**0.5))}[tile]
+    p = torch.tensor(points, dtype=torch.float64)
+    size = tile + 2  # one point is infinity
+    outputs, taps, inputs = (
+        torch.zeros(shape, dtype=torch.float64) for shape in ((tile, size), (size, 3), (size, size))
+    )
+    outputs[:, :-1] = p ** torch.arange(tile)[:, None]
+    outputs[-1, -1] = taps[-1, -1] = 1
+    for i, point in enumerate(p):
+        others = torch.cat([p[:i], p[i + 1 :]])
+        taps[i] = point ** torch.arange(3) / (point - others).prod()
+        inputs[i, :-1] = _polynomial(others)
+    inputs[-1] = _polynomial(p)
+    return outputs, taps, inputs
+
+
+def _polynomial(roots: Tensor) -> Tensor:
+    """Coefficients, the constant first."""
+    coefficients = torch.ones(1, dtype=roots.dtype)
+    for root in roots:
+        coefficients = F.pad(coefficients, (1, 0)) - root * F.pad(coefficients, (0, 1))
+    return coefficients
+
+
+class Winograd(nn.Module):
+    """A 3×3 convolution with a fourth (tiles of 4) or 4/9 (tiles of 2) of the multiplications.
+
+    Lavin, Gray: *Fast Algorithms for Convolutional Neural Networks*, CVPR 2016 (arXiv:1509.09308). Sides must be multiples of
+    the tile's.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, tile: int) -> None:
+        super().__init__()
+        self.tile, self.bias = tile, bias
+        outputs, taps, inputs = (torch.kron(m, m) for m in winograd_matrices(tile))
+        of_taps = weight.double().permute(2, 3, 1, 0).reshape(9, -1)
+        dtype = weight.dtype
+        self.weight = (taps @ of_taps).view(-1, weight.shape[1], weight.shape[0]).to(dtype)
+        self.inputs, self.outputs = inputs.to(dtype), outputs.to(dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        drawn = [self._picture(picture) for picture in F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))]
+        return torch.stack(drawn).permute(0, 3, 1, 2) if len(drawn) > 1 else drawn[0][None].permute(0, 3, 1, 2)
+
+    def _picture(self, x: Tensor) -> Tensor:
+        """``(H + 2, W + 2, in)`` → ``(H, W, out)``."""
+        tile, size = self.tile, self.tile + 2
+        rows, columns, channels = (x.shape[0] - 2) // tile, (x.shape[1] - 2) // tile, x.shape[2]
+        patches = x.unfold(0, size, tile).unfold(1, size, tile).permute(3, 4, 0, 1, 2)
+        out = x.new_empty(rows, tile, columns, tile, self.weight.shape[2])
+        strips = max(1, size**2 * rows * columns * channels * x.element_size() // _STRIP)
+        step = max(1, rows // strips)
+        for first in range(0, rows, step):
+            part = patches[:, :, first : first + step].reshape(size**2, -1)
+            products = torch.bmm((self.inputs @ part).view(size**2, -1, channels), self.weight)
+            tiles = (self.outputs @ products.view(size**2, -1)).view(tile, tile, -1, columns, out.shape[-1])
+            out[first : first + step] = tiles.permute(2, 0, 3, 1, 4)
+        out = out.view(rows * tile, columns * tile, -1)
+        return out if self.bias is None else out.add_(self.bias)
+
+
+class Upsampling(nn.Module):
+    """Nearest upsampling and a 3×3 convolution with 9/16 of the multiplications of four 2×2 convolutions.
+
+    Of one row x and taps a, b, c: with s = a + b + c, output 2i is s·x[i] - a·(x[i] - x[i - 1]), and output 2i + 1 is
+    s·x[i] + c·(x[i + 1] - x[i]): three products for two outputs. So for the columns.
+
+    Args:
+        weight: ``(in, out, 4, 4)``, of the transposed convolution that does the same.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self.bias = bias
+        # A transposed convolution counts its taps backwards: (c, b + c, a + b, a).
+        taps = torch.tensor([[0, 1, 0, 1], [0, 0, 0, 1], [1, 0, 0, 0]], dtype=torch.float64)
+        w = torch.einsum("ap,bq,iopq->abio", taps, taps, weight.double()).to(weight.dtype)
+        self.plain = w[0, 0].contiguous()
+        self.across, self.down = torch.cat([w[0, 1], w[0, 2]], 1), torch.cat([w[1, 0], w[2, 0]], 1)
+        self.both = torch.cat([w[1, 1], w[1, 2], w[2, 1], w[2, 2]], 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        drawn = torch.stack([self._picture(picture) for picture in x.permute(0, 2, 3, 1)])
+        return drawn.permute(0, 3, 1, 2)
+
+    def _picture(self, x: Tensor) -> Tensor:
+        """``(H, W, in)`` → ``(2H, 2W, out)``."""
+        height, width, _ = x.shape
+        down = F.pad(x, (0, 0, 0, 0, 1, 1)).diff(dim=0)
+        across, both = (F.pad(part, (0, 0, 1, 1)).diff(dim=1) for part in (x, down))
+        s = x @ self.plain
+        a, c = (across @ self.across).chunk(2, dim=2)
+        top, bottom = (down @ self.down).chunk(2, dim=2)
+        top_a, top_c, bottom_a, bottom_c = (both @ self.both).chunk(4, dim=2)
+        left, right = s - a[:, :-1], s + c[:, 1:]
+        out = x.new_empty(height, 2, width, 2, s.shape[2])
+        out[:, 0, :, 0] = left - (top[:-1] - top_a[:-1, :-1])
+        out[:, 0, :, 1] = right - (top[:-1] + top_c[:-1, 1:])
+        out[:, 1, :, 0] = left + (bottom[1:] - bottom_a[1:, :-1])
+        out[:, 1, :, 1] = right + (bottom[1:] + bottom_c[1:, 1:])
+        out = out.view(2 * height, 2 * width, -1)
+        return out if self.bias is None else out.add_(self.bias)
 
 
 def prepare(module: nn.Module, device: torch.device, dtype: torch.dtype, *, packed: bool = True) -> nn.Module:
@@ -127,11 +264,20 @@ def _eager_norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """Instance norm of one picture, as a group norm of one channel a group: on channels-last far faster than var_mean.
 
     That kernel subtracts the squared mean from the mean square, which loses the variance of a channel whose mean is far
-    from zero. So a rough mean, of some 16 × 16 pixels, is taken off before; the norm removes the rest.
+    from zero. Where there is such a channel, a rough mean, of some 16 × 16 pixels, is taken off before.
     """
-    step = max(1, x.shape[2] // 16)
+    _, channels, height, width = x.shape
+    if height * width < 1024:  # there, it goes through channels-last memory in strides
+        wide = x.to(scale.dtype)
+        wide = wide - wide.mean(dim=(2, 3), keepdim=True)
+        scale = scale[:, None, None] * torch.rsqrt(wide.square().mean(dim=(2, 3), keepdim=True) + _EPS)
+        return torch.addcmul(shift[:, None, None], wide, scale).to(x.dtype)
+    out, mean, rstd = torch.native_group_norm(x, scale, shift, 1, channels, height * width, channels, _EPS)
+    if (mean * rstd).abs().max() < _FAR:
+        return out
+    step = max(1, height // 16)
     rough = x[:, :, ::step, ::step].mean(dim=(2, 3), keepdim=True)
-    return F.group_norm(x - rough, x.shape[1], scale, shift, _EPS)
+    return F.group_norm(x - rough, channels, scale, shift, _EPS)
 
 
 class FoldedNorm(nn.Module):
@@ -155,13 +301,13 @@ class FoldedResBlock(nn.Module):
         self.norm1, self.norm2 = (
             nn.LeakyReLU(_LEAK) if norm is None else FoldedNorm(norm) for norm in (block.norm1, block.norm2)
         )
+        bias = block.conv1.bias if block.norm2 is None else None
         if block.downsample:
-            self.conv1 = FoldedConv(spread(block.conv1.weight) / 4, block.conv1.bias, side, stride=2)
+            self.conv1 = FoldedConv(spread(block.conv1.weight) / 4, bias, side, stride=2)
             side //= 2
         else:
-            self.conv1 = FoldedConv(block.conv1.weight, block.conv1.bias, side)
-        self.conv2 = FoldedConv(block.conv2.weight * _HALF, block.conv2.bias * _HALF, side)
-        self.conv1x1 = _shortcut(block.conv1x1, side)
+            self.conv1 = FoldedConv(block.conv1.weight, bias, side)
+        self.conv2, self.conv1x1 = _branches(block.conv2, block.conv1x1, side, side)
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.conv2(self.norm2(self.conv1(self.norm1(x))))
@@ -177,16 +323,17 @@ class FoldedAdainResBlock(nn.Module):
     def __init__(self, block: AdainResBlock, side: int) -> None:
         super().__init__()
         self.upsample, self.shortcut = block.upsample, block.shortcut
-        half = _HALF if block.shortcut else 1.0
-        self.conv1x1 = _shortcut(block.conv1x1, side) if block.shortcut else None
         if block.upsample:
             # A transposed convolution counts its taps backwards.
             weight = spread(block.conv1.weight).flip(2, 3).transpose(0, 1)
-            self.conv1 = FoldedConv(weight, block.conv1.bias, side, stride=2, transposed=True)
-            side *= 2
+            self.conv1 = FoldedConv(weight, None, side, stride=2, transposed=True)
         else:
-            self.conv1 = FoldedConv(block.conv1.weight, block.conv1.bias, side)
-        self.conv2 = FoldedConv(block.conv2.weight * half, block.conv2.bias * half, side)
+            self.conv1 = FoldedConv(block.conv1.weight, None, side)
+        if block.shortcut:
+            self.conv2, self.conv1x1 = _branches(block.conv2, block.conv1x1, side * (1 + block.upsample), side)
+        else:
+            self.conv2 = FoldedConv(block.conv2.weight, block.conv2.bias, side * (1 + block.upsample))
+            self.conv1x1 = None
 
     def forward(self, x: Tensor, scale1: Tensor, shift1: Tensor, scale2: Tensor, shift2: Tensor) -> Tensor:
         out = self.conv2(scaled_norm(self.conv1(scaled_norm(x, scale1, shift1)), scale2, shift2))
@@ -278,5 +425,11 @@ def fold_style_encoder(style_encoder: StyleEncoder, image_size: int) -> StyleEnc
     return folded
 
 
-def _shortcut(conv1x1: nn.Conv2d | None, side: int) -> FoldedConv | None:
-    return None if conv1x1 is None else FoldedConv(conv1x1.weight * _HALF, None, side, padding=0)
+def _branches(
+    conv2: nn.Conv2d, conv1x1: nn.Conv2d | None, side: int, shortcut_side: int
+) -> tuple[FoldedConv, FoldedConv | None]:
+    """The last convolutions of the two branches that a block adds up."""
+    weight, bias = conv2.weight * _HALF, conv2.bias * _HALF
+    if conv1x1 is None:
+        return FoldedConv(weight, bias, side), None
+    return FoldedConv(weight, None, side), FoldedConv(conv1x1.weight * _HALF, bias, shortcut_side, padding=0)

@@ -56,6 +56,28 @@ def test_spread_before_pooling():
     torch.testing.assert_close(F.conv2d(x, weight, conv.bias, stride=2, padding=1), expected, **EXACT)
 
 
+@pytest.mark.parametrize("tile", [2, 4])
+@pytest.mark.parametrize("biased", [False, True])
+def test_winograd(monkeypatch, tile, biased):
+    monkeypatch.setattr(folding, "_STRIP", 4096)  # several strips, the last one shorter
+    conv = randomised(nn.Conv2d(6, 5, 3, padding=1, bias=biased))
+    x = torch.randn(2, 6, 20, 12, dtype=torch.float64)
+    result = folding.Winograd(conv.weight, conv.bias, tile)(x)
+    torch.testing.assert_close(result, conv(x), **EXACT)
+    assert result.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("biased", [False, True])
+def test_upsampling(biased):
+    conv = randomised(nn.Conv2d(6, 5, 3, padding=1, bias=biased))
+    x = torch.randn(2, 6, 7, 9, dtype=torch.float64)
+    expected = conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+    weight = folding.spread(conv.weight).flip(2, 3).transpose(0, 1)
+    result = folding.Upsampling(weight, conv.bias)(x)
+    torch.testing.assert_close(result, expected, **EXACT)
+    assert result.is_contiguous(memory_format=torch.channels_last)
+
+
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("compiling", [False, True])
 def test_scaled_norm(monkeypatch, compiling, memory_format):
@@ -76,9 +98,10 @@ def test_scaled_norm_of_bf16_has_fp32_statistics():
     torch.testing.assert_close(result.float(), expected, rtol=2**-7, atol=2e-3)
 
 
-@pytest.mark.parametrize("mean", [0, 10, 100])
-def test_scaled_norm_of_channels_far_from_zero(mean):
-    x = (torch.randn(1, 8, 64, 64) + mean).to(memory_format=torch.channels_last)
+@pytest.mark.parametrize("side", [16, 64])
+@pytest.mark.parametrize("mean", [0, 7, 10, 100])
+def test_scaled_norm_of_channels_far_from_zero(mean, side):
+    x = (torch.randn(1, 8, side, side) + mean).to(memory_format=torch.channels_last)
     expected = F.leaky_relu(instance_norm(x), 0.2)
     torch.testing.assert_close(scaled_norm(x, torch.ones(1, 8), torch.zeros(1, 8)), expected, rtol=5e-5, atol=5e-5)
 
@@ -153,6 +176,24 @@ def test_prepared(high_pass_weight, dtype, tolerance, packed):
 def _swapped(encoded, style):
     features, edges = encoded
     return features, style, edges
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="weights are packed for oneDNN")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_wide_networks(dtype):
+    """Of the published widths in the middle: there, fewer multiplications are done."""
+    generator = randomised(Generator(128, 16, base_channels=64, max_channels=256), torch.float32)
+    encoder, decoder = (prepare(part(generator), CPU, dtype) for part in (FoldedEncoder, FoldedDecoder))
+    kinds = {type(part) for part in decoder.modules()}
+    assert {folding.Winograd, folding.Upsampling} <= kinds
+    x, style = torch.tanh(torch.randn(1, 3, 128, 128)), torch.randn(3, 16)
+    expected = generator(x.expand(3, -1, -1, -1), style)
+    features, edges = encoder(x)
+    drawn = [decoder(features, one[None], edges).float() for one in style]
+    error = (torch.cat(drawn) - expected).square().mean() / expected.square().mean()
+    assert error < (1e-9 if dtype == torch.float32 else 1e-2)
+    together = decoder(features.expand(3, -1, -1, -1), style, edges).float()
+    assert (together - torch.cat(drawn)).square().mean() < 2 * error * expected.square().mean()
 
 
 def test_packing_is_used_and_keeps_other_sides_working():

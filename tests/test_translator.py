@@ -79,6 +79,16 @@ def test_a_seed_gives_the_same_picture_whatever_the_batch(exact, picture):
     assert abs(levels(together[:1]) - levels(together[1:2])).max() > 1
 
 
+@pytest.mark.parametrize("precision", ["exact", "bf16"])
+def test_of_a_wide_model_to_the_byte(precision, picture):
+    translator = Translator(build(64, base_channels=128, max_channels=256), "cpu", precision)
+    encoded = translator.encode(picture)
+    styles = translator.latent_styles("anime", range(3))
+    alone = [translator.decode(encoded, style[None])[0].tobytes() for style in styles]
+    assert [drawn.tobytes() for drawn in translator.decode(encoded, styles)] == alone
+    assert len(set(alone)) == 3
+
+
 def test_bf16_is_close_to_exact(exact, picture):
     fast = Translator(build(), "cpu", "bf16")
     styles = exact.latent_styles("anime", range(4))
