@@ -989,7 +989,7 @@ def main() -> None:
 
 def load_default_model() -> None:
     try:
-        load_translator(DEFAULT_MODEL)
+        load_translator(DEFAULT_MODEL).compile_in_background()
     except ModelError as error:  # every request says so too
         log.warning("%s", error)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
-from serving import Server, shared_app, untrained_model
+from serving import Server, shared_app, start, untrained_model
 
 from stargan import texts
 from stargan.images import read_provenance
@@ -251,6 +252,20 @@ def test_nothing_is_recorded(server: Server, page: str) -> None:
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(server.url + page)
     assert refused.value.code in (401, 403, 404)
+
+
+def test_a_share_link_that_cannot_be_had_costs_nothing(photo: Path) -> None:
+    server = start("--share", HTTPS_PROXY="http://127.0.0.1:9", GRADIO_SHARE_SERVER_ADDRESS="127.0.0.1:9")
+    try:
+        client = Client(server.url, download_files=False, verbose=False, analytics_enabled=False)
+        assert len(latent(client, photo, count=1)[1]) == 1
+        deadline = time.monotonic() + 60
+        while "Could not create share link" not in (said := server.log.read_text()) and time.monotonic() < deadline:
+            time.sleep(0.5)
+        assert "Could not create share link" in said
+        assert "Traceback" not in said
+    finally:
+        server.stop()
 
 
 def test_nothing_unexpected_was_logged(server: Server) -> None:
