@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import mimetypes
 import os
 import sys
@@ -14,6 +15,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from stargan.batch import Looks
     from stargan.translator import Translator
+
+# Beyond, styles are like none that the networks were trained on; the app's slider ends there, too.
+MAX_PSI = 1.5
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -154,7 +158,9 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--outputs", type=_at_least(2), default=10, help="pictures a source (default: %(default)s)")
     parser.add_argument("--pairs", help="such as female>anime,male>anime; default: every ordered pair")
     parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES)
-    parser.add_argument("--psi", type=float, default=1.0, help="truncation of latent styles (default: %(default)s)")
+    parser.add_argument(
+        "--psi", type=_within(0, MAX_PSI), default=1.0, help="truncation of latent styles (default: %(default)s)"
+    )
     parser.add_argument("--no-backbones", dest="backbones", action="store_false", help="leave out FID, KID and LPIPS")
     parser.add_argument("--inception-weights", type=Path, help="a local weights-inception-2015-12-05-6726825d.pth")
     parser.add_argument("--lpips-weights", type=Path, help="a local alexnet-owt-7be5be79.pth")
@@ -497,13 +503,16 @@ def _add_styles(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="a registered name, a model folder, or user/repo[@revision] on the Hub")
     parser.add_argument("--domain", help="what to draw (default: the model's first domain)")
     parser.add_argument(
-        "--psi", type=float, default=0.7, help="truncation of seeds' styles, 0 to 1 (default: %(default)s)"
+        "--psi",
+        type=_within(0, MAX_PSI),
+        default=0.7,
+        help=f"truncation of seeds' styles: 0 the average, 1 all variety, at most {MAX_PSI} (default: %(default)s)",
     )
     parser.add_argument(
         "--references", type=Path, nargs="+", help="pictures of the domain, or folders: their styles, not seeds'"
     )
     parser.add_argument(
-        "--strength", type=float, default=1.0, help="of references: 0 keeps the photo's own style (default: 1)"
+        "--strength", type=_within(0, 1), default=1.0, help="of references: 0 keeps the photo's own style (default: 1)"
     )
     parser.add_argument("--device", help="cuda, cpu, …; default: CUDA where there is one")
 
@@ -540,6 +549,19 @@ def _at_least(least: int) -> Callable[[str], int]:
         if not text.isdecimal() or int(text) < least:
             raise argparse.ArgumentTypeError(f"must be a whole number, {least} or more, not {text!r}")
         return int(text)
+
+    return number
+
+
+def _within(least: float, most: float) -> Callable[[str], float]:
+    def number(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"must be a number from {least:g} to {most:g}, not {text!r}")
+        return value
 
     return number
 

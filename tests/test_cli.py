@@ -339,6 +339,33 @@ def test_wrong_numbers_are_named(capsys: pytest.CaptureFixture, wrong: list[str]
     assert f"not '{wrong[1]}'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("option", "most", "wrong"),
+    [("--psi", "1.5", wrong) for wrong in ("1.6", "-0.1", "nan", "much")]
+    + [("--strength", "1", wrong) for wrong in ("1.1", "-1", "inf", "")],
+)
+@pytest.mark.parametrize("task", ["translate", "video"])
+def test_shares_are_within_their_range(
+    capsys: pytest.CaptureFixture, task: str, option: str, most: str, wrong: str
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([task, "photo.png", "--output", "out", f"{option}={wrong}"])
+    assert stop.value.code == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.endswith(f"error: argument {option}: must be a number from 0 to {most}, not {wrong!r}")
+
+
+def test_the_ends_of_the_ranges_are_taken(translate: Callable, face: Image.Image, tmp_path: Path) -> None:
+    face.save(tmp_path / "a.png")
+    for name, value in (("psi", "0"), ("psi", "1.5")):
+        assert translate(tmp_path / "a.png", f"--{name}", value, "--count", 1, "--no-grid", model="whole") == 0
+        assert read_provenance(tmp_path / "out" / "a-anime-seed0.png")[name] == value
+    references = ["--references", tmp_path / "a.png", "--no-grid"]
+    for value in ("0", "1"):
+        assert translate(tmp_path / "a.png", "--strength", value, *references, model="whole") == 0
+        assert read_provenance(tmp_path / "out" / "a-anime-like-a.png")["strength"] == value
+
+
 # video
 
 
