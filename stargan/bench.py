@@ -24,6 +24,7 @@ from tempfile import TemporaryDirectory
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from stargan import compiling
@@ -222,6 +223,18 @@ def _infer_decoder(translators: dict[str, Translator], device: torch.device, tur
             f"{statistics.median(peaks):.0f} GFLOP/s of a matrix product",
             flush=True,
         )
+        print(_infer_profile(translator, encoded, styles), flush=True)
+
+
+def _infer_profile(translator: Translator, encoded: Encoded, styles: Tensor) -> str:
+    """What the decoder spends its time on, the longest first."""
+    on_gpu = translator.device.type == "cuda"
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
+    with profile(activities=activities) as profiled:
+        _infer_drawn(translator, encoded, styles)
+    spent = {e.key: e.self_device_time_total if on_gpu else e.self_cpu_time_total for e in profiled.key_averages()}
+    longest = sorted(spent, key=lambda key: spent[key], reverse=True)[:6]
+    return "  of it: " + ", ".join(f"{key[:60]} {spent[key] / sum(spent.values()):.0%}" for key in longest)
 
 
 def _infer_drawn(translator: Translator, encoded: Encoded, styles: Tensor) -> None:
