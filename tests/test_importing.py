@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import imageio_ffmpeg
+import numpy as np
 import pytest
 import torch
 from parity import Synthetic
+from PIL import Image
 from torch import Tensor
 
+from stargan import faces, landmarks, load_translator
 from stargan.checkpoint import Model, ModelError, load_model
 from stargan.cli import main
+from stargan.images import to_pictures, to_tensor
 from stargan.importing import CELEBA_HQ_FRAMING, import_checkpoint
 from stargan.landmarks import LandmarkNetwork
 from stargan.networks import Discriminator, Generator, MappingNetwork, StyleEncoder
+from stargan.translator import Translator
 
 State = dict[str, Tensor]
 Checkpoint = dict[str, Any]
@@ -514,3 +522,187 @@ def test_help_says_where_the_files_are(capsys: pytest.CaptureFixture[str]) -> No
     assert "github.com/clovaai/stargan-v2" in text
     assert "CC BY-NC 4.0" in text
     assert "Nothing is downloaded" in text
+
+
+# used
+
+
+Nets = dict[str, torch.nn.Module]
+LARGE = {"image_size": 256, "base_channels": 8, "max_channels": 32}  # as released, but for the widths
+
+
+@pytest.fixture(scope="module")
+def celeba_hq(landmark_network: LandmarkNetwork, wing: Path, tmp_path_factory) -> tuple[Path, Nets]:
+    """The folder that ``import`` makes of a CelebA-HQ checkpoint, and the networks that went into it."""
+    nets = networks(2, 1.0, **LARGE)
+    content = states(nets)
+    del content["generator"]["hpf.filter"]
+    folder = tmp_path_factory.mktemp("imported")
+    torch.save(content, folder / "100000_nets_ema.ckpt")
+    arguments = [folder / "100000_nets_ema.ckpt", "--landmarks", wing, "--output", folder / "celeba-hq"]
+    assert main(["import", *map(str, arguments)]) == 0
+    return folder / "celeba-hq", nets | {"landmarks": landmark_network}
+
+
+@pytest.fixture(scope="module")
+def animals(tmp_path_factory) -> tuple[Path, Nets]:
+    """The same of an AFHQ checkpoint."""
+    nets = networks(3, **LARGE)
+    folder = tmp_path_factory.mktemp("imported")
+    torch.save(states(nets), folder / "100000_nets_ema.ckpt")
+    assert main(["import", str(folder / "100000_nets_ema.ckpt"), "--output", str(folder / "afhq")]) == 0
+    return folder / "afhq", nets
+
+
+def plainly(nets: Nets, picture: Image.Image, styles: Tensor) -> Tensor:
+    """What the networks make of an aligned picture, one full pass a style."""
+    x = to_tensor([picture])
+    with torch.inference_mode():
+        masks = nets["landmarks"].masks(x) if "landmarks" in nets else None
+        return torch.cat([nets["generator"](x, style[None], masks) for style in styles])
+
+
+def error(pictures: list[Image.Image], tensors: Tensor) -> int:
+    """The largest difference, in levels of 255."""
+    drawn, expected = ([np.asarray(picture, int) for picture in of] for of in (pictures, to_pictures(tensors)))
+    assert len(drawn) == len(expected)
+    return int(np.abs(np.stack(drawn) - np.stack(expected)).max())
+
+
+def same_as_plain(translator: Translator, nets: Nets, portrait: Image.Image) -> None:
+    """Drawn from seeds and by references, each by itself and together."""
+    domain = translator.domains[1]
+    aligned = translator.align(portrait).picture
+    index, codes = torch.tensor([1]), torch.stack([torch.randn(16, generator=seeded(seed)) for seed in (3, 4, 5)])
+    references = [portrait.rotate(4), portrait.transpose(Image.Transpose.FLIP_LEFT_RIGHT)]
+    framed = [translator.align_reference(reference).picture for reference in references]
+    with torch.inference_mode():
+        of_seeds = nets["mapping_network"](codes, index.expand(3))
+        of_references = nets["style_encoder"](to_tensor(framed), index.expand(2))
+    expected = plainly(nets, aligned, of_seeds)
+
+    encoded = translator.encode(aligned)
+    styles = translator.latent_styles(domain, [3, 4, 5])
+    drawn = translator.decode(encoded, styles)
+    torch.testing.assert_close(torch.cat(list(translator._decode(encoded, styles))), expected, rtol=0, atol=1e-3)
+    assert [one.tobytes() for one in drawn] == [translator.decode(encoded, s[None])[0].tobytes() for s in styles]
+    assert error(translator.latent(portrait, domain, count=3, seed=3, psi=1.0), expected) <= 1
+    assert error(drawn[:1], expected[1:2]) > 1
+    assert error(translator.reference(portrait, references, domain), plainly(nets, aligned, of_references)) <= 1
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_celeba_hq_draws_what_its_networks_draw(celeba_hq: tuple[Path, Nets], portrait: Image.Image) -> None:
+    folder, nets = celeba_hq
+    translator = load_translator(str(folder), "cpu", "exact")
+    assert (translator.domains, translator.image_size) == (("female", "male"), 256)
+    same_as_plain(translator, nets, portrait)
+    aligned = translator.align(portrait).picture
+    styles = translator.latent_styles("male", [3])
+    without_edges = plainly({"generator": nets["generator"]}, aligned, styles)
+    assert error(translator.decode(translator.encode(aligned), styles), without_edges) > 1
+
+
+def test_afhq_draws_what_its_networks_draw(
+    animals: tuple[Path, Nets], portrait: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stargan.faces.find", None)  # no face is looked for
+    folder, nets = animals
+    translator = load_translator(str(folder), "cpu", "exact")
+    assert translator.domains == ("cat", "dog", "wild")
+    same_as_plain(translator, nets, portrait)
+    tall = Image.new("RGB", (300, 500), "teal")
+    tall.paste(portrait.resize((300, 300)), (0, 100))
+    middle = np.asarray(translator.align(tall).picture, int)
+    whole = np.asarray(portrait.resize((300, 300)).resize((256, 256), Image.Resampling.BICUBIC), int)
+    assert np.abs(middle - whole).mean() < 2
+
+
+def test_landmarks_and_masks_are_found_once_a_picture(
+    celeba_hq: tuple[Path, Nets], portrait: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    translator = load_translator(str(celeba_hq[0]), "cpu", "exact")
+    calls: Counter[str] = Counter()
+    hooks = [
+        net.register_forward_hook(lambda *_, name=name: calls.update([name]))
+        for name, net in (("landmarks", translator._landmarks), ("encoder", translator._encoder))
+    ]
+    masks = landmarks.face_masks
+    monkeypatch.setattr(landmarks, "face_masks", lambda heatmaps: calls.update(["masks"]) or masks(heatmaps))
+    assert len(translator.latent(portrait, "male", count=4)) == 4
+    assert calls == {"landmarks": 1, "encoder": 1, "masks": 1}
+    translator.reference(portrait, [portrait] * 3, "female", strength=0.5)
+    assert calls == {"landmarks": 2, "encoder": 2, "masks": 2}  # references need none
+    for hook in hooks:
+        hook.remove()
+
+
+def test_celeba_hq_framing(celeba_hq: tuple[Path, Nets], portrait: Image.Image) -> None:
+    """Any photo is brought into it, and the landmarks lie there in the crop."""
+    translator = load_translator(str(celeba_hq[0]), "cpu", "exact")
+    assert translator.config.framing == CELEBA_HQ_FRAMING
+    expected = np.array(CELEBA_HQ_FRAMING)
+    for photo in (portrait, portrait.rotate(15, Image.Resampling.BICUBIC), portrait.resize((900, 900))):
+        (face,) = faces.find(translator.align(photo).picture)
+        assert np.abs(face.landmarks / 256 - expected).max() < 0.04
+
+
+@pytest.mark.parametrize("model", ["celeba_hq", "animals"])
+def test_bf16_stays_close(model: str, portrait: Image.Image, request: pytest.FixtureRequest) -> None:
+    folder, nets = request.getfixturevalue(model)
+    translator = load_translator(str(folder), "cpu", "bf16")
+    aligned, styles = translator.align(portrait).picture, translator.latent_styles(translator.domains[0], [1, 2])
+    expected = plainly(nets, aligned, styles)
+    drawn = torch.cat(list(translator._decode(translator.encode(aligned), styles)))
+    assert 0 < (drawn - expected).square().mean() < 4 / 10**3  # 30 dB; random weights are worse than trained ones
+
+
+def test_commands_take_an_imported_model(
+    celeba_hq: tuple[Path, Nets],
+    animals: tuple[Path, Nets],
+    portrait: Image.Image,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    portrait.save(tmp_path / "a.png")
+    Image.new("RGB", (300, 300), "grey").save(tmp_path / "grey.png")
+    photos, out = [str(tmp_path / "a.png"), str(tmp_path / "grey.png")], tmp_path / "out"
+
+    cats = ["translate", *photos, "--model", str(animals[0]), "--count", "2", "--output", str(out / "cats")]
+    assert main(cats) == 0
+    made = ["a-cat-seed0.png", "a-cat-seed1.png", "grey-cat-seed0.png", "grey-cat-seed1.png", "grid-1.png"]
+    assert sorted(file.name for file in (out / "cats").iterdir()) == made
+
+    options = ["--domain", "male", "--references", photos[0], "--output", str(out / "men")]
+    assert main(["translate", *photos, "--model", str(celeba_hq[0]), *options]) == 1
+    assert "grey.png: No face was found in this picture." in capsys.readouterr().err
+    assert sorted(file.name for file in (out / "men").iterdir()) == ["a-male-like-a.png", "grid-1.png"]
+    with Image.open(out / "men" / "a-male-like-a.png") as drawn:
+        assert drawn.size == (256, 256)
+
+    walk = ["--seeds", "1,2", "--seconds", "1", "--fps", "3", "--output", str(out / "walk.mp4")]
+    for folder in (celeba_hq[0], animals[0]):
+        assert main(["video", photos[0], "--model", str(folder), *walk]) == 0
+        assert imageio_ffmpeg.count_frames_and_secs(out / "walk.mp4") == (3, 1)
+
+
+@pytest.mark.parametrize(("model", "domains"), [("celeba_hq", ("female", "male")), ("animals", ("cat", "dog", "wild"))])
+def test_evaluation_takes_an_imported_model(
+    model: str, domains: tuple[str, ...], portrait: Image.Image, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    folder = request.getfixturevalue(model)[0]
+    for part in ("train", "val"):
+        for number, domain in enumerate(domains):
+            (tmp_path / part / domain).mkdir(parents=True)
+            for turn in range(2):
+                picture = portrait.rotate(10 * number + 5 * turn).resize((256, 256))
+                picture.save(tmp_path / part / domain / f"{turn}.png")
+    few = ["--no-backbones", "--sources", "1", "--outputs", "2", "--pairs", f"{domains[0]}>{domains[1]}"]
+    places = ["--data", tmp_path / "train", "--validation", tmp_path / "val", "--output", tmp_path / "figures.json"]
+    assert main(["evaluate", str(folder), *few, *map(str, places)]) == 0
+    rows = json.loads((tmp_path / "figures.json").read_text())["rows"]
+    assert [row["mode"] for row in rows] == ["latent", "reference"]
+    assert all(np.isfinite(row["swd"]["mean"]) and row["spread"] >= 0 for row in rows)
