@@ -16,11 +16,11 @@ lock: .venv/bin/uv ## the newest versions that requirements*.txt allow
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --upgrade requirements-dev.txt -o requirements.lock
 
 .venv/runtime: requirements.txt requirements.lock | .venv/bin/uv
-	$(BIN)/uv pip install --python $(BIN)/python -r requirements.txt -c requirements.lock
+	$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python -r requirements.txt -c requirements.lock
 	touch $@
 
 .venv/dev: requirements-dev.txt requirements.txt requirements.lock | .venv/bin/uv
-	$(BIN)/uv pip install --python $(BIN)/python -r requirements-dev.txt -c requirements.lock
+	$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python -r requirements-dev.txt -c requirements.lock
 	touch $@ .venv/runtime
 
 .venv/bin/uv:

@@ -30,7 +30,7 @@ from gradio.context import LocalContext
 from gradio.utils import get_upload_folder
 from PIL import Image
 
-from stargan import load_translator, studio, texts
+from stargan import faces, load_translator, studio, texts
 from stargan.checkpoint import CONFIG_FILE, ModelConfig, ModelError
 from stargan.images import PhotoError, Provenance, open_photo, save_picture
 from stargan.registry import DEFAULT_MODEL, available_models, find_model
@@ -989,7 +989,9 @@ def main() -> None:
 
 def load_default_model() -> None:
     try:
-        load_translator(DEFAULT_MODEL).compile_in_background()
+        translator = load_translator(DEFAULT_MODEL)
+        faces.find(Image.new("RGB", (64, 64)))  # the detector, too, and before the compiler wants the cores
+        translator.compile_in_background()
     except ModelError as error:  # every request says so too
         log.warning("%s", error)
 
