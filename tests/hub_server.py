@@ -1,7 +1,7 @@
 """A small Hub on this machine: what huggingface_hub asks of huggingface.co, answered from memory.
 
 Downloads: a model's page, its tree, and its files; large files are redirected to another address, as on the Hub, and
-ranges are served. Uploads: a repository created, files inline or by Git LFS, one commit. And what goes wrong on a real
+ranges are served. Uploads, of Spaces too: a repository created, files inline or by Git LFS, commits. And what goes wrong on a real
 network: connections that break within a file or are never answered, a log-in page in place of every answer.
 """
 
@@ -145,16 +145,16 @@ class Handler(BaseHTTPRequestHandler):
     server: Server
 
     ROUTES = (
-        ("GET", r"/api/models/(?P<repo>[^/]+/[^/]+)(/revision/(?P<revision>[^/]+))?", "show_model"),
+        ("GET", r"/api/(?:models|spaces)/(?P<repo>[^/]+/[^/]+)(/revision/(?P<revision>[^/]+))?", "show_model"),
         ("GET", r"/api/models/(?P<repo>[^/]+/[^/]+)/tree/(?P<revision>[^/]+)", "show_tree"),
         ("GET", r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)", "show_file"),
         ("GET", r"/objects/(?P<oid>\w{64})/(?P<path>.+)", "show_object"),
         ("POST", r"/api/repos/create", "create"),
         ("POST", r"/api/validate-yaml", "validate_card"),
-        ("POST", r"/api/models/(?P<repo>[^/]+/[^/]+)/preupload/(?P<revision>[^/]+)", "preupload"),
-        ("POST", r"/(?P<repo>[^/]+/[^/]+)\.git/info/lfs/objects/batch", "offer_objects"),
+        ("POST", r"/api/(?:models|spaces)/(?P<repo>[^/]+/[^/]+)/preupload/(?P<revision>[^/]+)", "preupload"),
+        ("POST", r"(?:/spaces)?/(?P<repo>[^/]+/[^/]+)\.git/info/lfs/objects/batch", "offer_objects"),
         ("PUT", r"/objects/(?P<oid>\w{64})", "take_object"),
-        ("POST", r"/api/models/(?P<repo>[^/]+/[^/]+)/commit/(?P<revision>[^/]+)", "commit"),
+        ("POST", r"/api/(?:models|spaces)/(?P<repo>[^/]+/[^/]+)/commit/(?P<revision>[^/]+)", "commit"),
     )
 
     @property
