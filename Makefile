@@ -29,7 +29,7 @@ lock: .venv/bin/uv ## the newest versions that requirements*.txt allow
 
 space: .venv/runtime ## how to publish this as a Hugging Face Space
 	@echo "Create a Gradio Space (ZeroGPU or CPU), log in with '$(BIN)/hf auth login', then upload what git tracks:"
-	@echo "  git archive --prefix=space/ HEAD | tar x && $(BIN)/hf upload USER/SPACE space . --repo-type space"
+	@echo "  rm -rf space && git archive --prefix=space/ HEAD | tar x && $(BIN)/hf upload USER/SPACE space . --repo-type space --delete '*'"
 
 clean:
 	rm -rf .venv

@@ -146,7 +146,7 @@ class Handler(BaseHTTPRequestHandler):
 
     ROUTES = (
         ("GET", r"/api/(?:models|spaces)/(?P<repo>[^/]+/[^/]+)(/revision/(?P<revision>[^/]+))?", "show_model"),
-        ("GET", r"/api/models/(?P<repo>[^/]+/[^/]+)/tree/(?P<revision>[^/]+)", "show_tree"),
+        ("GET", r"/api/(?:models|spaces)/(?P<repo>[^/]+/[^/]+)/tree/(?P<revision>[^/]+)", "show_tree"),
         ("GET", r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)", "show_file"),
         ("GET", r"/objects/(?P<oid>\w{64})/(?P<path>.+)", "show_object"),
         ("POST", r"/api/repos/create", "create"),

@@ -33,7 +33,7 @@ def test_the_front_matter() -> None:
 @pytest.fixture(scope="module")
 def steps() -> list[str]:
     """The commands that ``make space`` shows."""
-    recipe = re.search(r'@echo "  (git archive .+)"', (ROOT / "Makefile").read_text())[1]
+    recipe = re.search(r'@echo "  (rm -rf space .+)"', (ROOT / "Makefile").read_text())[1]
     return recipe.replace("$(BIN)/", f"{ROOT}/.venv/bin/").split(" && ")
 
 
@@ -55,7 +55,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_the_upload(steps: list[str], space: Path, tmp_path: Path) -> None:
     hub = HubServer()
-    hub.add("user/drawn", {"README.md": b"a new Space's own"})
+    hub.add("user/drawn", {"README.md": b"a new Space's own", "gone.py": b"of an earlier version"})
     online = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path), "HF_HUB_DISABLE_XET": "1"}
     try:
         subprocess.run(
