@@ -38,14 +38,14 @@ from stargan.studio import MAX_COUNT, MAX_PSI, MAX_SEED, Drawn, Reference, Subje
 from stargan.texts import RequestError
 from stargan.theme import CSS, JS, Paper
 from stargan.translator import NoFaceError, Translator
-from stargan.video import VideoError
+from stargan.video import MAX_CLIP_SECONDS, VideoError, open_clip
 
 try:  # a ZeroGPU Space lends its GPU to the functions that ask for it; everywhere else, asking changes nothing
     from spaces import GPU as on_gpu  # noqa: N811
 except ImportError:
 
-    def on_gpu(duration: Callable[..., int]) -> Callable:  # noqa: ARG001
-        return lambda function: function
+    def on_gpu(function: Callable | None = None, *, duration: object = None) -> Callable:  # noqa: ARG001
+        return function or (lambda function: function)
 
 
 log = logging.getLogger("stargan.app")
@@ -57,7 +57,7 @@ DEFAULTS = {"count": 8, "seed": 1, "psi": 0.7}
 TABS = 3
 # Browsers show these; others, such as HEIC, are shown as PNG.
 SHOWN = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".avif"}
-GPU_SECONDS = {studio.film: 40, studio.film_seeds: 40, studio.draw_clip: 110}
+GPU_SECONDS = {studio.film: 40, studio.film_seeds: 40, studio.draw_frame: 5}
 # A visitor's camera is drawn for this long, in seconds; then the next one has a turn, and the button starts it again.
 LIVE_SECONDS = 120
 # Longer side, px, of the photo in a before/after view; the drawn one beside it keeps its full size.
@@ -137,15 +137,29 @@ def translator_for(name: str | None) -> Translator:
     return load_translator(name)
 
 
-def gpu_seconds(_name: str | None, work: Callable[..., Any], *_args: Any) -> int:
+def gpu_seconds(_name: str | None, work: Callable[..., Any], *args: Any) -> int:
     """How long a Space's GPU is asked for at most: short requests wait less, and cost visitors less of their share."""
+    if work is studio.draw_clip:
+        return 20 + round(4.5 * (open_clip(args[0]).seconds or MAX_CLIP_SECONDS))
     return GPU_SECONDS.get(work, 20)
 
 
 @on_gpu(duration=gpu_seconds)
+def attempt(name: str | None, work: Callable[..., Any], *args: Any) -> tuple[Any, Exception | None]:
+    """What comes out of ``work(translator, *args)``, and what it raises: a Space's GPU is in a process of its own, and of
+    an error that leaves it only the name arrives."""
+    try:
+        return work(translator_for(name), *args), None
+    except Exception as error:
+        return None, error
+
+
 def at_model(name: str | None, work: Callable[..., Any], *args: Any) -> Any:
-    """``work(translator, *args)`` with the model of a name on the menu."""
-    return work(translator_for(name), *args)
+    """``work(translator, *args)`` with the model of a name on the menu, where there is a GPU, on it."""
+    result, error = attempt(name, work, *args)
+    if error:
+        raise error
+    return result
 
 
 def fresh_path(name: str) -> Path:
@@ -184,7 +198,7 @@ def look(model, photo, _, *page) -> tuple:
         return gr.skip(), *hidden
     try:
         picture = open_photo(photo)
-        aligned = at_model(model, studio.frame, page_subject(photo, [1], *page))
+        aligned = studio.frame(translator_for(model), page_subject(photo, [1], *page))
     except (RequestError, PhotoError) as error:
         return gr.Markdown(f"**{html.escape(reason(error), quote=False)}**", visible=True), *hidden
     whole = translator_for(model).config.framing is None
@@ -215,7 +229,7 @@ def displayable(photo: str | None) -> str | None:
 @answering
 def frame(model, *page) -> str:
     """→ the crop of the photo's face, or of its square."""
-    return saved(at_model(model, studio.frame, page_subject(*page))[0].picture, "crop.png")
+    return saved(studio.frame(translator_for(model), page_subject(*page))[0].picture, "crop.png")
 
 
 @answering
@@ -963,12 +977,11 @@ def main() -> None:
         page = build()
     except ModelError as error:
         parser.error(str(error))
-    if (
-        "SPACES_ZERO_GPU" in os.environ
-    ):  # its GPU gets what is on the device before the first request, and nothing later
-        load_default_model()
+    if "SPACES_ZERO_GPU" in os.environ:  # its GPU gets what is on the device before launch(), and nothing later
+        for name in MODELS:
+            load(name)
     else:  # the page opens at once; whoever is first waits for the model, with progress
-        threading.Thread(target=load_default_model, daemon=True).start()
+        threading.Thread(target=load, args=[DEFAULT_MODEL], daemon=True).start()
     page.queue(max_size=64).launch(
         server_name=options.host,
         server_port=options.port,
@@ -987,9 +1000,9 @@ def main() -> None:
     )
 
 
-def load_default_model() -> None:
+def load(name: str) -> None:
     try:
-        translator = load_translator(DEFAULT_MODEL)
+        translator = load_translator(name)
         faces.find(Image.new("RGB", (64, 64)))  # the detector, too, and before the compiler wants the cores
         translator.compile_in_background()
     except ModelError as error:  # every request says so too

@@ -7,6 +7,7 @@ together here, in the language that the visitor's browser asks for.
 from __future__ import annotations
 
 import re
+from functools import partial
 
 LANGUAGES = ("en", "ja")
 
@@ -231,6 +232,9 @@ class RequestError(ValueError):
     def __init__(self, key: str, **values: object) -> None:
         super().__init__(say(key, "en", **values))
         self.key, self.values = key, values
+
+    def __reduce__(self) -> tuple:  # what comes from a GPU's process must be as it was raised there
+        return partial(RequestError, self.key, **self.values), ()
 
 
 def say(key: str, language: str, **values: object) -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
+import imageio_ffmpeg
 import numpy as np
 import pytest
 from gradio_client import Client, handle_file
@@ -15,7 +18,8 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 from serving import Server, shared_app, start, untrained_model
 
-from stargan import texts
+import app
+from stargan import studio, texts
 from stargan.images import read_provenance
 
 # What README documents. A change here breaks programs.
@@ -266,6 +270,96 @@ def test_a_share_link_that_cannot_be_had_costs_nothing(photo: Path) -> None:
         assert "Traceback" not in said
     finally:
         server.stop()
+
+
+# In the place of the package that lends a GPU on a ZeroGPU Space, and as strict: each call in a forked process, arguments and
+# results pickled, of an error only its name.
+LENDER = """
+import functools, multiprocessing, os, threading
+from gradio import Error
+
+def GPU(task=None, *, duration=60):
+    if task is None:
+        return functools.partial(GPU, duration=duration)
+
+    @functools.wraps(task)
+    def lent(*args):
+        seconds = duration(*args) if callable(duration) else duration
+        with open(os.environ["GPU_LOG"], "a") as log:
+            log.write(f"{args[1].__name__} {seconds}\\n")
+        fork = multiprocessing.get_context("fork")
+        asked, answered = fork.SimpleQueue(), fork.SimpleQueue()
+
+        def answer():
+            try:
+                answered.put((True, task(*asked.get())))
+            except Exception as error:
+                answered.put((False, type(error).__name__))
+
+        def work():
+            thread = threading.Thread(target=answer)
+            thread.start()
+            thread.join()
+            asked.get()  # tensors that it answered with lie in its memory until they are fetched
+
+        process = fork.Process(target=work, daemon=True)
+        process.start()
+        asked.put(args)
+        done, result = answered.get()
+        asked.put(None)
+        process.join()
+        if not done:
+            raise Error(result)
+        return result
+
+    return lent
+"""
+
+
+@pytest.fixture(scope="module")
+def zero_gpu(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Path]]:
+    """The app as on a ZeroGPU Space, and the list of what it asked a GPU for, and for how many seconds."""
+    folder = tmp_path_factory.mktemp("zero")
+    (folder / "spaces.py").write_text(LENDER)
+    log = folder / "asked.txt"
+    server = start(
+        STARGAN_MODELS=str(untrained_model()), SPACES_ZERO_GPU="true", PYTHONPATH=str(folder), GPU_LOG=str(log)
+    )
+    yield server, log
+    server.stop()
+
+
+def test_a_zero_gpu_space_is_asked_for_what_each_work_takes(
+    zero_gpu: tuple[Server, Path], photo: Path, tmp_path: Path
+) -> None:
+    server, log = zero_gpu
+    client = Client(server.url, download_files=tmp_path, verbose=False, analytics_enabled=False)
+    drawings = latent(client, photo, count=2, seed=3)[1]
+    assert read_provenance(drawings[1]["image"])["seed"] == "4"
+    assert latent(client, photo, count=1, domain="dog", model=str(untrained_model()))[1]
+    reference = [{"image": handle_file(drawings[0]["image"])}]
+    client.predict(photo=handle_file(photo), references=reference, api_name="/reference_mix")
+    client.predict(photo=handle_file(photo), api_name="/interpolate")
+    client.predict(photo=handle_file(photo), api_name="/detect_faces")
+    assert log.read_text().split("\n") == ["latent 20", "latent 20", "mix 20", "film_seeds 40", ""]
+    with pytest.raises(AppError, match="There is no face 3: 1 were found"):
+        latent(client, photo, face=3)
+    with pytest.raises(AppError, match="There is no model /etc"):
+        latent(client, photo, model="/etc")
+    assert "Traceback" not in server.log.read_text()
+
+
+def test_gpu_time_fits_the_clip(tmp_path: Path) -> None:
+    clip = tmp_path / "clip.mp4"
+    ffmpeg = imageio_ffmpeg.get_ffmpeg_exe()
+    subprocess.run([ffmpeg, "-v", "error", "-f", "lavfi", "-i", "testsrc=duration=4:size=64x64", clip], check=True)
+    assert app.gpu_seconds(None, studio.draw_clip, str(clip)) == 38
+    assert app.gpu_seconds(None, studio.draw_frame) == 5
+
+
+def test_without_a_space_asking_for_a_gpu_changes_nothing() -> None:
+    assert app.on_gpu(latent) is latent
+    assert app.on_gpu(duration=5)(latent) is latent
 
 
 def test_nothing_unexpected_was_logged(server: Server) -> None:
