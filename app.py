@@ -186,8 +186,11 @@ def saved(picture: Image.Image, name: str, provenance: Provenance | None = None)
 def page_subject(photo, chosen, x, y, size, grayscale) -> Subject:
     """What the page says is to be drawn. Faces chosen in an earlier photo, which this one lacks, are left out."""
     square = tuple(studio.number(name, v, 0, 1) for name, v in (("crop_x", x), ("crop_y", y), ("crop_size", size)))
-    found = len(studio.faces_of(photo)) if photo else 0
-    return Subject(photo, [n for n in chosen or [] if n <= found] or [1], square, bool(grayscale))
+    chosen = chosen or [1]
+    if photo and chosen != [1]:  # else nothing need be known of the faces, and a model may want none
+        found = len(studio.faces_of(photo))
+        chosen = [n for n in chosen if n <= found] or [1]
+    return Subject(photo, chosen, square, bool(grayscale))
 
 
 @answering
@@ -293,21 +296,21 @@ def choose(drawn: Drawn | None, event: gr.SelectData) -> tuple:
 
 
 @answering
-def look_at_references(references, adjusted) -> tuple:
+def look_at_references(model, references, adjusted) -> tuple:
     """References arrived → their crops, which of them can be adjusted."""
     numbers = list(range(1, len(references or []) + 1))
-    crops = [studio.frame_reference(translator_for(None), r).picture for r in references_of(references, adjusted)]
+    crops = [studio.frame_reference(translator_for(model), r).picture for r in references_of(references, adjusted)]
     return crop_gallery(crops), gr.Radio(numbers, value=1 if numbers else None)
 
 
 @answering
-def adjust(references, adjusted, which, weight, x, y, size) -> tuple:
+def adjust(model, references, adjusted, which, weight, x, y, size) -> tuple:
     """→ the references' crops with one of them moved, all adjustments."""
     if not references or not which or not 1 <= which <= len(references):
         raise RequestError("no_references")
     path = references[which - 1][0]
     adjusted = adjusted | {path: Reference(path, weight, (x, y, size))}
-    crops = [studio.frame_reference(translator_for(None), r).picture for r in references_of(references, adjusted)]
+    crops = [studio.frame_reference(translator_for(model), r).picture for r in references_of(references, adjusted)]
     return crop_gallery(crops), adjusted
 
 
@@ -642,7 +645,9 @@ def build() -> gr.Blocks:
         gr.Markdown(i18n("privacy"), elem_id="privacy")
 
         domains = [tab.domain for tab in (diversity, mixing, live)]
-        subject.model.input(choose_model, subject.model, domains, **PRIVATE)
+        subject.model.input(choose_model, subject.model, domains, **PRIVATE).success(
+            look, [subject.model, *subject.parts], subject.shown, show_progress="hidden", **PRIVATE
+        )
         search = gr.Textbox(visible=False)
         chosen = [diversity.count, diversity.seed, diversity.psi, subject.grayscale]
         settings = [subject.model, subject.photo, *chosen, *domains]
@@ -725,7 +730,9 @@ def subject_panel() -> SimpleNamespace:
     photo.clear(lambda: gr.Markdown(visible=False), None, note, queue=False, api_visibility="private")
     for part in (x, y, size):
         part.input(frame, [model, *parts], crop, show_progress="hidden", trigger_mode="always_last", **PRIVATE)
-    return SimpleNamespace(model=model, photo=photo, parts=parts, crop=crop, grayscale=grayscale, examples=examples)
+    return SimpleNamespace(
+        model=model, photo=photo, parts=parts, shown=shown, crop=crop, grayscale=grayscale, examples=examples
+    )
 
 
 def results_panel(subject: SimpleNamespace, label: str, sheet_label: str, prefix: str) -> SimpleNamespace:
@@ -807,7 +814,7 @@ def mixing_tab(subject: SimpleNamespace) -> SimpleNamespace:
         label=i18n("examples"), visible=bool(DRAWINGS), elem_id="reference-examples",
     )  # fmt: skip
     with gr.Row():
-        domain = gr.Radio(choices, value=choices[0][1], label=i18n("references_domain"))
+        domain = gr.Radio(choices, value=choices[0][1], label=i18n("references_domain"), elem_id="references-domain")
         strength = gr.Slider(0, 1, 1, step=0.05, label=i18n("strength"), info=i18n("strength_info"))
     with gr.Accordion(i18n("adjust"), open=False, elem_id="adjust"):
         gr.Markdown(i18n("adjust_info"))
@@ -833,11 +840,11 @@ def mixing_tab(subject: SimpleNamespace) -> SimpleNamespace:
     )
     this = [references, adjusted, which]
     live = {"show_progress": "hidden", "trigger_mode": "always_last", **PRIVATE}
-    references.change(look_at_references, this[:2], [crops, which], show_progress="hidden", **PRIVATE)
+    references.change(look_at_references, [subject.model, *this[:2]], [crops, which], show_progress="hidden", **PRIVATE)
     which.change(adjustment, this, [weight, x, y, size], show_progress="hidden", **PRIVATE)
     weight.input(weigh, [*this, weight], adjusted, **live)
     for part in (x, y, size):
-        part.input(adjust, [*this, weight, x, y, size], [crops, adjusted], **live)
+        part.input(adjust, [subject.model, *this, weight, x, y, size], [crops, adjusted], **live)
     panel.domain = domain
     return panel
 
@@ -845,7 +852,7 @@ def mixing_tab(subject: SimpleNamespace) -> SimpleNamespace:
 def live_tab(subject: SimpleNamespace, kept_a: gr.State) -> SimpleNamespace:
     """The camera, and short clips: many pictures in one style."""
     domains = config_of(DEFAULT_MODEL).domains
-    domain = gr.Radio(domain_choices(domains), value=domains[0], label=i18n("domain"))
+    domain = gr.Radio(domain_choices(domains), value=domains[0], label=i18n("domain"), elem_id="live-domain")
     with gr.Row():
         seed = gr.Number(DEFAULTS["seed"], label=i18n("seed"), precision=0, minimum=0, maximum=MAX_SEED)
         psi = gr.Slider(0, MAX_PSI, DEFAULTS["psi"], step=0.05, label=i18n("psi"))

@@ -115,6 +115,12 @@ def contents(page: Page, selector: str) -> list[bytes]:
     return [urllib.request.urlopen(image.get_attribute("src")).read() for image in page.locator(selector).all()]
 
 
+def changed(page: Page) -> tuple[int, int, int, int]:
+    """The box of what differs between before and after, in px of the photo."""
+    before, after = (Image.open(io.BytesIO(data)) for data in contents(page, "#diversity-compare img"))
+    return ImageChops.difference(before.convert("RGB"), after).getbbox()
+
+
 def violations(page: Page) -> list[str]:
     found = Axe().run(page).response["violations"]
     return [f"{v['id']}: {v['nodes'][0]['html'][:200]}" for v in found if v["impact"] in ("serious", "critical")]
@@ -245,22 +251,45 @@ def test_a_link_brings_its_model_back(visit: Callable[..., Page]) -> None:
     name = str(untrained_model())
     page = visit(f"?count=2&seed=5&example=collins&domain=dog&model={name}")
     assert page.locator("#model input").input_value() == "untrained"
-    expect(page.locator("#note")).to_contain_text("takes the whole picture")
-    expect(page.locator("#domain label")).to_have_text(["cat", "dog"])
+    expect(page.locator("#note")).to_contain_text("looks for no face")
+    expect(page.locator("#domain label")).to_have_text(["Cat", "Dog"])
     assert page.locator("#domain input[value=dog]").is_checked()
     (facts, _) = (read_provenance(io.BytesIO(drawing)) for drawing in contents(page, DRAWN))
     assert (facts["model"], facts["domain"], facts["seed"]) == ("untrained", "dog", "5")
-    first = contents(page, "#crop img")
-    size = page.locator("#square input[type=range]").nth(2)  # the person's own crop
-    size.focus()
-    for _ in range(30):
-        size.press("ArrowLeft")
-    settle(page)
-    assert contents(page, "#crop img") != first
     page.goto(page.url.replace("dog", "anime").replace("untrained", "unknown"))
     page.wait_for_selector(DRAWN)
     settle(page)
     assert page.locator("#domain input[value=anime]").is_checked()
+
+
+def test_a_model_without_framing_draws_what_the_person_frames(visit: Callable[..., Page], pictures: Path) -> None:
+    page = visit("?count=2&example=collins")
+    choose_photo(page, pictures / "four.jpg")
+    expect(page.locator("#chosen input")).to_have_count(4)
+    for name, domains in (("untrained", ["Cat", "Dog"]), ("Anime, 64 px", ["Anime", "Female photo", "Male photo"])):
+        page.click("#model input")
+        page.get_by_role("option", name=name).click()
+        menus = {"Style mixing": "#references-domain", "Camera and video": "#live-domain", "Diversity": "#domain"}
+        for tab, menu in menus.items():
+            page.get_by_role("tab", name=tab).click()
+            expect(page.locator(f"{menu} label")).to_have_text(domains)
+        settle(page)
+        if name == "untrained":
+            expect(page.locator("#note")).to_contain_text("looks for no face")
+            expect(page.locator("#numbered, #chosen")).to_have_count(0)
+            draw(page)
+            first = contents(page, DRAWN)
+            assert changed(page) == pytest.approx((0, 0, 1024, 1024), abs=12)
+            size = page.locator("#square input[type=range]").nth(2)
+            size.focus()
+            for _ in range(50):
+                size.press("ArrowLeft")
+            settle(page)
+            draw(page)
+            assert contents(page, DRAWN) != first
+            assert changed(page) == pytest.approx((256, 256, 768, 768), abs=12)
+    expect(page.locator("#chosen input")).to_have_count(4)
+    expect(page.locator("#square")).not_to_be_visible()
 
 
 def test_many_faces_are_numbered_and_chosen(visit: Callable[..., Page], pictures: Path) -> None:

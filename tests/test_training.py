@@ -581,9 +581,8 @@ def test_two_processes_train_as_one(data: Path, tmp_path: Path) -> None:
     one, two = metrics(tmp_path / "one"), metrics(tmp_path / "two")
     assert len(one) == len(two) == 3
     for a, b in zip(one, two, strict=True):
-        assert {**a, "seconds": 0} == pytest.approx(
-            {**b, "seconds": 0}, rel=5e-3
-        )  # a tenth, where they did not work as one
+        # Rounding, which differs with the machine, grows to 0.6 % in three steps; not working as one is a tenth
+        assert {**a, "seconds": 0} == pytest.approx({**b, "seconds": 0}, rel=2e-2)
     # Adam's second moments are the gradients of all iterations; those of biases before a norm are rounding alone
     first, second = (saved(tmp_path / name)["optimizers"] for name in ("one", "two"))
     for part, optimizer in first.items():
