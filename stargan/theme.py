@@ -74,24 +74,31 @@ button[role="tab"].selected { color: var(--primary-700) !important; }
   .gradio-container { padding-inline: 0.5rem !important; }
   .drawings .grid-container { grid-template-columns: repeat(2, 1fr) !important; }
   button { min-height: 44px; }
+  .tab-container button { padding-inline: 0.4rem; font-size: 0.8125rem; } /* all three beside each other */
 }
 @media (prefers-reduced-motion: reduce) { * { animation: none !important; transition: none !important; } }
 """
 
 # What settings of gradio's components cannot do. For screen readers: an example picture is called by its file's name, and
-# an empty picture, an element that may have no name, has none. The page's title and language follow the visitor's.
+# an empty picture, an element that may have no name, has none. The page's title and language follow the visitor's, and so
+# does the one text that gradio has in English only.
 JS = """
 () => {
+  const japanese = navigator.language.toLowerCase().startsWith("ja");
   const name = () => {
     document.querySelectorAll(".empty[aria-label]").forEach((e) => e.removeAttribute("aria-label"));
     document.querySelectorAll("button.gallery-item:not([aria-label])").forEach((e) => {
       const file = e.querySelector("img")?.src.split("/").pop();
       if (file) e.setAttribute("aria-label", file.replace(/\\.\\w+$/, ""));
     });
+    if (japanese) document.querySelectorAll("#photo .wrap, #camera .wrap").forEach((e) => {
+      const text = e.lastChild;
+      if (text?.nodeValue?.trim() === "Click to Access Webcam") text.nodeValue = "カメラを使う";
+    });
   };
   new MutationObserver(name).observe(document.body, { childList: true, subtree: true });
   name();
-  if (navigator.language.toLowerCase().startsWith("ja")) {
+  if (japanese) {
     document.documentElement.lang = "ja";
     document.title = "顔写真をアニメに";
   }
