@@ -554,7 +554,7 @@ def test_stopped_at_any_moment_and_gone_on_with(data: Path, tmp_path: Path) -> N
 
 def test_two_processes_train_as_one(data: Path, tmp_path: Path) -> None:
     """Under a real torchrun, with gloo: the joint batch's losses and weights, whatever draws random numbers."""
-    options = [*RANDOM, "iterations=3", "r1_every=2", "phases=alternate", "learning_rate=2e-3"]
+    options = [*RANDOM, "iterations=3", "r1_every=2", "phases=alternate", "learning_rate=2e-4"]
     train(tmp_path / "one", data / "train", preset="tiny", changes=options, device="cpu")
     sets = [part for option in options for part in ("--set", option)]
     arguments = [
@@ -581,8 +581,8 @@ def test_two_processes_train_as_one(data: Path, tmp_path: Path) -> None:
     one, two = metrics(tmp_path / "one"), metrics(tmp_path / "two")
     assert len(one) == len(two) == 3
     for a, b in zip(one, two, strict=True):
-        # Rounding, which differs with the machine, grows to 0.6 % in three steps; not working as one is a tenth
-        assert {**a, "seconds": 0} == pytest.approx({**b, "seconds": 0}, rel=2e-2)
+        # Not averaging the gradients moves them by 1 to 9 %; rounding, which differs with the machine, by 4e-5
+        assert {**a, "seconds": 0} == pytest.approx({**b, "seconds": 0}, rel=2e-3)
     # Adam's second moments are the gradients of all iterations; those of biases before a norm are rounding alone
     first, second = (saved(tmp_path / name)["optimizers"] for name in ("one", "two"))
     for part, optimizer in first.items():
@@ -593,7 +593,7 @@ def test_two_processes_train_as_one(data: Path, tmp_path: Path) -> None:
         largest = max(a.norm() for a, _ in pairs)
         compared = [(a, b) for a, b in pairs if a.norm() > 1e-3 * largest]
         assert len(compared) > len(pairs) / 3
-        assert max((a - b).norm() / a.norm() for a, b in compared) < 0.2, part
+        assert max((a - b).norm() / a.norm() for a, b in compared) < 0.2, part  # 0.03, not averaged 0.6
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(faces: Faces, monkeypatch: pytest.MonkeyPatch) -> None:
