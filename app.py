@@ -385,7 +385,7 @@ def film(model, a, b, kind, *page) -> tuple:
     styles = torch.stack([kept_style("A", a, model), kept_style("B", b, model)])
     gif = kind == "GIF"
     path = fresh_path("walk.gif" if gif else "walk.mp4")
-    at_model(model, studio.film, page_subject(*page), styles, path, a.domain, Told("filming"))
+    at_model(model, studio.film, page_subject(*page), a.domain, styles, path, a.domain, Told("filming"))
     return gr.Video(None if gif else str(path), visible=not gif), gr.Image(str(path) if gif else None, visible=gif)
 
 
@@ -397,10 +397,11 @@ def draw_live(model, a, in_style_a, domain, seed, psi, frame) -> Any:
     if frame is None:
         return gr.skip()
     seen = kept_style("A", a, model) if in_style_a else None
+    domain = a.domain if in_style_a else domain
     drawn = at_model(model, studio.draw_frame, frame, seen, domain, seed, psi)
     if drawn is None:
         return gr.skip()
-    details = {"domain": a.domain if in_style_a else domain or ""}
+    details = {"domain": domain or ""}
     name = translator_for(model).name
     provenance = Provenance(name, None if in_style_a else int(seed), details, composite=True)
     return saved(drawn, "live.png", provenance)
@@ -412,6 +413,7 @@ def draw_clip(model, a, in_style_a, domain, seed, psi, clip) -> str:
     if not clip:
         raise RequestError("no_clip")
     seen, path = kept_style("A", a, model) if in_style_a else None, fresh_path("drawn.mp4")
+    domain = a.domain if in_style_a else domain
     return str(at_model(model, studio.draw_clip, clip, path, seen, domain, seed, psi, Told("filming")))
 
 

@@ -45,6 +45,10 @@ class Looks:
     strength: float = 1.0
     references: list[Image.Image] = field(default_factory=list)
 
+    @property
+    def domain(self) -> str:
+        return self.provenances[0].details["domain"]
+
     def for_photo(self, translator: Translator, encoded: Encoded) -> Tensor:
         if self.strength == 1:
             return self.styles
@@ -185,7 +189,7 @@ def translate_all(
                     photo = open_photo(path)
                     aligned = translator.align(photo)
                     encoded = translator.encode(aligned.picture)
-                    drawings = translator.decode(encoded, looks.for_photo(translator, encoded))
+                    drawings = translator.decode(encoded, looks.for_photo(translator, encoded), looks.domain)
                     for (file, about), drawing in zip(files.items(), drawings, strict=True):
                         if file in new:
                             _save(faces.paste_back(photo, aligned, drawing) if whole else drawing, file, about)

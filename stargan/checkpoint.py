@@ -66,6 +66,7 @@ class ModelConfig:
         framing: where five landmarks of a face lie, ``(x, y)`` in fractions of the side: left eye, right eye, nose,
             left and right mouth corner, as seen in the picture. None: the whole picture is taken, without looking for
             a face.
+        grayscale_domains: pictures of these are the luma of what the generator returns.
         training: facts of the training run: samples seen, hardware, options.
     """
 
@@ -74,6 +75,7 @@ class ModelConfig:
     architecture: Architecture
     framing: Points | None = None
     licence: str = ""
+    grayscale_domains: tuple[str, ...] = ()
     training: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -81,6 +83,8 @@ class ModelConfig:
             raise ModelError(f"The domains of a model must be names, not {list(self.domains)}.")
         if list(self.domains) != sorted(set(self.domains)) or not self.domains:
             raise ModelError(f"The domains of a model must be sorted, different names, not {list(self.domains)}.")
+        if unknown := set(self.grayscale_domains) - set(self.domains):
+            raise ModelError(f"The grayscale domains of a model must be among its domains; {min(unknown)!r} is not.")
         if self.framing is not None and (len(self.framing) != 5 or any(len(point) != 2 for point in self.framing)):
             raise ModelError(f"The framing of a model must be five points (x, y), not {self.framing}.")
 
@@ -97,6 +101,7 @@ class ModelConfig:
             if not unknown:
                 values["architecture"] = Architecture(**values["architecture"])
                 values["domains"] = tuple(values["domains"])
+                values["grayscale_domains"] = tuple(values.get("grayscale_domains", ()))
                 if values.get("framing") is not None:
                     values["framing"] = tuple((float(x), float(y)) for x, y in values["framing"])
                 return cls(**values)

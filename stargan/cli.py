@@ -22,6 +22,14 @@ MAX_PSI = 1.5
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
+    options = command_line().parse_args(arguments)
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    logging.getLogger("huggingface_hub").setLevel(logging.WARNING)  # it reports every file that it writes
+    return options.run(options)
+
+
+def command_line() -> argparse.ArgumentParser:
+    """All commands and their options."""
     parser = argparse.ArgumentParser(prog="python -m stargan", description="StarGAN v2: train, evaluate and use it.")
     commands = parser.add_subparsers(dest="command", required=True)
     _add_train(commands)
@@ -33,10 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     _add_import(commands)
     _add_push(commands)
     _add_bench(commands)
-    options = parser.parse_args(arguments)
-    logging.basicConfig(format="%(message)s", level=logging.INFO)
-    logging.getLogger("huggingface_hub").setLevel(logging.WARNING)  # it reports every file that it writes
-    return options.run(options)
+    return parser
 
 
 def _add_train(commands: argparse._SubParsersAction) -> None:
@@ -209,7 +214,11 @@ def _sheet(options: argparse.Namespace) -> int:
     from stargan.registry import find_model
     from stargan.training.sheets import results_sheet
 
-    results_sheet(load_model(find_model(options.model)), options.validation, options.domain).save(options.output)
+    try:
+        sheet = results_sheet(load_model(find_model(options.model)), options.validation, options.domain)
+    except ValueError as error:
+        return _refused(error)
+    sheet.save(options.output)
     return 0
 
 
@@ -314,7 +323,7 @@ def _video(options: argparse.Namespace) -> int:
                 bar.total = total
                 bar.update(done - bar.n)
 
-            make(options, translator, looks, note=note, progress=progress)
+            make(options, translator, looks, domain=domain, note=note, progress=progress)
     except ValueError as error:
         return _refused(error)
     print(options.output)

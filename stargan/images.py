@@ -26,6 +26,11 @@ def to_tensor(pictures: Sequence[Image.Image]) -> Tensor:
     return torch.from_numpy(arrays).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
+def to_grayscale(picture: Image.Image) -> Image.Image:
+    """The luma of a picture in three equal channels."""
+    return picture.convert("L").convert("RGB")
+
+
 def to_pictures(tensor: Tensor) -> list[Image.Image]:
     """``(N, 3, H, W)`` float, clipped to [-1, 1] → RGB pictures."""
     levels = (tensor.detach().float().clamp(-1, 1) + 1) * 127.5

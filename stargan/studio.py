@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from stargan import faces, video
-from stargan.images import Provenance, grid, open_photo
+from stargan.images import Provenance, grid, open_photo, to_grayscale
 from stargan.texts import RequestError
 from stargan.translator import NoFaceError, Translator
 
@@ -208,12 +208,13 @@ def nearby(
 def film(
     translator: Translator,
     subject: Subject,
+    domain: str,
     styles: Tensor,
     path: Path,
     note: str = "",
     progress: Progress = lambda _: None,
 ) -> Path:
-    """A clip, .mp4 or .gif by ``path``, of the subject's first face going from style to style ``(N, style_dim)``."""
+    """A clip, .mp4 or .gif by ``path``, of the subject's first face going from style to style of a domain, ``(N, style_dim)``."""
     encoded = translator.encode(frame(translator, subject)[0].picture)
     return video.walk(
         translator,
@@ -222,8 +223,9 @@ def film(
         path,
         seconds=CLIP_SECONDS,
         fps=CLIP_RATE[path.suffix],
+        domain=domain,
         note=note,
-        finish=black_and_white if subject.grayscale else None,
+        finish=to_grayscale if subject.grayscale else None,
         progress=lambda done, frames: progress(done / frames),
     )
 
@@ -239,7 +241,7 @@ def film_seeds(
 ) -> Path:
     """As :func:`film`, through the styles of seeds."""
     domain, styles = seed_styles(translator, domain, seeds, psi)
-    return film(translator, subject, styles, path, f"{domain}, seeds {', '.join(map(str, seeds))}", progress)
+    return film(translator, subject, domain, styles, path, f"{domain}, seeds {', '.join(map(str, seeds))}", progress)
 
 
 def draw_frame(
@@ -248,7 +250,7 @@ def draw_frame(
     """A camera's picture, at most 640 px, with its biggest face drawn; None where it shows none.
 
     Args:
-        style: ``(style_dim,)``; None takes that of the seed.
+        style: ``(style_dim,)``, of ``domain``; None takes that of the seed.
     """
     if style is None:
         style = seed_styles(translator, domain, [seed], psi)[1][0]
@@ -258,7 +260,7 @@ def draw_frame(
         aligned = translator.align(picture)
     except NoFaceError:
         return None
-    (drawn,) = translator.decode(translator.encode(aligned.picture), style[None])
+    (drawn,) = translator.decode(translator.encode(aligned.picture), style[None], domain)
     return faces.paste_back(picture, aligned, drawn)
 
 
@@ -275,7 +277,7 @@ def draw_clip(
     """A short video with its main face drawn in one style, see :func:`stargan.video.translate_clip`.
 
     Args:
-        style: ``(style_dim,)``; None takes that of the seed.
+        style: ``(style_dim,)``, of ``domain``; None takes that of the seed.
 
     Raises:
         stargan.video.VideoError: it cannot be read, or is too long.
@@ -290,6 +292,7 @@ def draw_clip(
         source,
         style.to(translator.device),
         path,
+        domain=domain,
         note=note,
         progress=lambda done, steps: progress(done / steps),
     )
@@ -315,9 +318,9 @@ def draw(
         shown = target if shown is None else shown
         row: list[Image.Image] = []
         for part in target.split(STEP):
-            row += translator.decode(encoded, part)
+            row += translator.decode(encoded, part, domain)
             progress((len(rows) + len(row) / len(styles)) / len(aligned))
-        rows.append([black_and_white(picture) for picture in row] if subject.grayscale else row)
+        rows.append([to_grayscale(picture) for picture in row] if subject.grayscale else row)
     details = {"domain": domain, **{name: f"{value:g}" for name, value in settings.items()}}
     return Drawn(subject.photo, translator.name, domain, aligned, rows, shown.cpu(), captions, details)
 
@@ -333,10 +336,6 @@ def blend(styles: Tensor, weights: Sequence[float]) -> Tensor:
     """The weighted mean of styles ``(N, style_dim)``: ``(style_dim,)``. Weights that are all 0 count as equal."""
     w = torch.tensor(weights if any(weights) else [1.0] * len(weights), dtype=styles.dtype, device=styles.device)
     return (w[:, None] * styles).sum(dim=0) / w.sum()
-
-
-def black_and_white(picture: Image.Image) -> Image.Image:
-    return picture.convert("L").convert("RGB")
 
 
 # faces and frames

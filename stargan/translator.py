@@ -18,7 +18,7 @@ from torch import Tensor
 from stargan import compiling, faces
 from stargan.checkpoint import Model, load_model
 from stargan.folding import FoldedDecoder, FoldedEncoder, fold_style_encoder, prepare
-from stargan.images import to_pictures, to_tensor
+from stargan.images import to_grayscale, to_pictures, to_tensor
 from stargan.registry import find_model
 
 # Codes that the mean style is taken over: at 10,000 it moves by less than 1 % from draw to draw.
@@ -160,6 +160,8 @@ class Translator:
     def reference_styles(self, pictures: Sequence[Image.Image], domain: str) -> Tensor:
         """The styles of aligned pictures of a domain: ``(len(pictures), style_dim)``."""
         index = self.domain_index(domain)
+        if domain in self.config.grayscale_domains:
+            pictures = [to_grayscale(picture) for picture in pictures]
         styles = []
         for first in range(0, len(pictures), _REFERENCES):
             x = self._tensor(pictures[first : first + _REFERENCES])
@@ -178,9 +180,14 @@ class Translator:
 
     # pictures out
 
-    def decode(self, encoded: Encoded, styles: Tensor) -> list[Image.Image]:
-        """One picture a style: ``(N, style_dim)`` → N pictures."""
-        return [picture for batch in self._decode(encoded, styles) for picture in to_pictures(batch)]
+    def decode(self, encoded: Encoded, styles: Tensor, domain: str | None = None) -> list[Image.Image]:
+        """One picture a style: ``(N, style_dim)`` → N pictures.
+
+        Args:
+            domain: that the styles are of; needed for models with monochrome domains alone.
+        """
+        drawn = [picture for batch in self._decode(encoded, styles) for picture in to_pictures(batch)]
+        return [to_grayscale(picture) for picture in drawn] if domain in self.config.grayscale_domains else drawn
 
     def compile_in_background(self) -> threading.Thread | None:
         """Starts compiling the decoder, and uses it once it is ready; until then pictures come as before.
@@ -248,7 +255,7 @@ class Translator:
             ValueError: the model has no such domain.
         """
         styles = self.latent_styles(domain, range(seed, seed + count), psi)
-        return self.decode(self.encode(self.align(photo).picture), styles)
+        return self.decode(self.encode(self.align(photo).picture), styles, domain)
 
     def reference(
         self, photo: Image.Image, references: Sequence[Image.Image], domain: str, strength: float = 1.0
@@ -267,7 +274,7 @@ class Translator:
         styles = self.reference_styles(aligned, domain)
         if strength != 1:
             styles = torch.lerp(self.own_style(encoded), styles, strength)
-        return self.decode(encoded, styles)
+        return self.decode(encoded, styles, domain)
 
     def align_reference(self, reference: Image.Image) -> faces.Aligned:
         """As :meth:`align`, but where no face is found, the proposed crop."""

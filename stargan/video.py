@@ -94,6 +94,7 @@ def walk(
     seconds: float = 4.0,
     fps: float = 25.0,
     loop: bool = False,
+    domain: str | None = None,
     note: str = "",
     composite: bool = False,
     finish: Callable[[Image.Image], Image.Image] | None = None,
@@ -104,6 +105,7 @@ def walk(
     Args:
         styles: ``(N, style_dim)``, at least two.
         path: an .mp4 or .gif file; replaced as a whole, when the video is complete.
+        domain: see :meth:`stargan.translator.Translator.decode`.
         note: what made the styles (domain, seeds), for the video's metadata.
         composite: the metadata say that drawings were put into a photo, which ``finish`` does.
         finish: done to every frame, such as pasting it back into the photo.
@@ -121,7 +123,7 @@ def walk(
     def frames() -> Iterator[Image.Image]:
         done = 0
         for part in way.split(BATCH.get(translator.device.type, 8)):
-            for picture in translator.decode(encoded, part):
+            for picture in translator.decode(encoded, part, domain):
                 yield finish(picture) if finish else picture
                 done += 1
                 if progress:
@@ -207,6 +209,7 @@ def translate_clip(
     *,
     whole: bool = True,
     max_seconds: float = MAX_CLIP_SECONDS,
+    domain: str | None = None,
     note: str = "",
     progress: Progress | None = None,
 ) -> Path:
@@ -219,6 +222,7 @@ def translate_clip(
         style: ``(style_dim,)``.
         path: an .mp4 or .gif file (the latter without sound); replaced as a whole, when the video is complete.
         whole: the drawing is pasted back into the frames; otherwise the video shows the drawing alone.
+        domain: see :meth:`stargan.translator.Translator.decode`.
         note: what made the style, for the video's metadata.
         progress: called with the steps done and all there will be: in each frame, the face is found, then drawn.
 
@@ -254,7 +258,7 @@ def translate_clip(
                     aligned = faces.align(frame, track.landmarks[index], framing, translator.image_size)
                 else:
                     aligned = faces.centre_crop(frame, translator.image_size)
-                (picture,) = translator.decode(translator.encode(aligned.picture), style[None])
+                (picture,) = translator.decode(translator.encode(aligned.picture), style[None], domain)
                 yield faces.paste_back(frame, aligned, picture) if whole else picture
             if progress:
                 progress(count + index + 1, 2 * count)

@@ -105,3 +105,28 @@ def test_a_folder_without_pictures(tmp_path: Path, capsys: pytest.CaptureFixture
     assert main(["prepare", str(tmp_path), str(tmp_path / "faces")]) == 2
     assert "There are no pictures in" in capsys.readouterr().err
     assert not (tmp_path / "faces").exists()
+
+
+def test_faces_of_two_photos_never_share_a_name(photos: Path, tmp_path: Path) -> None:
+    people, faces = photos / "people", tmp_path / "faces"
+    (people / "one.jpg").rename(people / "two-1.jpg")
+    job = Job(64, ANIME_FRAMING)
+    report = prepare(people, faces, job, processes=1)
+    assert report.written["two.png"] == ["two-1.png", "two-2.png"]
+    assert report.written["two-1.jpg"] == ["two-1_jpg.png"]
+    again = prepare(people, faces, job, processes=1)
+    assert {name for name, reasons in again.left_out.items() if reasons == ["is already there"]} >= {
+        "two.png",
+        "two-1.jpg",
+    }
+
+
+def test_a_photo_whose_faces_were_being_written_is_taken_again(photos: Path, tmp_path: Path) -> None:
+    faces, job = tmp_path / "faces", Job(64, ANIME_FRAMING)
+    prepare(photos, faces, job, processes=1)
+    first = faces / "people" / "two-1.png"
+    content = first.read_bytes()
+    first.unlink()  # the first face of several is written last
+    assert prepare(photos, faces, job, processes=1).written.keys() == {"people/two.png"}
+    assert first.read_bytes() == content
+    assert not list(faces.rglob("*.partial"))

@@ -22,6 +22,7 @@ from playwright.sync_api import expect, sync_playwright
 from serving import ROOT, shared_app
 from test_browser import CHROMIUM, FLAGS
 
+import stargan.cli
 from stargan.images import read_provenance
 
 JS_CLIENT = "2.7.0"
@@ -37,6 +38,24 @@ def test_the_library_snippet(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [type(picture) for picture in names["drawings"]] == [Image.Image] * 10
     assert len(names["styled"]) == 3
     assert names["translator"].domains == ("anime", "female", "male")
+
+
+def test_the_commands_can_be_given() -> None:
+    section = README.split("## Commands\n")[1].split("\n## ")[0]
+    given = [
+        line.split("#")[0].split()[3:] for line in section.splitlines() if line.startswith("    python -m stargan ")
+    ]
+    assert {command[0] for command in given} >= {
+        "translate",
+        "video",
+        "prepare",
+        "train",
+        "evaluate",
+        "import",
+        "bench",
+    }
+    for command in given:
+        stargan.cli.command_line().parse_args(command)
 
 
 def snippet(language: str) -> str:

@@ -22,14 +22,16 @@ import torch
 from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from stargan.checkpoint import load_model
+from stargan.checkpoint import load_model, read_config, save_model
 from stargan.cli import main
+from stargan.images import to_tensor
 from stargan.training import trainer as training
-from stargan.training.augment import diff_augment, luma_where, to_luma
+from stargan.training.augment import diff_augment, luma_where, to_luma, translation
 from stargan.training.config import PRESETS, ConfigError, TrainConfig, differences, from_state, with_options
 from stargan.training.data import DataError, Faces
-from stargan.training.sheets import SEEDS, SOURCES, TRUNCATIONS, fixed_faces
+from stargan.training.sheets import SEEDS, SOURCES, TRUNCATIONS, fixed_faces, write_sheets
 from stargan.training.trainer import Trainer, TrainingError, train
+from stargan.translator import Translator
 
 ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
@@ -97,6 +99,19 @@ def test_an_option_by_name(option: str, name: str, value: object) -> None:
     changed = with_options(TINY, [option])
     assert getattr(changed, name) == value
     assert replace(changed, **{name: getattr(TINY, name)}) == TINY
+
+
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        ("high_pass_weight=1.0", "Training has no landmark masks"),
+        ("target_weights={'anime': -1.0}", "target_weights must be 0 or more"),
+        ("target_weights={'anime': 0.0}", "and one over 0"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(option: str, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        with_options(TINY, [option])
 
 
 def test_options_of_the_architecture() -> None:
@@ -256,6 +271,42 @@ def test_nothing_in_a_step_waits_for_the_gpu(data: Path) -> None:
 # what the discriminator sees
 
 
+def test_a_shift_moves_whole_pixels_in_bf16_too() -> None:
+    x = torch.rand(2, 3, 256, 256, generator=torch.Generator().manual_seed(0)).bfloat16()
+    given = torch.tensor([[0.1, 0.9], [0.7, 0.4]])
+    shifted = translation(x, lambda *_: given)
+    assert torch.equal(shifted, translation(x.float(), lambda *_: given).bfloat16())
+
+
+def test_a_monochrome_domain_is_drawn_and_seen_in_three_equal_channels(
+    faces: Faces, data: Path, tmp_path: Path
+) -> None:
+    def gray(x: torch.Tensor) -> bool:
+        return bool((x.amax(dim=-3) - x.amin(dim=-3)).max() < 1e-5)
+
+    trainer = Trainer(replace(TINY, grayscale_domains=("anime",)), faces, CPU)
+    judged = []
+    trainer.nets.discriminator.register_forward_pre_hook(lambda _, given: judged.append(given))
+    trainer.nets.style_encoder.register_forward_pre_hook(lambda _, given: judged.append(given))
+    for _ in range(3):
+        trainer.step()
+    seen = [(int(d), gray(one)) for x, domain in judged for one, d in zip(x, domain, strict=True)]
+    assert set(seen) == {(0, True), (1, False)}  # anime, photo: reals, fakes and references
+
+    save_model(trainer.snapshot("gray"), tmp_path)
+    translator = Translator(load_model(tmp_path), "cpu")
+    picture = Image.open(data / "val" / "photo" / "0.png")
+    encoded = translator.encode(picture)
+    for domain in translator.domains:
+        drawn = to_tensor(translator.decode(encoded, translator.latent_styles(domain, [1, 2]), domain))
+        assert gray(drawn) == (domain == "anime")
+    validation = fixed_faces(data / "val", translator.domains, 32)
+    for file in write_sheets(load_model(tmp_path), tmp_path / "sheets", 1, validation):
+        if file.stem.endswith("latent"):
+            below = Image.open(file).crop((0, 34, 10**3, 10**3)).convert("RGB")
+            assert gray(to_tensor([below])) == ("anime" in file.stem)
+
+
 def test_luma_is_pillows_in_three_equal_channels(portrait: Image.Image) -> None:
     from stargan.images import to_pictures, to_tensor
 
@@ -378,6 +429,8 @@ def test_four_iterations_are_two_and_two_more(data: Path, tmp_path: Path) -> Non
     for state in (first, second):
         del state["seconds"]
         del state["torch_random"]
+    assert [change["options"] for change in second.pop("changes")] == [["iterations: 2 → 4"]]
+    assert not first.pop("changes")
     assert states_equal(first, second)
     assert [{**row, "seconds": 0} for row in metrics(straight)] == [{**row, "seconds": 0} for row in metrics(resumed)]
 
@@ -412,6 +465,54 @@ def test_the_same_command_goes_on_and_another_preset_is_refused(
     assert main([*command, "--set", "image_size=64"]) == 2
     assert "architecture cannot change (image_size: 32 → 64)" in capsys.readouterr().err
     assert saved(tmp_path)["iteration"] == 4
+
+
+def test_samples_and_changed_options_are_counted_and_told(data: Path, tmp_path: Path) -> None:
+    train(tmp_path, data / "train", preset="tiny", changes=["iterations=2"], device="cpu")
+    train(tmp_path, data / "train", changes=["iterations=4", "batch_size=6"], device="cpu")
+    facts = read_config(tmp_path / "snapshots" / "000004").training
+    assert facts["samples"] == 2 * 4 + 2 * 6
+    (change,) = facts["changes"]
+    assert change == {"iteration": 2, "options": ["iterations: 2 → 4", "batch_size: 4 → 6"]}
+
+
+def test_figures_that_come_again_are_written_once(data: Path, tmp_path: Path) -> None:
+    train(tmp_path, data / "train", preset="tiny", changes=["iterations=2"], device="cpu")
+    state = (tmp_path / training.STATE_FILE).read_bytes()
+    train(tmp_path, data / "train", changes=["iterations=4"], device="cpu")
+    (tmp_path / training.STATE_FILE).write_bytes(state)  # as if killed before it was saved
+    train(tmp_path, data / "train", changes=["iterations=4"], device="cpu")
+    assert [row["iteration"] for row in metrics(tmp_path)] == [1, 2, 3, 4]
+
+
+def test_half_of_a_snapshot_never_has_its_name(faces: Faces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = Trainer(TINY, faces, CPU)
+    trainer._save_snapshot(tmp_path)
+    whole = {file.name: file.read_bytes() for file in (tmp_path / "snapshots" / "000000").iterdir()}
+
+    def stopped(_: object, folder: Path) -> None:
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "save_model", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        trainer._save_snapshot(tmp_path)
+    assert {file.name: file.read_bytes() for file in (tmp_path / "snapshots" / "000000").iterdir()} == whole
+    monkeypatch.undo()
+    trainer._save_snapshot(tmp_path)
+    assert [folder.name for folder in (tmp_path / "snapshots").iterdir()] == ["000000"]
+    assert whole.keys() == {file.name for file in (tmp_path / "snapshots" / "000000").iterdir()}
+
+
+def test_lazy_r1_comes_every_so_often_and_as_much_stronger(faces: Faces, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = Trainer(replace(TINY, r1_every=4, lambda_reg=0.5), faces, CPU)
+    weights = []
+    update = trainer.update_discriminator
+    monkeypatch.setattr(trainer, "update_discriminator", lambda *given: (weights.append(given[2]), update(*given))[1])
+    for _ in range(4):  # of two updates each
+        trainer.step()
+    assert weights == [2.0, 0, 0, 0, 2.0, 0, 0, 0]
 
 
 def test_changed_domains_are_refused_on_resume(data: Path, tmp_path: Path) -> None:

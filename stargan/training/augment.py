@@ -1,4 +1,4 @@
-"""What the discriminator's inputs go through: DiffAugment for small data, and luma for monochrome domains."""
+"""DiffAugment, which the discriminator's inputs go through, and luma for monochrome domains."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ def translation(x: Tensor, uniform: Uniform, ratio: float = 0.125) -> Tensor:
     theta = torch.eye(2, 3, device=x.device).repeat(len(x), 1, 1)
     theta[:, :, 2] = ((uniform(len(x), 2) * (2 * steps + 1)).floor() - steps) * (2 / side)
     where = F.affine_grid(theta, list(x.shape), align_corners=False)
-    return F.grid_sample(x, where.to(x.dtype), mode="nearest", padding_mode="zeros", align_corners=False)
+    # in fp32: bf16 has not the digits to tell the pixels of a big picture apart
+    return F.grid_sample(x.float(), where, mode="nearest", padding_mode="zeros", align_corners=False).to(x.dtype)
 
 
 def cutout(x: Tensor, uniform: Uniform, ratio: float = 0.5) -> Tensor:

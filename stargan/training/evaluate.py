@@ -167,14 +167,14 @@ class Backbones:
             with _short_timeout():
                 self.inception = _inception(inception).to(device).eval()
         except Exception as error:
-            log.warning("FID and KID are left out: %s; give the file with --inception-weights.", _why(error))
+            log.warning("FID and KID are left out: %s.", _why(error, "--inception-weights"))
         try:
             with _short_timeout(), _torchvision_file(lpips):
                 from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
                 self.lpips = LearnedPerceptualImagePatchSimilarity("alex", reduction="none").to(device)
         except Exception as error:
-            log.warning("LPIPS is left out: %s; give the file with --lpips-weights.", _why(error))
+            log.warning("LPIPS is left out: %s.", _why(error, "--lpips-weights"))
 
     def features(self, x: Tensor) -> Tensor | None:
         """``(N, 3, H, W)`` in [-1, 1] → ``(N, 2048)``."""
@@ -266,10 +266,14 @@ def _short_timeout(seconds: float = 20) -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-def _why(error: Exception) -> str:
+def _why(error: Exception, option: str) -> str:
+    if isinstance(error, ImportError):
+        return f"{error} (install requirements-dev.txt)"
     if isinstance(error, OSError):
-        return f"the weights cannot be downloaded here ({str(error) or type(error).__name__})"
-    return str(error).splitlines()[0]
+        return (
+            f"the weights cannot be downloaded here ({str(error) or type(error).__name__}); give the file with {option}"
+        )
+    return f"{str(error).splitlines()[0]}; give the file with {option}"
 
 
 # Evaluation
@@ -396,7 +400,7 @@ class Evaluation:
         styles = styles.unflatten(0, count)
         return torch.stack(
             [
-                to_tensor(translator.decode(translator.encode(picture), style))
+                to_tensor(translator.decode(translator.encode(picture), style, target))
                 for picture, style in zip(sources, styles, strict=True)
             ]
         )

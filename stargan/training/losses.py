@@ -16,8 +16,10 @@ from torch import Tensor
 from stargan.networks import Discriminator, Generator, MappingNetwork, StyleEncoder
 
 Terms = dict[str, Tensor]
-# What the discriminator gets to see of pictures of these domains: augmentation, luma, or just the pictures.
-Seen = Callable[[Tensor, Tensor], Tensor]
+# What the discriminator gets to see of pictures.
+Seen = Callable[[Tensor], Tensor]
+# What the generator's output for these domains stands for: its luma where they are monochrome, else itself.
+Drawn = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass
@@ -65,12 +67,18 @@ def r1_penalty(discriminator: Discriminator, x: Tensor, domain: Tensor) -> Tenso
         return 0.5 * gradient.square().sum(dim=(1, 2, 3)).mean()
 
 
-def discriminator_loss(nets: Networks, sources: Sources, targets: Targets, seen: Seen) -> tuple[Tensor, Terms]:
+def as_it_is(x: Tensor, domain: Tensor) -> Tensor:  # noqa: ARG001
+    return x
+
+
+def discriminator_loss(
+    nets: Networks, sources: Sources, targets: Targets, seen: Seen, drawn: Drawn = as_it_is
+) -> tuple[Tensor, Terms]:
     """Real against translated pictures; the R1 penalty comes on top, by itself, because it must run in fp32."""
     with torch.no_grad():
-        fake = nets.generator(sources.x, targets.style(targets.first, targets.domain))
-    real = nets.discriminator(seen(sources.x, sources.domain), sources.domain)
-    judged = nets.discriminator(seen(fake, targets.domain), targets.domain)
+        fake = drawn(nets.generator(sources.x, targets.style(targets.first, targets.domain)), targets.domain)
+    real = nets.discriminator(seen(sources.x), sources.domain)
+    judged = nets.discriminator(seen(fake), targets.domain)
     terms = {"real": adversarial_loss(real, real=True), "fake": adversarial_loss(judged, real=False)}
     return terms["real"] + terms["fake"], _detached(terms)
 
@@ -81,21 +89,23 @@ def generator_loss(
     targets: Targets,
     weights: dict[str, float],
     seen: Seen,
+    drawn: Drawn = as_it_is,
 ) -> tuple[Tensor, Terms]:
     """Adversarial, style reconstruction, diversity and cycle terms; ``weights`` holds ``sty``, ``ds`` and ``cyc``."""
     generator = nets.generator
     features, _ = generator.encoder(sources.x)
     style = targets.style(targets.first, targets.domain)
-    fake = generator.decoder(features, style)
+    fake = drawn(generator.decoder(features, style), targets.domain)
     with torch.no_grad():  # the published order: the second picture of the pair is a constant, as are its features here
         other = generator.decoder(features.detach(), targets.style(targets.second, targets.domain))
-    logits = nets.discriminator(seen(fake, targets.domain), targets.domain)
+        other = drawn(other, targets.domain)
+    logits = nets.discriminator(seen(fake), targets.domain)
     terms = {
         "adv": adversarial_loss(logits, real=True),
         "sty": (nets.style_encoder(fake, targets.domain) - style).float().abs().mean(),
         "ds": (fake - other).float().abs().mean(),
     }
-    restored = generator(fake, nets.style_encoder(sources.x, sources.domain))
+    restored = drawn(generator(fake, nets.style_encoder(sources.x, sources.domain)), sources.domain)
     terms["cyc"] = (restored - sources.x).float().abs().mean()
     loss = terms["adv"] + weights["sty"] * terms["sty"] - weights["ds"] * terms["ds"] + weights["cyc"] * terms["cyc"]
     return loss, _detached(terms)

@@ -9,8 +9,9 @@ import json
 import logging
 import math
 import os
+import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context
@@ -107,7 +108,7 @@ def prepare(photos: Path, faces: Path, job: Job, processes: int | None = None) -
     report = Report(len(named))
     faces.mkdir(parents=True, exist_ok=True)
     chosen = processes or os.cpu_count() or 1
-    tasks = [(file, faces / name, job) for name, file in named.items()]
+    tasks = [(file, faces / _base(name, file, named), job) for name, file in named.items()]
     with tqdm(total=len(tasks), unit="photo") as bar:
         for file, (written, left_out) in zip(named.values(), _results(tasks, min(chosen, len(tasks))), strict=True):
             name = file.relative_to(photos.resolve()).as_posix()
@@ -145,9 +146,18 @@ def _faces_of(task: tuple[Path, Path, Job]) -> tuple[list[Path], list[str]]:
     if kept:
         base.parent.mkdir(parents=True, exist_ok=True)
     written = [_face_file(base, index + (len(kept) > 1)) for index in range(len(kept))]
-    for aligned, path in zip(kept, written, strict=True):
-        aligned.picture.save(path)
+    # The first comes last, and under another name first: a photo whose first face is there is complete.
+    for aligned, path in reversed(list(zip(kept, written, strict=True))):
+        partial = path.with_name(f".{path.name}.partial")
+        aligned.picture.save(partial, "PNG")
+        partial.replace(path)
     return written, reasons or ([] if found else [NO_FACE])
+
+
+def _base(name: str, photo: Path, names: Mapping[str, Path]) -> str:
+    """What a photo's faces are named by: a photo ``a-1`` beside a photo ``a`` must not look like the first face of that."""
+    numbered = re.fullmatch(r"(.+)-\d+", name)
+    return f"{name}_{photo.suffix[1:]}" if numbered and numbered[1] in names else name
 
 
 def _face_file(base: Path, number: int) -> Path:

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from stargan.checkpoint import Model
-from stargan.images import grid, to_pictures, to_tensor
+from stargan.images import grid, to_grayscale, to_pictures, to_tensor
 from stargan.training.data import DataError, list_domains, read_square
 
 # Faces a domain, as sources and as references; seeds, each drawn at every ψ.
@@ -63,8 +63,14 @@ def write_sheets(model: Model, folder: Path, iteration: int, faces: dict[str, li
     return written
 
 
-def _decode(model: Model, x: Tensor, style: Tensor) -> list[Image.Image]:
-    return to_pictures(model.generator(x, style.expand(len(x), -1)))
+def _decode(model: Model, x: Tensor, style: Tensor, target: int) -> list[Image.Image]:
+    return _shown(model, model.generator(x, style.expand(len(x), -1)), target)
+
+
+def _shown(model: Model, drawn: Tensor, target: int) -> list[Image.Image]:
+    pictures = to_pictures(drawn)
+    monochrome = model.config.domains[target] in model.config.grayscale_domains
+    return [to_grayscale(picture) for picture in pictures] if monochrome else pictures
 
 
 def _latent(model: Model, x: Tensor, sources: list[tuple[Image.Image, str]], target: int) -> Image.Image:
@@ -72,7 +78,7 @@ def _latent(model: Model, x: Tensor, sources: list[tuple[Image.Image, str]], tar
     z = torch.randn(SEEDS, model.mapping_network.latent_dim, generator=torch.Generator().manual_seed(1)).to(x.device)
     styles = model.mapping_network(z, torch.full((SEEDS,), target, device=x.device))
     rows = [[picture for picture, _ in sources]]
-    rows += [_decode(model, x, torch.lerp(mean, style, psi)) for psi in TRUNCATIONS for style in styles]
+    rows += [_decode(model, x, torch.lerp(mean, style, psi), target) for psi in TRUNCATIONS for style in styles]
     return grid(rows)
 
 
@@ -83,7 +89,9 @@ def _reference(
         to_tensor(references).to(x.device), torch.full((len(references),), target, device=x.device)
     )
     rows = [[None, *(picture for picture, _ in sources)]]
-    rows += [[reference, *_decode(model, x, style)] for reference, style in zip(references, styles, strict=True)]
+    rows += [
+        [reference, *_decode(model, x, style, target)] for reference, style in zip(references, styles, strict=True)
+    ]
     return grid(rows)
 
 
@@ -92,7 +100,7 @@ def _cycle(model: Model, x: Tensor, sources: list[tuple[Image.Image, str]], targ
     fake = model.generator(x, model.mapping_network(z, torch.tensor([target], device=x.device)).expand(len(x), -1))
     back = torch.tensor([model.config.domains.index(domain) for _, domain in sources], device=x.device)
     restored = model.generator(fake, model.style_encoder(x, back))
-    return grid([[picture for picture, _ in sources], to_pictures(fake), to_pictures(restored)])
+    return grid([[picture for picture, _ in sources], _shown(model, fake, target), to_pictures(restored)])
 
 
 @torch.no_grad()
@@ -100,11 +108,20 @@ def results_sheet(model: Model, validation: Path, target: str, columns: int = 20
     """Results alone, without the faces they were made of, which may not be shown: for a model card.
 
     Five rows of one source each, a seed a column; then every source of the other domains once, each with a seed of its own.
+
+    Raises:
+        DataError: the model has no such domain, or there are no pictures of the others.
     """
+    if target not in model.config.domains:
+        raise DataError(
+            f"The model {model.config.name} has the domains {', '.join(model.config.domains)}, not {target!r}."
+        )
     device = next(model.generator.parameters()).device
     size, index = model.config.architecture.image_size, model.config.domains.index(target)
     files = [f for domain, found in list_domains(validation).items() if domain != target for f in found[:50]]
     sources = [picture for picture in (read_square(file, size) for file in files) if picture]
+    if not sources:
+        raise DataError(f"{validation} has no pictures of domains other than {target}.")
     # five spread over the domains
     many = [sources[i] for i in range(0, len(sources), -(-len(sources) // 5)) for _ in range(columns)]
     x = to_tensor(many + sources).to(device)
@@ -116,6 +133,6 @@ def results_sheet(model: Model, validation: Path, target: str, columns: int = 20
     drawn = [
         picture
         for part, style in zip(x.split(16), styles.split(16), strict=True)
-        for picture in to_pictures(model.generator(part, style))
+        for picture in _shown(model, model.generator(part, style), index)
     ]
     return grid([drawn[i : i + columns] for i in range(0, len(drawn), columns)])

@@ -16,6 +16,7 @@ import json
 import logging
 import math
 import os
+import shutil
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -155,11 +156,14 @@ class Trainer:
             raise TrainingError(f"The options name the domain {unknown[0]!r}; the data has {', '.join(faces.domains)}.")
         if config.compile and (why := obstacle(device)):
             raise TrainingError(f"Nothing can be compiled here, because {why}: train with compile=false.")
-        self.iteration = 0
+        self.iteration = self.samples = 0
         self.seconds = 0.0
+        self.changes: list[dict[str, Any]] = []  # of options, on the way
 
         torch.manual_seed(config.seed)
-        model_config = ModelConfig("untrained", faces.domains, config.architecture, config.framing)
+        model_config = ModelConfig(
+            "untrained", faces.domains, config.architecture, config.framing, grayscale_domains=config.grayscale_domains
+        )
         model = Model.build(model_config)
         a = config.architecture
         discriminator = Discriminator(a.image_size, len(faces.domains), a.base_channels, a.max_channels)
@@ -201,6 +205,7 @@ class Trainer:
         targets = {mode: self.draw_targets(mode) for mode in modes}
         terms = self.update(sources, targets)
         self.iteration += 1
+        self.samples += self.config.batch_size
         return terms
 
     def update(self, sources: Sources, targets: dict[str, Targets]) -> Terms:
@@ -225,10 +230,10 @@ class Trainer:
     def update_discriminator(self, sources: Sources, targets: Targets, r1_weight: float) -> Terms:
         with self.stepping("discriminator"):
             with self.autocast():
-                loss, terms = discriminator_loss(self.compiled, sources, targets, self.seen)
+                loss, terms = discriminator_loss(self.compiled, sources, targets, self.seen, self.drawn)
             loss.backward()
             if r1_weight:
-                penalty = r1_penalty(self.nets.discriminator, self.seen(sources.x, sources.domain), sources.domain)
+                penalty = r1_penalty(self.nets.discriminator, self.seen(sources.x), sources.domain)
                 (r1_weight * penalty).backward()
                 terms["reg"] = penalty.detach()
         return terms
@@ -238,7 +243,7 @@ class Trainer:
         weights = {"sty": config.lambda_sty, "ds": self.lambda_ds, "cyc": config.lambda_cyc}
         with self.stepping(*stepping):
             with self.autocast():
-                loss, terms = generator_loss(self.compiled, sources, targets, weights, self.seen)
+                loss, terms = generator_loss(self.compiled, sources, targets, weights, self.seen, self.drawn)
             loss.backward()
         return terms
 
@@ -279,11 +284,13 @@ class Trainer:
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16)
 
-    def seen(self, x: Tensor, domain: Tensor) -> Tensor:
-        """What the discriminator gets to see of a picture."""
-        if self.config.grayscale_domains:
-            x = luma_where(x, domain, self.grayscale)
+    def seen(self, x: Tensor) -> Tensor:
+        """What the discriminator gets to see of pictures."""
         return diff_augment(x, self.config.diff_augment, self.uniform)
+
+    def drawn(self, x: Tensor, domain: Tensor) -> Tensor:
+        """Pictures, real or fake, of domains that may be monochrome."""
+        return luma_where(x, domain, self.grayscale) if self.config.grayscale_domains else x
 
     def uniform(self, count: int, *shape: int) -> Tensor:
         """``(count, *shape)`` uniform in [0, 1): this process's part of a joint draw."""
@@ -298,7 +305,7 @@ class Trainer:
 
     def draw_pictures(self, domain: Tensor) -> Tensor:
         x = self.faces.sample(domain, self.random)
-        x = self.share(augment(x, self.config.random_crop, self.random))
+        x = self.share(augment(self.drawn(x, domain), self.config.random_crop, self.random))
         return x.contiguous(memory_format=torch.channels_last) if self.config.channels_last else x
 
     def draw_sources(self) -> Sources:
@@ -321,7 +328,9 @@ class Trainer:
             "config": asdict(self.config),
             "domains": list(self.faces.domains),
             "iteration": self.iteration,
+            "samples": self.samples,
             "seconds": self.seconds,
+            "changes": self.changes,
             "networks": {name: net.state_dict() for name, net in vars(self.nets).items()},
             "average": {name: net.state_dict() for name, net in self.average.networks().items()},
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
@@ -341,6 +350,11 @@ class Trainer:
                 f"{', '.join(self.faces.domains)}. Give it the same folders, or start another run."
             )
         self.iteration, self.seconds = state["iteration"], state["seconds"]
+        before = from_state(state["config"])
+        self.samples = state.get("samples", self.iteration * before.batch_size)
+        self.changes = list(state.get("changes", []))
+        if changed := differences(before, self.config):
+            self.changes.append({"iteration": self.iteration, "options": changed})
         for name, net in vars(self.nets).items():
             net.load_state_dict(state["networks"][name])
         for name, net in self.average.networks().items():
@@ -378,11 +392,13 @@ class Trainer:
         defaults, chosen = asdict(TrainConfig()), asdict(self.config)
         facts = {
             "iterations": self.iteration,
-            "samples": self.iteration * self.config.batch_size,
+            "samples": self.samples,
             "hours": round(self.seconds / 3600, 2),
             "device": _device_name(self.device),
             "options": {k: v for k, v in chosen.items() if v != defaults[k] and k not in ("architecture", "framing")},
         }
+        if self.changes:
+            facts["changes"] = self.changes
         return replace(self.average, config=replace(self.average.config, name=name, training=facts))
 
     def run(self, folder: Path, validation: dict[str, list[Image.Image]] | None = None) -> None:
@@ -395,11 +411,11 @@ class Trainer:
             TrainingError: another process trains in this folder; a loss or a weight is not finite.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        with self._locked(folder), _StopSignal() as stop, _Curves(folder if self.rank == 0 else None) as curves:
+        with self._locked(folder), _StopSignal() as stop, self._curves(folder) as curves:
             config = self.config
             saved, terms = time.monotonic(), {}
-            total, done = config.iterations * config.batch_size, self.iteration * config.batch_size
-            with tqdm(total=total, initial=done, unit="img", disable=self.rank > 0) as bar:
+            total = self.samples + (config.iterations - self.iteration) * config.batch_size
+            with tqdm(total=total, initial=self.samples, unit="img", disable=self.rank > 0) as bar:
                 while self.iteration < config.iterations and not self._agreed(stop.came):
                     begin = time.monotonic()
                     terms |= self.step()  # of both phases, where they alternate
@@ -450,7 +466,17 @@ class Trainer:
         save_state(self.state(), folder / STATE_FILE)
 
     def _save_snapshot(self, folder: Path) -> None:
-        save_model(self.snapshot(folder.resolve().name), folder / "snapshots" / f"{self.iteration:06d}")
+        snapshot = folder / "snapshots" / f"{self.iteration:06d}"
+        partial = snapshot.with_name(
+            f".{snapshot.name}.partial"
+        )  # a stop must leave no half of a model under that name
+        shutil.rmtree(partial, ignore_errors=True)
+        save_model(self.snapshot(folder.resolve().name), partial)
+        shutil.rmtree(snapshot, ignore_errors=True)
+        partial.rename(snapshot)
+
+    def _curves(self, folder: Path) -> _Curves:
+        return _Curves(folder if self.rank == 0 else None, self.iteration)
 
     def _agreed(self, stop: bool) -> bool:
         """Whether any process was told to stop: all leave after the same iteration, or those left would wait forever."""
@@ -530,18 +556,27 @@ class _StopSignal:
 
 
 class _Curves:
-    """Appends figures to ``metrics.jsonl``, and to TensorBoard's files where it is installed; to nothing without a folder."""
+    """Appends figures to ``metrics.jsonl``, and to TensorBoard's files where it is installed; to nothing without a folder.
 
-    def __init__(self, folder: Path | None) -> None:
+    Figures of iterations after ``iteration``, the one that a run goes on from, are dropped: they will come again.
+    """
+
+    def __init__(self, folder: Path | None, iteration: int) -> None:
         self.folder, self.board = folder, None
         if folder is None:
             return
+        file = folder / "metrics.jsonl"
+        if file.exists():
+            kept = [line for line in file.read_text().splitlines() if json.loads(line)["iteration"] <= iteration]
+            partial = file.with_suffix(".partial")
+            partial.write_text("".join(f"{line}\n" for line in kept))
+            partial.replace(file)
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             log.info("TensorBoard is not installed: the losses go to metrics.jsonl alone.")
         else:
-            self.board = SummaryWriter(folder / "tensorboard")
+            self.board = SummaryWriter(folder / "tensorboard", purge_step=iteration + 1)
 
     def __enter__(self) -> _Curves:
         return self
