@@ -66,8 +66,8 @@ class ModelConfig:
         framing: where five landmarks of a face lie, ``(x, y)`` in fractions of the side: left eye, right eye, nose,
             left and right mouth corner, as seen in the picture. None: the whole picture is taken, without looking for
             a face.
-        grayscale_domains: pictures of these are the luma of what the generator returns.
         training: facts of the training run: samples seen, hardware, options.
+        grayscale_domains: pictures of these are the luma of what the generator returns.
     """
 
     name: str
@@ -75,8 +75,8 @@ class ModelConfig:
     architecture: Architecture
     framing: Points | None = None
     licence: str = ""
-    grayscale_domains: tuple[str, ...] = ()
     training: dict[str, Any] = field(default_factory=dict)
+    grayscale_domains: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not all(isinstance(domain, str) for domain in self.domains):

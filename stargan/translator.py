@@ -67,6 +67,8 @@ class Translator:
         self.dtype = torch.float32 if precision == "exact" else torch.bfloat16
         if precision == "auto" and not has_bf16(self.device):
             self.dtype = torch.float32
+        if precision == "exact" and self.device.type == "cuda":
+            torch.backends.cudnn.allow_tf32 = False  # on by default, and only 10 bits exact
         self._encoder = prepare(FoldedEncoder(model.generator), self.device, self.dtype)
         self._eager_decoder = prepare(FoldedDecoder(model.generator), self.device, self.dtype)
         self._decoder: FoldedDecoder | compiling.CompiledDecoder = self._eager_decoder
