@@ -37,8 +37,6 @@ from stargan.networks import (
 
 _LEAK = 0.2
 _EPS = 1e-5
-# Means, in standard deviations, from which on fp32 has too few digits for mean square less squared mean.
-_FAR = 8
 _HALF = math.sqrt(0.5)
 # Fewer multiplications gain nothing where adding up and moving what is multiplied takes as long.
 _WINOGRAD_CHANNELS = 128
@@ -57,74 +55,83 @@ class FoldedConv(nn.Module):
 
     Args:
         weight: ``(out, in, k, k)``; ``(in, out, k, k)`` if transposed.
-        side: of the input, in px: what :func:`prepare` packs the weights for. Other sides work as well.
+        side: of the input, or its height and width, in px: what :func:`prepare` packs the weights for. Others work as well,
+            if slowly.
     """
 
     def __init__(
         self,
         weight: Tensor,
         bias: Tensor | None,
-        side: int,
+        side: int | tuple[int, int],
         *,
         stride: int = 1,
         padding: int = 1,
         transposed: bool = False,
+        groups: int = 1,
     ) -> None:
         super().__init__()
         self.register_buffer("weight", weight.detach())
         self.register_buffer("bias", None if bias is None else bias.detach())
-        self.side, self.stride, self.padding, self.transposed = side, stride, padding, transposed
+        self.size = (side, side) if isinstance(side, int) else side
+        self.stride, self.padding, self.transposed, self.groups = stride, padding, transposed, groups
         self._packed: Tensor | None = None
         self._fewer: Winograd | Upsampling | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        if self._fewer is not None and x.shape[2:] == (self.side, self.side):
+        if self._fewer is not None:
             return self._fewer(x)
-        s, p = self.stride, self.padding
+        s, p, groups = self.stride, self.padding, self.groups
         # torch.compile takes packed weights of a transposed convolution for plain ones, with their channels mixed up.
         if self._packed is None or (self.transposed and torch.compiler.is_compiling()):
             convolve = F.conv_transpose2d if self.transposed else F.conv2d
-            return convolve(x, self.weight, self.bias, stride=s, padding=p)
+            return convolve(x, self.weight, self.bias, stride=s, padding=p, groups=groups)
         plain = ("none", [], "")  # nothing is fused behind it
         if self.transposed:
             return torch.ops.mkldnn._convolution_transpose_pointwise(
-                x, self._packed, self.bias, [p, p], [0, 0], [s, s], [1, 1], 1, *plain
+                x, self._packed, self.bias, [p, p], [0, 0], [s, s], [1, 1], groups, *plain
             )
-        return torch.ops.mkldnn._convolution_pointwise(x, self._packed, self.bias, [p, p], [s, s], [1, 1], 1, *plain)
+        return torch.ops.mkldnn._convolution_pointwise(
+            x, self._packed, self.bias, [p, p], [s, s], [1, 1], groups, *plain
+        )
 
     def pack(self) -> None:
         """Reorders the weights once for the CPU's library, which would else do it at every call.
 
         These operators are how torch.compile does it; they have no public name. Without them the plain ones serve.
         """
+        if self._packed is not None or self._fewer is not None:
+            return
         self._fewer = self._with_fewer_multiplications()
         if self._fewer is not None:
+            self.weight = None  # what was made of it takes up to four times its memory
             return
-        s, p, ops = self.stride, self.padding, torch.ops.mkldnn
-        size = [1, self.weight.shape[0 if self.transposed else 1], self.side, self.side]
+        s, p, groups, ops = self.stride, self.padding, self.groups, torch.ops.mkldnn
+        size = [1, self.weight.shape[0 if self.transposed else 1] * groups, *self.size]
         try:
             if self.transposed:
                 self._packed = ops._reorder_convolution_transpose_weight(
-                    self.weight, [p, p], [0, 0], [s, s], [1, 1], 1, size
+                    self.weight, [p, p], [0, 0], [s, s], [1, 1], groups, size
                 )
             else:
-                self._packed = ops._reorder_convolution_weight(self.weight, [p, p], [s, s], [1, 1], 1, size)
+                self._packed = ops._reorder_convolution_weight(self.weight, [p, p], [s, s], [1, 1], groups, size)
         except (AttributeError, RuntimeError):
-            self._packed = None
+            return
+        if not self.transposed:  # else torch.compile wants it, see forward
+            self.weight = None
 
     def _with_fewer_multiplications(self) -> Winograd | Upsampling | None:
         """The same convolution, for inputs of ``side``, where that is faster."""
         narrow, exact = min(self.weight.shape[:2]), self.weight.dtype == torch.float32
         if self.transposed and self.weight.shape[0] >= _UPSAMPLING_CHANNELS:
-            return Upsampling(self.weight, self.bias)
+            return Upsampling(self.weight, self.bias, self.size)
         if self.weight.shape[2] != 3 or self.stride != 1 or self.transposed or self.padding != 1:
             return None
-        # bf16 has no digits to spare for what tiles of 4 lose; and on few pixels, the weights, more of them, take longer
-        tile = 4 if exact else 2
+        tile = 4 if exact else 2  # bf16 has no digits to spare for what tiles of 4 lose
         least = _WINOGRAD_CHANNELS if exact else 2 * _WINOGRAD_CHANNELS
-        if narrow < least or self.side % tile or self.side < (32 if exact else 16):
+        if narrow < least or min(self.size) < 16 or any(side % tile for side in self.size):
             return None
-        return Winograd(self.weight, self.bias, tile)
+        return Winograd(self.weight, self.bias, self.size, tile)
 
 
 def winograd_matrices(tile: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -161,16 +168,23 @@ class Winograd(nn.Module):
     """A 3×3 convolution with a fourth (tiles of 4) or 4/9 (tiles of 2) of the multiplications.
 
     Lavin, Gray: *Fast Algorithms for Convolutional Neural Networks*, CVPR 2016 (arXiv:1509.09308). Sides must be multiples of
-    the tile's.
+    the tile's. Each point that the polynomials are evaluated at is a group of channels of a picture with a pixel a tile, and
+    what is multiplied there a 1×1 convolution in groups.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, tile: int) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, size: tuple[int, int], tile: int) -> None:
         super().__init__()
-        self.tile, self.bias = tile, bias
+        self.tile, self.channels, self.bias = tile, weight.shape[0], bias
         outputs, taps, inputs = (torch.kron(m, m) for m in winograd_matrices(tile))
-        of_taps = weight.double().permute(2, 3, 1, 0).reshape(9, -1)
-        dtype = weight.dtype
-        self.weight = (taps @ of_taps).view(-1, weight.shape[1], weight.shape[0]).to(dtype)
+        dtype, points = weight.dtype, len(taps)
+        evaluated = taps @ weight.double().permute(2, 3, 0, 1).reshape(9, -1)
+        rows, columns = size[0] // tile, size[1] // tile
+        # as many rows of tiles at a time as stay in the cache with what is made of them
+        strips = points * rows * columns * weight.shape[1] * weight.element_size() // _STRIP
+        self.step = max(1, rows // max(1, strips))
+        grouped = evaluated.view(-1, weight.shape[1], 1, 1).to(dtype)
+        self.products = FoldedConv(grouped, None, (self.step, columns), padding=0, groups=points)
+        self.products.pack()
         self.inputs, self.outputs = inputs.to(dtype), outputs.to(dtype)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -179,17 +193,17 @@ class Winograd(nn.Module):
 
     def _picture(self, x: Tensor) -> Tensor:
         """``(H + 2, W + 2, in)`` → ``(H, W, out)``."""
-        tile, size = self.tile, self.tile + 2
+        tile, size, points = self.tile, self.tile + 2, len(self.inputs)
         rows, columns, channels = (x.shape[0] - 2) // tile, (x.shape[1] - 2) // tile, x.shape[2]
-        patches = x.unfold(0, size, tile).unfold(1, size, tile).permute(3, 4, 0, 1, 2)
-        out = x.new_empty(rows, tile, columns, tile, self.weight.shape[2])
-        strips = max(1, size**2 * rows * columns * channels * x.element_size() // _STRIP)
-        step = max(1, rows // strips)
-        for first in range(0, rows, step):
-            part = patches[:, :, first : first + step].reshape(size**2, -1)
-            products = torch.bmm((self.inputs @ part).view(size**2, -1, channels), self.weight)
-            tiles = (self.outputs @ products.view(size**2, -1)).view(tile, tile, -1, columns, out.shape[-1])
-            out[first : first + step] = tiles.permute(2, 0, 3, 1, 4)
+        patches = x.unfold(0, size, tile).unfold(1, size, tile).permute(0, 1, 3, 4, 2)
+        out = x.new_empty(rows, tile, columns, tile, self.channels)
+        for first in range(0, rows, self.step):
+            part = patches[first : first + self.step].reshape(-1, points, channels)
+            part = (self.inputs @ part).view(1, -1, columns, points * channels)
+            products = self.products(part.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+            tiles = self.outputs @ products.reshape(-1, points, self.channels)
+            tiles = tiles.view(-1, columns, tile, tile, self.channels)
+            out[first : first + self.step] = tiles.permute(0, 2, 1, 3, 4)
         out = out.view(rows * tile, columns * tile, -1)
         return out if self.bias is None else out.add_(self.bias)
 
@@ -204,15 +218,20 @@ class Upsampling(nn.Module):
         weight: ``(in, out, 4, 4)``, of the transposed convolution that does the same.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, size: tuple[int, int]) -> None:
         super().__init__()
         self.bias = bias
+        height, width = size
         # A transposed convolution counts its taps backwards: (c, b + c, a + b, a).
         taps = torch.tensor([[0, 1, 0, 1], [0, 0, 0, 1], [1, 0, 0, 0]], dtype=torch.float64)
-        w = torch.einsum("ap,bq,iopq->abio", taps, taps, weight.double()).to(weight.dtype)
-        self.plain = w[0, 0].contiguous()
-        self.across, self.down = torch.cat([w[0, 1], w[0, 2]], 1), torch.cat([w[1, 0], w[2, 0]], 1)
-        self.both = torch.cat([w[1, 1], w[1, 2], w[2, 1], w[2, 2]], 1)
+        w = torch.einsum("ap,bq,iopq->aboi", taps, taps, weight.double()).to(weight.dtype)[..., None, None]
+        self.plain = FoldedConv(w[0, 0], None, size, padding=0)
+        self.across = FoldedConv(torch.cat([w[0, 1], w[0, 2]]), None, (height, width + 1), padding=0)
+        self.down = FoldedConv(torch.cat([w[1, 0], w[2, 0]]), None, (height + 1, width), padding=0)
+        both = torch.cat([w[1, 1], w[1, 2], w[2, 1], w[2, 2]])
+        self.both = FoldedConv(both, None, (height + 1, width + 1), padding=0)
+        for product in (self.plain, self.across, self.down, self.both):
+            product.pack()
 
     def forward(self, x: Tensor) -> Tensor:
         drawn = torch.stack([self._picture(picture) for picture in x.permute(0, 2, 3, 1)])
@@ -223,10 +242,10 @@ class Upsampling(nn.Module):
         height, width, _ = x.shape
         down = F.pad(x, (0, 0, 0, 0, 1, 1)).diff(dim=0)
         across, both = (F.pad(part, (0, 0, 1, 1)).diff(dim=1) for part in (x, down))
-        s = x @ self.plain
-        a, c = (across @ self.across).chunk(2, dim=2)
-        top, bottom = (down @ self.down).chunk(2, dim=2)
-        top_a, top_c, bottom_a, bottom_c = (both @ self.both).chunk(4, dim=2)
+        s = self._product(self.plain, x)
+        a, c = self._product(self.across, across).chunk(2, dim=2)
+        top, bottom = self._product(self.down, down).chunk(2, dim=2)
+        top_a, top_c, bottom_a, bottom_c = self._product(self.both, both).chunk(4, dim=2)
         left, right = s - a[:, :-1], s + c[:, 1:]
         out = x.new_empty(height, 2, width, 2, s.shape[2])
         out[:, 0, :, 0] = left - (top[:-1] - top_a[:-1, :-1])
@@ -235,6 +254,11 @@ class Upsampling(nn.Module):
         out[:, 1, :, 1] = right + (bottom[1:] + bottom_c[1:, 1:])
         out = out.view(2 * height, 2 * width, -1)
         return out if self.bias is None else out.add_(self.bias)
+
+    @staticmethod
+    def _product(convolution: FoldedConv, x: Tensor) -> Tensor:
+        """A 1×1 convolution of ``(H, W, in)``: ``(H, W, out)``."""
+        return convolution(x.permute(2, 0, 1)[None])[0].permute(1, 2, 0)
 
 
 def prepare(module: nn.Module, device: torch.device, dtype: torch.dtype, *, packed: bool = True) -> nn.Module:
@@ -254,32 +278,16 @@ def scaled_norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     Statistics and arithmetic have the dtype of ``scale``; the result has that of ``x``.
     """
     if x.device.type == "cpu" and not torch.compiler.is_compiling():
-        rows = [_eager_norm(row, a, b) for row, a, b in zip(x.split(1), scale, shift, strict=True)]
+        # of one picture, an instance norm is a batch norm, whose kernel is fast on channels-last and exact far from zero
+        rows = [
+            torch.native_batch_norm(row, a, b, None, None, True, 0.0, _EPS)[0]
+            for row, a, b in zip(x.split(1), scale, shift, strict=True)
+        ]
         return F.leaky_relu_(rows[0] if len(rows) == 1 else torch.cat(rows), _LEAK)
     wide = x.to(scale.dtype)
     var, mean = torch.var_mean(wide, dim=(2, 3), keepdim=True, correction=0)
     scale = scale[:, :, None, None] * torch.rsqrt(var + _EPS)
     return F.leaky_relu(wide * scale + (shift[:, :, None, None] - mean * scale), _LEAK).to(x.dtype)
-
-
-def _eager_norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """Instance norm of one picture, as a group norm of one channel a group: on channels-last far faster than var_mean.
-
-    That kernel subtracts the squared mean from the mean square, which loses the variance of a channel whose mean is far
-    from zero. Where there is such a channel, a rough mean, of some 16 × 16 pixels, is taken off before.
-    """
-    _, channels, height, width = x.shape
-    if height * width < 1024:  # there, it goes through channels-last memory in strides
-        wide = x.to(scale.dtype)
-        wide = wide - wide.mean(dim=(2, 3), keepdim=True)
-        scale = scale[:, None, None] * torch.rsqrt(wide.square().mean(dim=(2, 3), keepdim=True) + _EPS)
-        return torch.addcmul(shift[:, None, None], wide, scale).to(x.dtype)
-    out, mean, rstd = torch.native_group_norm(x, scale, shift, 1, channels, height * width, channels, _EPS)
-    if (mean * rstd).abs().max() < _FAR:
-        return out
-    step = max(1, height // 16)
-    rough = x[:, :, ::step, ::step].mean(dim=(2, 3), keepdim=True)
-    return F.group_norm(x - rough, channels, scale, shift, _EPS)
 
 
 class FoldedNorm(nn.Module):
@@ -347,8 +355,8 @@ class FoldedAdainResBlock(nn.Module):
         if not self.upsample:
             return out.add_(x, alpha=alpha)
         # Each pixel of the shortcut is added to a 2×2 block, without an upsampled copy of it.
-        blocks = out.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))
-        blocks.add_(x[:, :, :, None, :, None], alpha=alpha)
+        blocks = out.permute(0, 2, 3, 1).unflatten(2, (-1, 2)).unflatten(1, (-1, 2))
+        blocks.add_(x.permute(0, 2, 3, 1)[:, :, None, :, None], alpha=alpha)
         return out
 
 
@@ -366,7 +374,7 @@ class FoldedEncoder(nn.Module):
         self.hpf = getattr(generator, "hpf", None)
 
     def forward(self, x: Tensor, masks: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, dict[int, Tensor]]:
-        x = self.from_rgb(x.to(self.from_rgb.weight.dtype))
+        x = self.from_rgb(x)
         edges = {}
         for block in self.blocks:
             side = x.shape[2]

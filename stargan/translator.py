@@ -125,7 +125,7 @@ class Translator:
         x = self._tensor([picture])
         with self._lane:
             masks = None if self._landmarks is None else self._landmarks.masks(x)
-            features, edges = self._encoder(x, masks)
+            features, edges = self._encoder(x.to(self.dtype), masks)
         return Encoded(x, features, edges)
 
     # styles

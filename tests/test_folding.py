@@ -62,7 +62,7 @@ def test_winograd(monkeypatch, tile, biased):
     monkeypatch.setattr(folding, "_STRIP", 4096)  # several strips, the last one shorter
     conv = randomised(nn.Conv2d(6, 5, 3, padding=1, bias=biased))
     x = torch.randn(2, 6, 20, 12, dtype=torch.float64)
-    result = folding.Winograd(conv.weight, conv.bias, tile)(x)
+    result = folding.Winograd(conv.weight, conv.bias, (20, 12), tile)(x)
     torch.testing.assert_close(result, conv(x), **EXACT)
     assert result.is_contiguous(memory_format=torch.channels_last)
 
@@ -73,7 +73,7 @@ def test_upsampling(biased):
     x = torch.randn(2, 6, 7, 9, dtype=torch.float64)
     expected = conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
     weight = folding.spread(conv.weight).flip(2, 3).transpose(0, 1)
-    result = folding.Upsampling(weight, conv.bias)(x)
+    result = folding.Upsampling(weight, conv.bias, (7, 9))(x)
     torch.testing.assert_close(result, expected, **EXACT)
     assert result.is_contiguous(memory_format=torch.channels_last)
 
@@ -103,7 +103,9 @@ def test_scaled_norm_of_bf16_has_fp32_statistics():
 def test_scaled_norm_of_channels_far_from_zero(mean, side):
     x = (torch.randn(1, 8, side, side) + mean).to(memory_format=torch.channels_last)
     expected = F.leaky_relu(instance_norm(x), 0.2)
-    torch.testing.assert_close(scaled_norm(x, torch.ones(1, 8), torch.zeros(1, 8)), expected, rtol=5e-5, atol=5e-5)
+    tolerance = 2e-6 * max(mean, 10)  # the mean itself is rounded
+    result = scaled_norm(x, torch.ones(1, 8), torch.zeros(1, 8))
+    torch.testing.assert_close(result, expected, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("normalize", [False, True])
@@ -167,7 +169,7 @@ def test_prepared(high_pass_weight, dtype, tolerance, packed):
     encoder = prepare(FoldedEncoder(generator), CPU, dtype, packed=packed)
     decoder = prepare(FoldedDecoder(generator), CPU, dtype, packed=packed)
     expected = generator(x, style, masks)
-    result = decoder(*_swapped(encoder(x, masks), style))
+    result = decoder(*_swapped(encoder(x.to(dtype), masks), style))
     assert result.dtype == dtype
     error = (result.float() - expected).abs()
     assert error.max() < tolerance * expected.abs().max()
@@ -188,7 +190,7 @@ def test_wide_networks(dtype):
     assert {folding.Winograd, folding.Upsampling} <= kinds
     x, style = torch.tanh(torch.randn(1, 3, 128, 128)), torch.randn(3, 16)
     expected = generator(x.expand(3, -1, -1, -1), style)
-    features, edges = encoder(x)
+    features, edges = encoder(x.to(dtype))
     drawn = [decoder(features, one[None], edges).float() for one in style]
     error = (torch.cat(drawn) - expected).square().mean() / expected.square().mean()
     assert error < (1e-9 if dtype == torch.float32 else 1e-2)
