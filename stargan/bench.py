@@ -74,7 +74,7 @@ def infer(
     devices: Sequence[str] | None = None,
     cases: Sequence[tuple[int, int]] | None = None,
     turns: int = 5,
-    compiled: str = "no",
+    compiled: str = "auto",
     output: Path | None = None,
 ) -> list[InferResult]:
     """Measures and prints every case on every device; writes ``output``, a JSON list, anew after each.
@@ -83,22 +83,25 @@ def infer(
         model: a name for :func:`stargan.registry.find_model`; None for the published width at ``size`` and random weights.
         devices: None for the CPU, and CUDA where it is.
         compiled: "no" for eager mode, which is how a translator starts; "plain" for torch.compile; "graphs" for
-            torch.compile with autotuning and, on CUDA, CUDA graphs.
+            torch.compile with, on CUDA, autotuning and CUDA graphs; "auto" for "graphs" where anything can be compiled.
 
     Raises:
         ModelError: see :func:`stargan.registry.find_model`.
-        ValueError: nothing can be compiled on a device.
+        ValueError: nothing can be compiled on a device, but should be.
     """
     if devices is None:
         devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     results: list[InferResult] = []
     for name in devices:
         device = torch.device(name)
-        if compiled != "no" and (obstacle := compiling.obstacle(device)):
+        obstacle = compiling.obstacle(device)
+        if obstacle and compiled in ("plain", "graphs"):
             raise ValueError(f"Nothing is compiled on {device}: {obstacle}.")
-        print(_infer_machine(device), flush=True)
+        way = ("no" if obstacle else "graphs") if compiled == "auto" else compiled
+        drawn = {"no": "eager", "plain": "compiled", "graphs": "compiled"}[way]
+        print(f"{_infer_machine(device)}; ours is {drawn}", flush=True)
         precisions = [p for p in PRECISIONS if p == "exact" or has_bf16(device)]
-        setup = _InferSetup(model, size, name, compiled)
+        setup = _InferSetup(model, size, name, way)
         generator = setup.model().generator.to(device)
         translators = {precision: setup.translator(precision) for precision in precisions}
         for case in cases or INFER_CASES[device.type]:

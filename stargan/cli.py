@@ -461,8 +461,9 @@ def _add_bench(commands: argparse._SubParsersAction) -> None:
     )
     infer.add_argument("--turns", type=_at_least(1), default=5, help="of each path in each case (default: %(default)s)")
     infer.add_argument(
-        "--compiled", choices=("no", "plain", "graphs"), default="no",
-        help="torch.compile; graphs adds autotuning and, on CUDA, CUDA graphs (default: %(default)s)",
+        "--compiled", choices=("auto", "no", "plain", "graphs"), default="auto",
+        help="torch.compile; graphs adds autotuning and CUDA graphs, on CUDA; auto: graphs where anything can be compiled, "
+        "which is what the app comes to after its start (default: %(default)s)",
     )  # fmt: skip
     infer.add_argument("--json", type=Path, help="file for the results")
     infer.set_defaults(run=_bench_infer)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from stargan import bench
+from stargan import bench, compiling
 from stargan.checkpoint import Architecture, Model, ModelConfig, save_model
 from stargan.cli import main
 from stargan.training.config import ANIME_FRAMING
@@ -83,6 +83,7 @@ def test_infer(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     rows = json.loads(file.read_text())
     check(rows, ["1x1", "1x10", "5x5"])
     told = capsys.readouterr().out
+    assert f"; ours is {'eager' if compiling.obstacle(torch.device('cpu')) else 'compiled'}\n" in told
     for row in rows:
         found = rf"{row['case']} cpu {row['precision']} *: published .* times as fast, .* images/s; .* PSNR .* peak"
         assert re.search(found, told), told
@@ -95,9 +96,20 @@ def test_infer(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 def test_infer_in_processes_of_its_own(model: Path, tmp_path: Path) -> None:
     file = tmp_path / "speed.json"
-    options = ["--device", "cpu", "--case", "2x3", "--turns", "1", "--json", str(file)]
+    options = ["--device", "cpu", "--case", "2x3", "--turns", "1", "--compiled", "no", "--json", str(file)]
     assert main(["bench", "infer", "--model", str(model), *options]) == 0
     check(json.loads(file.read_text()), ["2x3"])
+
+
+def test_infer_where_nothing_is_compiled(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("STARGAN_COMPILE", "0")
+    options = ["--model", str(model), "--device", "cpu", "--case", "1x1", "--turns", "1"]
+    assert main(["bench", "infer", *options, "--compiled", "plain"]) == 2
+    assert "Nothing is compiled on cpu: STARGAN_COMPILE is 0." in capsys.readouterr().err
+    assert main(["bench", "infer", *options]) == 0
+    assert "; ours is eager\n" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("one_process")
