@@ -95,14 +95,17 @@ class FoldedConv(nn.Module):
             x, self._packed, self.bias, [p, p], [s, s], [1, 1], groups, *plain
         )
 
-    def pack(self) -> None:
+    def pack(self, *, fewer_multiplications: bool = True) -> None:
         """Reorders the weights once for the CPU's library, which would else do it at every call.
+
+        Args:
+            fewer_multiplications: whether to take a way with fewer of them, where it is faster; it rounds more coarsely.
 
         These operators are how torch.compile does it; they have no public name. Without them the plain ones serve.
         """
         if self._packed is not None or self._fewer is not None:
             return
-        self._fewer = self._with_fewer_multiplications()
+        self._fewer = self._with_fewer_multiplications() if fewer_multiplications else None
         if self._fewer is not None:
             self.weight = None  # what was made of it takes up to four times its memory
             return
@@ -264,11 +267,13 @@ class Upsampling(nn.Module):
 def prepare(module: nn.Module, device: torch.device, dtype: torch.dtype, *, packed: bool = True) -> nn.Module:
     """The folded network on a device, convolving channels-last in ``dtype``; on the CPU with weights packed ahead."""
     module.to(device).requires_grad_(False).eval()
+    # What bf16 loses in the encoder is lost to every drawing of a picture, and its time is shared by all of them.
+    fewer = dtype == torch.float32 or not isinstance(module, FoldedEncoder)
     for part in module.modules():
         if isinstance(part, FoldedConv):
             part.to(dtype=dtype, memory_format=torch.channels_last)
             if packed and device.type == "cpu" and torch.backends.mkldnn.is_available():
-                part.pack()
+                part.pack(fewer_multiplications=fewer)
     return module
 
 
