@@ -1004,7 +1004,7 @@ def main() -> None:
         run_history=False,
         enable_monitoring=False,
         ssr_mode=False,
-        max_file_size="40mb",
+        max_file_size="200mb",  # 20 seconds of a phone's video; photos over 50 MB get their own sentence
         allowed_paths=[str(EXAMPLES)],
     )
 

@@ -130,9 +130,11 @@ class FoldedConv(nn.Module):
             return Upsampling(self.weight, self.bias, self.size)
         if self.weight.shape[2] != 3 or self.stride != 1 or self.transposed or self.padding != 1:
             return None
-        tile = 4 if exact else 2  # bf16 has no digits to spare for what tiles of 4 lose
-        least = _WINOGRAD_CHANNELS if exact else 2 * _WINOGRAD_CHANNELS
-        if narrow < least or min(self.size) < 16 or any(side % tile for side in self.size):
+        side = min(self.size)
+        # bf16 has digits to spare for what tiles of 4 lose only where little comes after it
+        tile = 4 if exact or side >= 64 else 2
+        least = _WINOGRAD_CHANNELS if tile == 4 else 2 * _WINOGRAD_CHANNELS
+        if narrow < least or side < 16 or any(length % tile for length in self.size):
             return None
         return Winograd(self.weight, self.bias, self.size, tile)
 

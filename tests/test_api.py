@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import time
 import urllib.error
@@ -20,7 +21,7 @@ from serving import Server, shared_app, start, untrained_model
 
 import app
 from stargan import studio, texts
-from stargan.images import read_provenance
+from stargan.images import MAX_BYTES, read_provenance
 
 # What README documents. A change here breaks programs.
 SUBJECT = {"face": 1, "centre_crop": False, "model": "anime-64"}
@@ -199,12 +200,15 @@ def bad_files(folder: Path, portrait: Image.Image) -> dict[str, str]:
     (folder / "cut.png").write_bytes((folder / "whole.png").read_bytes()[:20_000])
     Image.new("RGB", (1, 1)).save(folder / "dot.png")
     Image.new("1", (12000, 12000)).save(folder / "vast.png")
+    portrait.save(folder / "heavy.png")
+    os.truncate(folder / "heavy.png", MAX_BYTES + 1_000_000)
     return {
         "text.png": "not a picture",
         "empty.png": "empty",
         "cut.png": "broken or cut off",
         "dot.png": "1 × 1",
         "vast.png": "megapixels",
+        "heavy.png": "51 MB",
     }
 
 
