@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -28,6 +29,8 @@ MEAN_STYLE_CODES = 10_000
 BATCH = {"cpu": 1, "cuda": 32, "mps": 8}
 # References encoded at a time.
 _REFERENCES = 8
+# So long must a CPU have had nothing to draw before it compiles: a compiler makes requests take several times as long.
+QUIET_SECONDS = 15.0
 
 log = logging.getLogger(__name__)
 
@@ -192,7 +195,7 @@ class Translator:
         return [to_grayscale(picture) for picture in drawn] if domain in self.config.grayscale_domains else drawn
 
     def compile_in_background(self) -> threading.Thread | None:
-        """Starts compiling the decoder, and uses it once it is ready; until then pictures come as before.
+        """Compiles the decoder, a CPU in a quiet time, and uses it once it is ready; until then pictures come as before.
 
         Returns:
             The thread that compiles, the same at every call; None where nothing can be compiled.
@@ -201,8 +204,14 @@ class Translator:
             if self._compilation is None and (obstacle := compiling.obstacle(self.device)):
                 log.info("%s stays uncompiled: %s.", self.name, obstacle)
             elif self._compilation is None:
-                self._compilation = compiling.in_background(self.compile, f"Compiling {self.name}")
+                self._compilation = compiling.in_background(self._compile_in_quiet, f"Compiling {self.name}")
             return self._compilation
+
+    def _compile_in_quiet(self) -> None:
+        if self.device.type == "cpu":
+            while (left := self._lane.left + QUIET_SECONDS - time.monotonic()) > 0:
+                time.sleep(left)
+        self.compile()
 
     @torch.inference_mode()
     def compile(self, *, graphs: bool = True) -> None:
@@ -301,16 +310,21 @@ class Lane:
 
     A plain lock may go straight back to the thread that let go of it, which is how a request of a hundred pictures would
     keep one of ten waiting. Here that thread first has to get past whoever waits already.
+
+    Attributes:
+        left: when it was last left, by :func:`time.monotonic`; before that, when it was made.
     """
 
     def __init__(self) -> None:
         self._gate, self._work = threading.Lock(), threading.Lock()
+        self.left = time.monotonic()
 
     def __enter__(self) -> None:
         with self._gate:
             self._work.acquire()
 
     def __exit__(self, *_: object) -> None:
+        self.left = time.monotonic()
         self._work.release()
 
 

@@ -220,6 +220,7 @@ def test_cache_folder(monkeypatch, tmp_path):
 def test_compiled_pictures_are_the_same(monkeypatch, tmp_path, picture):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr("stargan.translator.BATCH", {"cpu": 1})  # one size to compile
+    monkeypatch.setattr("stargan.translator.QUIET_SECONDS", 0.0)
     translator = Translator(build(32, base_channels=4, max_channels=8), "cpu", "exact")
     encoded, styles = translator.encode(picture), translator.latent_styles("anime", range(3))
     eager = translator.decode(encoded, styles)
@@ -233,17 +234,31 @@ def test_compiled_pictures_are_the_same(monkeypatch, tmp_path, picture):
     assert any(tmp_path.rglob("*.so"))
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_compilation_waits_until_nothing_is_drawn(monkeypatch, picture):
+    monkeypatch.setattr("stargan.translator.QUIET_SECONDS", 1.0)
+    translator, begun = Translator(build(), "cpu", "exact"), []
+    monkeypatch.setattr(translator, "compile", lambda: begun.append(time.monotonic()))
+    thread = translator.compile_in_background()
+    time.sleep(0.7)
+    translator.encode(picture)
+    drawn = time.monotonic()
+    thread.join(30)
+    assert begun[0] >= drawn + 0.5  # the last of the work was done a little before the picture came
+
+
 def test_a_compiler_that_fails_costs_no_request(tmp_path):
     # A process of its own, since torch reads CXX once.
     program = """
 import logging, torch
 from PIL import Image
 from stargan.checkpoint import Architecture, Model, ModelConfig
-from stargan.translator import BATCH, Translator
-BATCH["cpu"] = 1
+from stargan import translator
+translator.BATCH["cpu"] = 1
+translator.QUIET_SECONDS = 0
 logging.basicConfig(format="%(levelname)s %(message)s")
 config = ModelConfig("test", ("a",), Architecture(32, base_channels=4, max_channels=8))
-translator = Translator(Model.build(config), "cpu", "exact")
+translator = translator.Translator(Model.build(config), "cpu", "exact")
 translator.compile_in_background().join()
 print(len(translator.latent(Image.new("RGB", (32, 32)), "a", count=2)), "pictures")
 """
