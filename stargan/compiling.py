@@ -44,10 +44,10 @@ def keep_cache() -> None:
 
 
 class CompiledDecoder:
-    """A decoder that runs compiled for the batch sizes it was warmed for, and as it is for others.
+    """A decoder that runs compiled for the numbers of styles it was warmed for, and as it is for others.
 
     Args:
-        decoder: takes features, styles and edges of one batch size each.
+        decoder: takes features and edges of one picture, and styles.
         lane: held while a CUDA graph is recorded, when no other work may be under way.
         graphs: on CUDA, whether to record a CUDA graph a batch size.
     """
@@ -58,7 +58,8 @@ class CompiledDecoder:
         self._graphs = graphs
         # CUDA graphs are recorded here: those of torch.compile belong to one thread, and requests come in many.
         mode = "max-autotune-no-cudagraphs" if graphs and torch.cuda.is_available() else None
-        self._compiled: Decoder = torch.compile(decoder, dynamic=False, mode=mode)
+        # fullgraph: torch would else go on uncompiled, with no more than a line in its log, where it can compile only parts
+        self._compiled: Decoder = torch.compile(decoder, fullgraph=True, dynamic=False, mode=mode)
         self._ready: dict[int, Decoder] = {}
 
     def __call__(self, features: Tensor, style: Tensor, edges: Mapping[int, Tensor]) -> Tensor:
@@ -68,10 +69,12 @@ class CompiledDecoder:
     def warm(self, features: Tensor, style: Tensor, edges: Mapping[int, Tensor]) -> None:
         """Compiles for inputs of these shapes; takes from seconds to minutes."""
         decoder = self._compiled
-        decoder(features, style, edges)
-        if self._graphs and features.device.type == "cuda":
-            with self._lane:
-                decoder = _Graph(decoder, features, style, edges)
+        # torch counts how often it compiled a function, whichever decoder it was for, and gives up at 8 by itself
+        with torch._dynamo.config.patch(recompile_limit=torch._dynamo.config.accumulated_recompile_limit):
+            decoder(features, style, edges)
+            if self._graphs and features.device.type == "cuda":
+                with self._lane:
+                    decoder = _Graph(decoder, features, style, edges)
         self._ready[len(style)] = decoder
 
 

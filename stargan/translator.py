@@ -224,24 +224,23 @@ class Translator:
         compiled = compiling.CompiledDecoder(self._eager_decoder, self._lane, graphs=graphs)
         encoded = self.encode(Image.new("RGB", (self.image_size, self.image_size)))
         for count in (1 << power for power in range(self._limit().bit_length())):  # see batch_sizes
-            features, edges = _repeated(encoded, count)
-            compiled.warm(features, torch.zeros(count, self.config.architecture.style_dim, device=self.device), edges)
+            style = torch.zeros(count, self.config.architecture.style_dim, device=self.device)
+            compiled.warm(encoded.features, style, encoded.edges)
             self._decoder = compiled
         log.info("%s is compiled.", self.name)
 
     @torch.inference_mode()
     def _decode(self, encoded: Encoded, styles: Tensor) -> Iterator[Tensor]:
         for part in styles.to(self.device, torch.float32).split(batch_sizes(len(styles), self._limit())):
-            features, edges = _repeated(encoded, len(part))
             with self._lane:
                 try:
-                    x = self._decoder(features, part, edges)
+                    x = self._decoder(encoded.features, part, encoded.edges)
                 except Exception:
                     if self._decoder is self._eager_decoder:
                         raise
                     log.warning("The compiled decoder failed and is given up.", exc_info=True)
                     self._decoder = self._eager_decoder
-                    x = self._decoder(features, part, edges)
+                    x = self._decoder(encoded.features, part, encoded.edges)
             yield x.float()
 
     def _limit(self) -> int:
@@ -335,12 +334,6 @@ def batch_sizes(count: int, limit: int) -> list[int]:
         sizes.append(1 << (min(count, limit).bit_length() - 1))
         count -= sizes[-1]
     return sizes
-
-
-def _repeated(encoded: Encoded, count: int) -> tuple[Tensor, dict[int, Tensor]]:
-    """Features and edges for ``count`` styles."""
-    features = encoded.features.expand(count, -1, -1, -1)
-    return features, {side: edge.expand(count, -1, -1, -1) for side, edge in encoded.edges.items()}
 
 
 def best_device() -> torch.device:

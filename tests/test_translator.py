@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -232,6 +234,27 @@ def test_compiled_pictures_are_the_same(monkeypatch, tmp_path, picture):
     assert isinstance(translator._decoder, compiling.CompiledDecoder)
     assert abs(levels(translator.decode(encoded, styles)) - levels(eager)).max() <= 1
     assert any(tmp_path.rglob("*.so"))
+
+
+def test_every_size_of_every_model_is_compiled(monkeypatch, picture):
+    compiled = []
+
+    def backend(graph: torch.fx.GraphModule, _: list[torch.Tensor]) -> Callable[..., object]:
+        compiled.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr("stargan.translator.BATCH", {"cpu": 32})
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+    negative = build()  # of the same shapes, so that the same code serves it
+    negative.generator.to_rgb[2].weight.neg_()
+    for model, expected in ((build(), 6), (build(base_channels=8), 12), (negative, 12)):
+        translator = Translator(model, "cpu", "exact")
+        encoded, styles = translator.encode(picture), translator.latent_styles("anime", range(63))
+        eager = translator.decode(encoded, styles)
+        translator.compile()
+        assert len(compiled) == expected
+        assert abs(levels(translator.decode(encoded, styles)) - levels(eager)).max() <= 1
+        assert len(compiled) == expected
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
