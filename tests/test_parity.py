@@ -179,7 +179,8 @@ def trained(seed: int, data: Path) -> Losses:
             "latent": Targets(after, *latent, trainer.nets.mapping_network),
             "reference": Targets(after, *reference, trainer.nets.style_encoder),
         }
-        terms = trainer.update(Sources(s.img(f"train{i}/x_src", 4, 64), before), targets)
+        sources = Sources(s.img(f"train{i}/x_src", 4, 64), before)
+        terms = trainer.update(sources, targets, sources)
         losses.append({"lambda_ds": trainer.lambda_ds} | {name: value.item() for name, value in terms.items()})
         trainer.iteration += 1
     return losses

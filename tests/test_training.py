@@ -162,7 +162,7 @@ def test_the_diversity_weight_falls_linearly_to_zero(faces: Faces) -> None:
 
 def test_only_what_steps_gets_gradients(faces: Faces) -> None:
     trainer = Trainer(TINY, faces, CPU)
-    sources, targets = trainer.draw_sources(), trainer.draw_targets("reference")
+    (sources, _), targets = trainer.draw_sources(), trainer.draw_targets("reference")
     with trainer.stepping("generator"):
         loss, _ = training.generator_loss(trainer.nets, sources, targets, {"sty": 1, "ds": 1, "cyc": 1}, trainer.seen)
         loss.backward()
@@ -175,7 +175,8 @@ def test_only_what_steps_gets_gradients(faces: Faces) -> None:
 def test_mapping_network_and_style_encoder_step_in_the_latent_phase_only(faces: Faces, mode: str) -> None:
     trainer = Trainer(TINY, faces, CPU)
     before = {name: [p.clone() for p in net.parameters()] for name, net in vars(trainer.nets).items()}
-    trainer.update(trainer.draw_sources(), {mode: trainer.draw_targets(mode)})
+    sources, reals = trainer.draw_sources()
+    trainer.update(sources, {mode: trainer.draw_targets(mode)}, reals)
     moved = {
         name
         for name, net in vars(trainer.nets).items()
@@ -194,7 +195,7 @@ def test_the_sources_encoder_runs_once_for_both_fakes(faces: Faces) -> None:
         return runs(x, masks)
 
     trainer.nets.generator.encoder = counted
-    sources = trainer.draw_sources()
+    sources, _ = trainer.draw_sources()
     trainer.update_generator(sources, trainer.draw_targets("latent"), ("generator",))
     assert len(seen) == 2  # the sources; the fakes, to restore the sources
     assert sum(x is sources.x for x in seen) == 1

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
-
-from stargan.images import to_tensor
 
 log = logging.getLogger(__name__)
 
@@ -55,35 +55,77 @@ def read_square(file: Path, size: int) -> Image.Image | None:
 class Faces:
     """All pictures of all domains, on the device: ``pictures[domain]`` is ``(N, 3, size, size)`` uint8.
 
-    A picture that cannot be read is skipped, counted in ``skipped`` and named in the log.
+    A picture that cannot be read is skipped, counted in ``skipped`` and named in the log. ``names[domain]`` are the files' names.
     """
 
     def __init__(self, root: Path, size: int, device: torch.device) -> None:
         self.skipped = 0
         self.domains: tuple[str, ...] = ()
+        self.names: list[list[str]] = []
         self.pictures: list[Tensor] = []
         for domain, files in list_domains(root).items():
+            pictures, names = torch.empty(len(files), 3, size, size, dtype=torch.uint8), []
             with ThreadPoolExecutor() as pool:
-                read = [picture for picture in pool.map(lambda file: read_square(file, size), files) if picture]
-            if not read:
+                read = pool.map(lambda file: _read_bytes(file, size), files)
+                for file, picture in zip(files, read, strict=True):
+                    if picture is not None:
+                        pictures[len(names)] = picture
+                        names.append(file.name)
+            if not names:
                 raise DataError(f"None of the {len(files)} pictures in {root / domain} can be read.")
-            self.skipped += len(files) - len(read)
+            self.skipped += len(files) - len(names)
             self.domains += (domain,)
-            self.pictures.append(((to_tensor(read) + 1) * 127.5).round().byte().to(device))
+            self.names.append(names)
+            self.pictures.append(pictures[: len(names)].to(device))
         if self.skipped:
             log.warning("%d pictures in %s cannot be read and are left out.", self.skipped, root)
 
-    def sample(self, domain: Tensor, generator: torch.Generator) -> Tensor:
+    def weights(self, by_prefix: Mapping[str, float]) -> tuple[Tensor, list[Tensor | None]]:
+        """Odds of the domains, and of the pictures within each (None: all alike).
+
+        Args:
+            by_prefix: ``"domain"`` weighs a domain, ``"domain/prefix"`` those of its pictures whose names begin so; all else
+                weighs 1.
+
+        Raises:
+            DataError: a key is no domain, or no picture's name begins so.
+        """
+        odds: list[Tensor | None] = []
+        for domain, names, pictures in zip(self.domains, self.names, self.pictures, strict=True):
+            own = {key.partition("/")[2]: value for key, value in by_prefix.items() if key.startswith(domain + "/")}
+            if unknown := [prefix for prefix in own if not any(name.startswith(prefix) for name in names)]:
+                raise DataError(f"No picture of {domain} has a name that begins with {unknown[0]!r}.")
+            weight = [next((own[p] for p in sorted(own, key=len, reverse=True) if n.startswith(p)), 1.0) for n in names]
+            odds.append(torch.tensor(weight, device=pictures.device) if own else None)
+        if unknown := sorted({key.partition("/")[0] for key in by_prefix} - set(self.domains)):
+            raise DataError(f"The options name the domain {unknown[0]!r}; the data has {', '.join(self.domains)}.")
+        domains = [by_prefix.get(domain, 1.0) for domain in self.domains]
+        return torch.tensor(domains, device=self.pictures[0].device), odds
+
+    def sample(self, domain: Tensor, generator: torch.Generator, odds: Sequence[Tensor | None] | None = None) -> Tensor:
         """One picture a row, at random from that row's domain: ``(N,)`` int64 → ``(N, 3, size, size)`` float in [-1, 1].
 
         Nothing here waits for the device: every domain is sampled for every row, and the row's own is kept.
+
+        Args:
+            odds: of the pictures of each domain, see :meth:`weights`; None: all alike.
         """
-        device = domain.device
+        device, count = domain.device, len(domain)
         batch = torch.empty(0)
         for index, pictures in enumerate(self.pictures):
-            drawn = pictures[torch.randint(len(pictures), (len(domain),), generator=generator, device=device)]
+            if odds is None or (own := odds[index]) is None:
+                at = torch.randint(len(pictures), (count,), generator=generator, device=device)
+            else:
+                at = torch.multinomial(own, count, replacement=True, generator=generator)
+            drawn = pictures[at]
             batch = drawn if index == 0 else torch.where((domain == index)[:, None, None, None], drawn, batch)
         return batch.float() / 127.5 - 1
+
+
+def _read_bytes(file: Path, size: int) -> Tensor | None:
+    """``(3, size, size)`` uint8; see :func:`read_square`."""
+    picture = read_square(file, size)
+    return None if picture is None else torch.from_numpy(np.array(picture)).permute(2, 0, 1)
 
 
 def augment(x: Tensor, crop_probability: float, generator: torch.Generator) -> Tensor:

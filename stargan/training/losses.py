@@ -34,10 +34,18 @@ class Networks:
 
 @dataclass
 class Sources:
-    """Pictures to translate: ``x`` ``(N, 3, H, W)`` in [-1, 1], ``domain`` ``(N,)``."""
+    """Pictures to translate: ``x`` ``(N, 3, H, W)`` in [-1, 1], ``domain`` ``(N,)``.
+
+    ``clean`` is what the cycle leads back to: ``x`` itself, or the same in better light.
+    """
 
     x: Tensor
     domain: Tensor
+    clean: Tensor = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.clean is None:
+            self.clean = self.x
 
 
 @dataclass
@@ -72,12 +80,12 @@ def as_it_is(x: Tensor, domain: Tensor) -> Tensor:  # noqa: ARG001
 
 
 def discriminator_loss(
-    nets: Networks, sources: Sources, targets: Targets, seen: Seen, drawn: Drawn = as_it_is
+    nets: Networks, reals: Sources, sources: Sources, targets: Targets, seen: Seen, drawn: Drawn = as_it_is
 ) -> tuple[Tensor, Terms]:
-    """Real against translated pictures; the R1 penalty comes on top, by itself, because it must run in fp32."""
+    """Real against translated pictures (the paper's reals are the sources); the R1 penalty comes on top, by itself, because it must run in fp32."""
     with torch.no_grad():
         fake = drawn(nets.generator(sources.x, targets.style(targets.first, targets.domain)), targets.domain)
-    real = nets.discriminator(seen(sources.x), sources.domain)
+    real = nets.discriminator(seen(reals.x), reals.domain)
     judged = nets.discriminator(seen(fake), targets.domain)
     terms = {"real": adversarial_loss(real, real=True), "fake": adversarial_loss(judged, real=False)}
     return terms["real"] + terms["fake"], _detached(terms)
@@ -105,8 +113,8 @@ def generator_loss(
         "sty": (nets.style_encoder(fake, targets.domain) - style).float().abs().mean(),
         "ds": (fake - other).float().abs().mean(),
     }
-    restored = drawn(generator(fake, nets.style_encoder(sources.x, sources.domain)), sources.domain)
-    terms["cyc"] = (restored - sources.x).float().abs().mean()
+    restored = drawn(generator(fake, nets.style_encoder(sources.clean, sources.domain)), sources.domain)
+    terms["cyc"] = (restored - sources.clean).float().abs().mean()
     loss = terms["adv"] + weights["sty"] * terms["sty"] - weights["ds"] * terms["ds"] + weights["cyc"] * terms["cyc"]
     return loss, _detached(terms)
 

@@ -28,6 +28,8 @@ import torch
 import torch.distributed as dist
 from filelock import FileLock, Timeout
 from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -35,14 +37,16 @@ from stargan.checkpoint import Model, ModelConfig, load_model, save_model
 from stargan.compiling import obstacle
 from stargan.networks import Discriminator, init_weights
 from stargan.registry import find_model
-from stargan.training.augment import diff_augment, luma_where
+from stargan.training.augment import diff_augment, luma_where, misalign, photograph
 from stargan.training.config import PRESETS, TrainConfig, differences, from_state, with_options
 from stargan.training.data import Faces, augment
+from stargan.training.grow import grows_from, learn_new_level, transplant
 from stargan.training.losses import Networks, Sources, Targets, Terms, discriminator_loss, generator_loss, r1_penalty
 from stargan.training.sheets import fixed_faces, write_sheets
 
 log = logging.getLogger(__name__)
 STATE_FILE = "state.pt"
+DISCRIMINATOR_FILE = "discriminator.safetensors"
 
 
 class TrainingError(ValueError):
@@ -80,7 +84,7 @@ def train(
             if state is not None:
                 trainer.restore(state)
             elif config.init:
-                trainer.start_from(load_model(find_model(config.init)))
+                trainer.start_from(find_model(config.init))
             if trainer.iteration >= config.iterations:
                 log.warning("The run has its %d iterations: more go on with --iterations.", trainer.iteration)
             trainer.run(folder, shown)
@@ -151,7 +155,7 @@ class Trainer:
         self.world = dist.get_world_size() if dist.is_initialized() else 1
         if config.batch_size % self.world:
             raise TrainingError(f"The batch of {config.batch_size} cannot be shared equally by {self.world} processes.")
-        named = {*config.grayscale_domains, *(config.target_weights or {})}
+        named = {*config.grayscale_domains, *config.photo_augment, *(config.target_weights or {})}
         if unknown := sorted(named - set(faces.domains)):
             raise TrainingError(f"The options name the domain {unknown[0]!r}; the data has {', '.join(faces.domains)}.")
         if config.compile and (why := obstacle(device)):
@@ -189,7 +193,8 @@ class Trainer:
         # joint draws: every process draws the whole batch from the same stream and keeps its share
         self.random = torch.Generator(device).manual_seed(config.seed)
         weights = [(config.target_weights or {}).get(domain, 1.0) for domain in faces.domains]
-        self.source_odds = torch.ones(len(weights), device=device)
+        self.source_odds, self.picture_odds = faces.weights(config.source_weights or {})
+        self.photos = torch.tensor([domain in config.photo_augment for domain in faces.domains], device=device)
         self.target_odds = torch.tensor(weights, device=device)
         self.grayscale = torch.tensor([domain in config.grayscale_domains for domain in faces.domains], device=device)
         self.compiled = _compiled(self.nets) if config.compile else self.nets
@@ -201,20 +206,24 @@ class Trainer:
         modes = ("latent", "reference")
         if self.config.phases == "alternate":
             modes = (modes[self.iteration % 2],)
-        sources = self.draw_sources()
+        sources, reals = self.draw_sources()
         targets = {mode: self.draw_targets(mode) for mode in modes}
-        terms = self.update(sources, targets)
+        if self.config.reals == "targets":
+            reals = self.draw_reals()
+        terms = self.update(sources, targets, reals)
         self.iteration += 1
         self.samples += self.config.batch_size
         return terms
 
-    def update(self, sources: Sources, targets: dict[str, Targets]) -> Terms:
+    def update(self, sources: Sources, targets: dict[str, Targets], reals: Sources) -> Terms:
         """The updates of one iteration, in the published order: the discriminator for every mode, the generator likewise."""
         terms: Terms = {}
         for index, (mode, target) in enumerate(targets.items()):
             updates = self.iteration * len(targets) + index
             due = updates % self.config.r1_every == 0
-            found = self.update_discriminator(sources, target, self.config.lambda_reg * self.config.r1_every * due)
+            found = self.update_discriminator(
+                reals, sources, target, self.config.lambda_reg * self.config.r1_every * due
+            )
             terms |= {f"d_{mode}/{name}": value for name, value in found.items()}
         if self.iteration < self.config.discriminator_warmup:
             return terms
@@ -227,13 +236,13 @@ class Trainer:
         self.update_average()
         return terms
 
-    def update_discriminator(self, sources: Sources, targets: Targets, r1_weight: float) -> Terms:
+    def update_discriminator(self, reals: Sources, sources: Sources, targets: Targets, r1_weight: float) -> Terms:
         with self.stepping("discriminator"):
             with self.autocast():
-                loss, terms = discriminator_loss(self.compiled, sources, targets, self.seen, self.drawn)
+                loss, terms = discriminator_loss(self.compiled, reals, sources, targets, self.seen, self.drawn)
             loss.backward()
             if r1_weight:
-                penalty = r1_penalty(self.nets.discriminator, self.seen(sources.x), sources.domain)
+                penalty = r1_penalty(self.nets.discriminator, self.seen(reals.x), reals.domain)
                 (r1_weight * penalty).backward()
                 terms["reg"] = penalty.detach()
         return terms
@@ -303,13 +312,33 @@ class Trainer:
     def draw_domains(self, odds: Tensor) -> Tensor:
         return torch.multinomial(odds, self.config.batch_size, replacement=True, generator=self.random)
 
-    def draw_pictures(self, domain: Tensor) -> Tensor:
-        x = self.faces.sample(domain, self.random)
-        x = self.share(augment(self.drawn(x, domain), self.config.random_crop, self.random))
+    def draw_joint(self, domain: Tensor, odds: Sequence[Tensor | None] | None = None) -> Tensor:
+        """Pictures of the whole batch."""
+        x = self.faces.sample(domain, self.random, odds)
+        return augment(self.drawn(x, domain), self.config.random_crop, self.random)
+
+    def own(self, joint: Tensor) -> Tensor:
+        """This process's part of joint pictures, laid out as the networks want them."""
+        x = self.share(joint)
         return x.contiguous(memory_format=torch.channels_last) if self.config.channels_last else x
 
-    def draw_sources(self) -> Sources:
+    def draw_pictures(self, domain: Tensor) -> Tensor:
+        return self.own(self.draw_joint(domain))
+
+    def draw_sources(self) -> tuple[Sources, Sources]:
+        """Sources, and the same pictures as they are, which the discriminator may be shown as real."""
         domain = self.draw_domains(self.source_odds)
+        x = self.draw_joint(domain, self.picture_odds)
+        real, own = self.own(x), self.share(domain)
+        if not self.config.photo_augment:
+            return Sources(real, own), Sources(real, own)
+        photos = self.photos[domain][:, None, None, None]
+        clean = torch.where(photos, misalign(x, self.random), x)
+        x = torch.where(photos, photograph(clean, self.random), clean)
+        return Sources(self.own(x), own, self.own(clean)), Sources(real, own)
+
+    def draw_reals(self) -> Sources:
+        domain = self.draw_domains(self.target_odds)
         return Sources(self.draw_pictures(domain), self.share(domain))
 
     def draw_targets(self, mode: str) -> Targets:
@@ -371,21 +400,49 @@ class Trainer:
             log.warning("The run was on another kind of device: its random numbers start anew.")
             self.random.manual_seed(self.config.seed + self.iteration)
 
-    def start_from(self, model: Model) -> None:
-        """Takes over a model's weights.
+    def start_from(self, folder: Path) -> None:
+        """Takes over the weights of a model folder, its discriminator's too where it has one; grows one of half the side.
 
         Raises:
             TrainingError: it has another architecture or other domains.
         """
-        if model.config.architecture != self.config.architecture or model.config.domains != self.faces.domains:
+        model, discriminator = load_model(folder), load_discriminator(folder)
+        old, new = model.config.architecture, self.config.architecture
+        if (new != old and not grows_from(new, old)) or model.config.domains != self.faces.domains:
             raise TrainingError(
-                f"The model {model.config.name} has the domains {', '.join(model.config.domains)} and "
-                f"{model.config.architecture}, but the run has {', '.join(self.faces.domains)} and "
-                f"{self.config.architecture}: it cannot start from there."
+                f"The model {model.config.name} has the domains {', '.join(model.config.domains)} and {old}, but the run "
+                f"has {', '.join(self.faces.domains)} and {new}: it cannot start from there. A run starts from a model of "
+                "its own architecture, or from one of half the side and twice the base width."
             )
-        for name, net in model.networks().items():
-            for own in (getattr(self.nets, name), self.average.networks()[name]):
-                own.load_state_dict(net.state_dict())
+        states = {name: net.state_dict() for name, net in model.networks().items()}
+        if discriminator is not None:
+            states["discriminator"] = discriminator
+        for name, state in states.items():
+            if new == old:
+                getattr(self.nets, name).load_state_dict(state)
+            else:
+                transplant(name, state, getattr(self.nets, name))
+        if new != old:
+            self._grow(model, discriminator)
+        for name, net in self.average.networks().items():
+            net.load_state_dict(getattr(self.nets, name).state_dict())
+
+    def _grow(self, model: Model, discriminator: dict[str, Tensor] | None) -> None:
+        for net in model.networks().values():
+            net.to(self.device)
+        first_layer = None
+        if discriminator is not None:
+            a = model.config.architecture
+            small = Discriminator(a.image_size, len(self.faces.domains), a.base_channels, a.max_channels)
+            small.load_state_dict(discriminator)
+            first_layer = small.main[0].to(self.device)
+
+        def draw() -> tuple[Tensor, Tensor]:
+            sources, _ = self.draw_sources()
+            return sources.x, sources.domain
+
+        left = learn_new_level(model, self.nets, draw, self.config.grow_steps, self.random, first_layer)
+        log.info("Grown from %s: drawings differ from its own, enlarged, by %.3f.", model.config.name, left)
 
     def snapshot(self, name: str) -> Model:
         """The averaged networks as a model, with the facts of its training."""
@@ -472,6 +529,7 @@ class Trainer:
         )  # a stop must leave no half of a model under that name
         shutil.rmtree(partial, ignore_errors=True)
         save_model(self.snapshot(folder.resolve().name), partial)
+        save_discriminator(self.nets.discriminator, partial)
         shutil.rmtree(snapshot, ignore_errors=True)
         partial.rename(snapshot)
 
@@ -522,6 +580,27 @@ def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
 
 
+def save_discriminator(discriminator: Discriminator, folder: Path) -> None:
+    """Beside a snapshot's weights, as fp16: for a run that starts from it; no part of the model."""
+    state = {name: tensor.detach().cpu().half().contiguous() for name, tensor in discriminator.state_dict().items()}
+    save_file(state, folder / DISCRIMINATOR_FILE)
+
+
+def load_discriminator(folder: Path) -> dict[str, Tensor] | None:
+    """What :func:`save_discriminator` wrote, as fp32; None where there is none.
+
+    Raises:
+        TrainingError: the file is broken.
+    """
+    file = folder / DISCRIMINATOR_FILE
+    if not file.is_file():
+        return None
+    try:
+        return {name: tensor.float() for name, tensor in load_file(file).items()}
+    except (SafetensorError, OSError) as error:
+        raise TrainingError(f"{file} is broken or not a safetensors file: {error}.") from error
+
+
 def save_state(state: dict[str, Any], file: Path) -> None:
     """Writes beside, then renames: a stop at any moment leaves the old file or the new one, never half of one."""
     beside = file.with_suffix(".partial")
@@ -555,6 +634,14 @@ class _StopSignal:
         signal.signal(number, signal.SIG_DFL)
 
 
+def _iteration_of(line: str) -> float:
+    """Of a line of figures; infinite where a kill cut it."""
+    try:
+        return json.loads(line)["iteration"]
+    except (ValueError, TypeError, KeyError):
+        return math.inf
+
+
 class _Curves:
     """Appends figures to ``metrics.jsonl``, and to TensorBoard's files where it is installed; to nothing without a folder.
 
@@ -567,7 +654,7 @@ class _Curves:
             return
         file = folder / "metrics.jsonl"
         if file.exists():
-            kept = [line for line in file.read_text().splitlines() if json.loads(line)["iteration"] <= iteration]
+            kept = [line for line in file.read_text().splitlines() if _iteration_of(line) <= iteration]
             partial = file.with_suffix(".partial")
             partial.write_text("".join(f"{line}\n" for line in kept))
             partial.replace(file)
