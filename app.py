@@ -1,7 +1,7 @@
 """The app: ``python app.py`` opens it at http://127.0.0.1:7860.
 
-A photo goes in, drawings of its face come out. What is done with a photo is in stargan/studio.py, every text in
-stargan/texts.py, the look in stargan/theme.py. Here are the page, its events, and the endpoints that programs call.
+A photo goes in, drawings of its face come out. What is done with a photo is in stargan/drawing.py, every text in
+stargan/page/texts.py, the look in stargan/page/theme.py. Here are the page, its events, and the endpoints that programs call.
 """
 
 from __future__ import annotations
@@ -30,14 +30,18 @@ from gradio.context import LocalContext
 from gradio.utils import get_upload_folder
 from PIL import Image
 
-from stargan import faces, load_translator, studio, texts
-from stargan.checkpoint import CONFIG_FILE, ModelConfig, ModelError
-from stargan.images import PhotoError, Provenance, open_photo, save_picture
-from stargan.registry import DEFAULT_MODEL, available_models, find_model
-from stargan.studio import MAX_COUNT, MAX_PSI, MAX_SEED, Drawn, Reference, Subject
-from stargan.texts import RequestError
-from stargan.theme import CSS, JS, Paper
-from stargan.translator import NoFaceError, Translator
+from stargan import drawing as studio
+from stargan import load_translator
+from stargan.drawing import MAX_COUNT, MAX_PSI, MAX_SEED, Drawn, Reference, Subject
+from stargan.inference.translator import NoFaceError, Translator
+from stargan.models.checkpoint import CONFIG_FILE, ModelConfig, ModelError
+from stargan.models.registry import DEFAULT_MODEL, available_models, find_model
+from stargan.page import texts
+from stargan.page.texts import RequestError
+from stargan.page.theme import CSS, JS, Paper
+from stargan.pictures import faces
+from stargan.pictures.io import PhotoError, open_photo
+from stargan.pictures.provenance import Provenance, save_picture
 from stargan.video import MAX_CLIP_SECONDS, VideoError, open_clip
 
 try:  # a ZeroGPU Space lends its GPU to the functions that ask for it; everywhere else, asking changes nothing

@@ -17,7 +17,9 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 from stargan import Translator, load_translator
-from stargan.images import Provenance, grid, open_photo, save_picture
+from stargan.pictures.io import open_photo
+from stargan.pictures.provenance import Provenance, save_picture
+from stargan.pictures.tensors import grid
 
 PORTRAIT = HERE / "photos" / "collins.png"
 # Chosen by eye, for faces and hair that differ.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-    from stargan.translator import Translator
+    from stargan.inference.translator import Translator
 
 __version__ = "0.1.0"
 __all__ = ["Translator", "load_translator"]
@@ -30,9 +30,9 @@ def load_translator(
         precision: "auto", "exact" (fp32) or "bf16".
 
     Raises:
-        stargan.checkpoint.ModelError: the model cannot be found, fetched or read.
+        stargan.models.checkpoint.ModelError: the model cannot be found, fetched or read.
     """
-    from stargan.translator import cached_translator
+    from stargan.inference.translator import cached_translator
 
     return cached_translator(name, device, precision)
 
@@ -40,7 +40,7 @@ def load_translator(
 def __getattr__(name: str) -> object:
     # torch takes seconds to import: `import stargan` alone does not
     if name == "Translator":
-        from stargan.translator import Translator
+        from stargan.inference.translator import Translator
 
         return Translator
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,5 +1,5 @@
 import sys
 
-from stargan.cli import main
+from stargan.commands import main
 
 sys.exit(main())

@@ -17,9 +17,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from stargan import faces
-from stargan.images import PhotoError, Provenance, grid, open_photo, read_provenance, save_picture
-from stargan.translator import Encoded, NoFaceError, Translator
+from stargan.inference.translator import Encoded, NoFaceError, Translator
+from stargan.pictures import faces
+from stargan.pictures.io import PhotoError, open_photo
+from stargan.pictures.provenance import Provenance, read_provenance, save_picture
+from stargan.pictures.tensors import grid
 
 # What a folder is searched for. A file that is named itself may have any ending.
 SUFFIXES = {".avif", ".bmp", ".gif", ".heic", ".heif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}

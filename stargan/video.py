@@ -22,9 +22,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from stargan import faces
-from stargan.images import Provenance
-from stargan.translator import BATCH, Encoded, NoFaceError, Translator
+from stargan.inference.translator import BATCH, Encoded, NoFaceError, Translator
+from stargan.pictures import faces
+from stargan.pictures.provenance import Provenance
 
 # It warns of every scaled frame size, which here is meant.
 logging.getLogger("imageio_ffmpeg").setLevel(logging.ERROR)
@@ -105,7 +105,7 @@ def walk(
     Args:
         styles: ``(N, style_dim)``, at least two.
         path: an .mp4 or .gif file; replaced as a whole, when the video is complete.
-        domain: see :meth:`stargan.translator.Translator.decode`.
+        domain: see :meth:`stargan.inference.translator.Translator.decode`.
         note: what made the styles (domain, seeds), for the video's metadata.
         composite: the metadata say that drawings were put into a photo, which ``finish`` does.
         finish: done to every frame, such as pasting it back into the photo.
@@ -222,7 +222,7 @@ def translate_clip(
         style: ``(style_dim,)``.
         path: an .mp4 or .gif file (the latter without sound); replaced as a whole, when the video is complete.
         whole: the drawing is pasted back into the frames; otherwise the video shows the drawing alone.
-        domain: see :meth:`stargan.translator.Translator.decode`.
+        domain: see :meth:`stargan.inference.translator.Translator.decode`.
         note: what made the style, for the video's metadata.
         progress: called with the steps done and all there will be: in each frame, the face is found, then drawn.
 

@@ -20,8 +20,10 @@ from PIL import Image
 from serving import Server, shared_app, start, untrained_model
 
 import app
-from stargan import studio, texts
-from stargan.images import MAX_BYTES, read_provenance
+from stargan import drawing as studio
+from stargan.page import texts
+from stargan.pictures.io import MAX_BYTES
+from stargan.pictures.provenance import read_provenance
 
 # What README documents. A change here breaks programs.
 SUBJECT = {"face": 1, "centre_crop": False, "model": "anime-64"}

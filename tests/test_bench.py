@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from stargan import bench, compiling
-from stargan.checkpoint import Architecture, Model, ModelConfig, save_model
-from stargan.cli import main
+from stargan.bench.inference import inference as bench
+from stargan.commands import main
+from stargan.inference import compiling
+from stargan.inference.translator import has_bf16
+from stargan.models.checkpoint import Architecture, Model, ModelConfig, save_model
 from stargan.training.config import ANIME_FRAMING
-from stargan.translator import has_bf16
 
 KEYS = [
     "case",

@@ -19,7 +19,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from serving import Server, shared_app, untrained_model
 
 from stargan import video
-from stargan.images import read_provenance
+from stargan.pictures.provenance import read_provenance
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [

@@ -13,8 +13,8 @@ import torch
 from huggingface_hub.constants import SAFETENSORS_INDEX_FILE, SAFETENSORS_SINGLE_FILE
 from safetensors.torch import load_file, save_file
 
-from stargan import checkpoint
-from stargan.checkpoint import Architecture, Model, ModelConfig, ModelError, load_model, save_model, weight_files
+from stargan.models import checkpoint
+from stargan.models.checkpoint import Architecture, Model, ModelConfig, ModelError, load_model, save_model, weight_files
 
 TINY = Architecture(image_size=32, base_channels=8, max_channels=16)
 POINTS = ((0.36, 0.42), (0.64, 0.42), (0.5, 0.59), (0.37, 0.71), (0.63, 0.71))

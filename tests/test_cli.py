@@ -18,9 +18,9 @@ from hub_server import HubServer
 from PIL import Image
 
 from stargan.batch import GRID_ROWS, find_photos
-from stargan.checkpoint import Architecture, Model, ModelConfig, save_model
-from stargan.cli import main
-from stargan.images import read_provenance
+from stargan.commands import main
+from stargan.models.checkpoint import Architecture, Model, ModelConfig, save_model
+from stargan.pictures.provenance import read_provenance
 from stargan.training.config import ANIME_FRAMING
 
 ROOT = Path(__file__).resolve().parents[1]

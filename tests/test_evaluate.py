@@ -14,13 +14,13 @@ from conftest import FACES
 from PIL import Image
 from torchvision.transforms.functional import gaussian_blur
 
-from stargan.checkpoint import Architecture, Model, ModelConfig, save_model
-from stargan.cli import main
-from stargan.images import to_tensor
+from stargan.commands import main
+from stargan.evaluation import protocol as evaluate
+from stargan.evaluation.protocol import laplacian_pyramid, profile, real_spread, sliced_wasserstein, spread
+from stargan.models.checkpoint import Architecture, Model, ModelConfig, save_model
 from stargan.networks import init_weights
-from stargan.training import evaluate
+from stargan.pictures.tensors import to_tensor
 from stargan.training.data import DataError, read_square
-from stargan.training.evaluate import laplacian_pyramid, profile, real_spread, sliced_wasserstein, spread
 
 DOMAINS = ("anime", "photo")
 

@@ -12,8 +12,8 @@ import pytest
 from conftest import FACES
 from PIL import Image
 
-from stargan import faces
-from stargan.images import open_photo
+from stargan.pictures import faces
+from stargan.pictures.io import open_photo
 from stargan.training.config import ANIME_FRAMING
 
 SIZE = 128
@@ -129,7 +129,7 @@ def test_many_threads_share_one_detector(portrait: Image.Image) -> None:
 
 
 def test_the_detector_is_imported_when_it_is_needed() -> None:
-    code = "import sys, stargan, stargan.faces; print('facenet_pytorch' in sys.modules, 'torchvision' in sys.modules)"
+    code = "import sys, stargan, stargan.pictures.faces; print('facenet_pytorch' in sys.modules, 'torchvision' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
 

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from stargan import folding
-from stargan.folding import FoldedDecoder, FoldedEncoder, fold_style_encoder, prepare, scaled_norm
+from stargan.inference import folding
+from stargan.inference.folding import FoldedDecoder, FoldedEncoder, fold_style_encoder, prepare, scaled_norm
 from stargan.networks import AdainResBlock, Generator, ResBlock, StyleEncoder, instance_norm
 
 CPU = torch.device("cpu")

@@ -15,19 +15,11 @@ from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 from pillow_heif import register_heif_opener
 
 import stargan
-from stargan import images, texts
-from stargan.images import (
-    MAX_BYTES,
-    MIN_SIDE,
-    PhotoError,
-    Provenance,
-    grid,
-    open_photo,
-    read_provenance,
-    save_picture,
-    to_pictures,
-    to_tensor,
-)
+from stargan.page import texts
+from stargan.pictures import io as images
+from stargan.pictures.io import MAX_BYTES, MIN_SIDE, PhotoError, open_photo
+from stargan.pictures.provenance import Provenance, read_provenance, save_picture
+from stargan.pictures.tensors import grid, to_pictures, to_tensor
 
 # Pillow grumbles at damage, besides refusing it
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL", "ignore::PIL.Image.DecompressionBombWarning")

@@ -18,14 +18,15 @@ from parity import Synthetic
 from PIL import Image
 from torch import Tensor
 
-from stargan import faces, landmarks, load_translator
-from stargan.checkpoint import Model, ModelError, load_model
-from stargan.cli import main
-from stargan.images import to_pictures, to_tensor
-from stargan.importing import CELEBA_HQ_FRAMING, import_checkpoint
+from stargan import landmarks, load_translator
+from stargan.commands import main
+from stargan.inference.translator import Translator
 from stargan.landmarks import LandmarkNetwork
+from stargan.models.checkpoint import Model, ModelError, load_model
+from stargan.models.importing import CELEBA_HQ_FRAMING, import_checkpoint
 from stargan.networks import Discriminator, Generator, MappingNetwork, StyleEncoder
-from stargan.translator import Translator
+from stargan.pictures import faces
+from stargan.pictures.tensors import to_pictures, to_tensor
 
 State = dict[str, Tensor]
 Checkpoint = dict[str, Any]
@@ -609,7 +610,7 @@ def test_celeba_hq_draws_what_its_networks_draw(celeba_hq: tuple[Path, Nets], po
 def test_afhq_draws_what_its_networks_draw(
     animals: tuple[Path, Nets], portrait: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stargan.faces.find", None)  # no face is looked for
+    monkeypatch.setattr("stargan.pictures.faces.find", None)  # no face is looked for
     folder, nets = animals
     translator = load_translator(str(folder), "cpu", "exact")
     assert translator.domains == ("cat", "dog", "wild")

@@ -19,8 +19,8 @@ from parity import Numbers, Synthetic
 from PIL import Image
 from torch import Tensor, nn
 
-from stargan.checkpoint import Architecture
 from stargan.landmarks import LandmarkNetwork, face_masks
+from stargan.models.checkpoint import Architecture
 from stargan.networks import Discriminator, Generator, MappingNetwork, StyleEncoder
 from stargan.training.config import TrainConfig
 from stargan.training.data import Faces

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stargan.cli import main
-from stargan.faces import find
+from stargan.commands import main
+from stargan.pictures.faces import find
 from stargan.training.config import ANIME_FRAMING
 from stargan.training.data import DataError, list_domains
 from stargan.training.prepare import Job, parse_crop, prepare

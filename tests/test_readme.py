@@ -22,8 +22,8 @@ from playwright.sync_api import expect, sync_playwright
 from serving import ROOT, shared_app
 from test_browser import CHROMIUM, FLAGS
 
-import stargan.cli
-from stargan.images import read_provenance
+import stargan.commands
+from stargan.pictures.provenance import read_provenance
 
 JS_CLIENT = "2.7.0"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -55,7 +55,7 @@ def test_the_commands_can_be_given() -> None:
         "bench",
     }
     for command in given:
-        stargan.cli.command_line().parse_args(command)
+        stargan.commands.command_line().parse_args(command)
 
 
 def snippet(language: str) -> str:

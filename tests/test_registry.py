@@ -13,9 +13,9 @@ import pytest
 import torch
 from hub_server import HubServer, sha256
 
-from stargan import checkpoint, registry
-from stargan.checkpoint import Architecture, Model, ModelConfig, ModelError, load_model, save_model
-from stargan.registry import MODELS, ModelSpec, available_models, find_model, push_model
+from stargan.models import checkpoint, registry
+from stargan.models.checkpoint import Architecture, Model, ModelConfig, ModelError, load_model, save_model
+from stargan.models.registry import MODELS, ModelSpec, available_models, find_model, push_model
 
 CARD = "---\nlicense: cc0-1.0\nlibrary_name: stargan\ntags:\n- image-to-image\n---\n# A model\n"
 TINY = Architecture(image_size=32, base_channels=8, max_channels=16)

@@ -22,16 +22,16 @@ import torch
 from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from stargan.checkpoint import load_model, read_config, save_model
-from stargan.cli import main
-from stargan.images import to_tensor
+from stargan.commands import main
+from stargan.inference.translator import Translator
+from stargan.models.checkpoint import load_model, read_config, save_model
+from stargan.pictures.tensors import to_tensor
 from stargan.training import trainer as training
 from stargan.training.augment import diff_augment, luma_where, to_luma, translation
 from stargan.training.config import PRESETS, ConfigError, TrainConfig, differences, from_state, with_options
 from stargan.training.data import DataError, Faces
 from stargan.training.sheets import SEEDS, SOURCES, TRUNCATIONS, fixed_faces, write_sheets
 from stargan.training.trainer import Trainer, TrainingError, train
-from stargan.translator import Translator
 
 ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
@@ -309,7 +309,7 @@ def test_a_monochrome_domain_is_drawn_and_seen_in_three_equal_channels(
 
 
 def test_luma_is_pillows_in_three_equal_channels(portrait: Image.Image) -> None:
-    from stargan.images import to_pictures, to_tensor
+    from stargan.pictures.tensors import to_pictures, to_tensor
 
     gray = to_luma(to_tensor([portrait]))
     assert torch.equal(gray[:, 0], gray[:, 1])
@@ -411,7 +411,7 @@ def test_curves_for_tensorboard(data: Path, tmp_path: Path) -> None:
 def test_training_does_without_tensorboard_and_what_only_the_app_needs(data: Path, tmp_path: Path) -> None:
     absent = ("tensorboard", "facenet_pytorch", "gradio", "pillow_heif", "imageio_ffmpeg", "torchmetrics", "skimage")
     done = python(
-        f"import sys; sys.modules.update(dict.fromkeys({absent})); from stargan.cli import main;"
+        f"import sys; sys.modules.update(dict.fromkeys({absent})); from stargan.commands import main;"
         f"sys.exit(main(['train', '--preset', 'tiny', '--data', {str(data / 'train')!r}, '--run', {str(tmp_path)!r},"
         "'--iterations', '1']))"
     )

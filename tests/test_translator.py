@@ -18,10 +18,10 @@ import pytest
 import torch
 from PIL import Image
 
-from stargan import compiling
-from stargan.checkpoint import Architecture, Model, ModelConfig
-from stargan.images import to_pictures, to_tensor
-from stargan.translator import Lane, NoFaceError, Translator, batch_sizes
+from stargan.inference import compiling
+from stargan.inference.translator import Lane, NoFaceError, Translator, batch_sizes
+from stargan.models.checkpoint import Architecture, Model, ModelConfig
+from stargan.pictures.tensors import to_pictures, to_tensor
 
 ROOT = Path(__file__).parent.parent
 DOMAINS = ("anime", "female", "male")
@@ -221,8 +221,8 @@ def test_cache_folder(monkeypatch, tmp_path):
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_compiled_pictures_are_the_same(monkeypatch, tmp_path, picture):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr("stargan.translator.BATCH", {"cpu": 1})  # one size to compile
-    monkeypatch.setattr("stargan.translator.QUIET_SECONDS", 0.0)
+    monkeypatch.setattr("stargan.inference.translator.BATCH", {"cpu": 1})  # one size to compile
+    monkeypatch.setattr("stargan.inference.translator.QUIET_SECONDS", 0.0)
     translator = Translator(build(32, base_channels=4, max_channels=8), "cpu", "exact")
     encoded, styles = translator.encode(picture), translator.latent_styles("anime", range(3))
     eager = translator.decode(encoded, styles)
@@ -243,7 +243,7 @@ def test_every_size_of_every_model_is_compiled(monkeypatch, picture):
         compiled.append(graph)
         return graph.forward
 
-    monkeypatch.setattr("stargan.translator.BATCH", {"cpu": 32})
+    monkeypatch.setattr("stargan.inference.translator.BATCH", {"cpu": 32})
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
     negative = build()  # of the same shapes, so that the same code serves it
     negative.generator.to_rgb[2].weight.neg_()
@@ -259,7 +259,7 @@ def test_every_size_of_every_model_is_compiled(monkeypatch, picture):
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_compilation_waits_until_nothing_is_drawn(monkeypatch, picture):
-    monkeypatch.setattr("stargan.translator.QUIET_SECONDS", 3.0)
+    monkeypatch.setattr("stargan.inference.translator.QUIET_SECONDS", 3.0)
     translator, begun = Translator(build(), "cpu", "exact"), []
     monkeypatch.setattr(translator, "compile", lambda: begun.append(time.monotonic()))
     thread = translator.compile_in_background()
@@ -275,8 +275,8 @@ def test_a_compiler_that_fails_costs_no_request(tmp_path):
     program = """
 import logging, torch
 from PIL import Image
-from stargan.checkpoint import Architecture, Model, ModelConfig
-from stargan import translator
+from stargan.models.checkpoint import Architecture, Model, ModelConfig
+from stargan.inference import translator
 translator.BATCH["cpu"] = 1
 translator.QUIET_SECONDS = 0
 logging.basicConfig(format="%(levelname)s %(message)s")

@@ -18,10 +18,12 @@ import pytest
 import torch
 from PIL import Image
 
-from stargan import faces, texts, video
-from stargan.checkpoint import Architecture, Model, ModelConfig
+from stargan import video
+from stargan.inference.translator import BATCH, Encoded, NoFaceError, Translator
+from stargan.models.checkpoint import Architecture, Model, ModelConfig
+from stargan.page import texts
+from stargan.pictures import faces
 from stargan.training.config import ANIME_FRAMING
-from stargan.translator import BATCH, Encoded, NoFaceError, Translator
 from stargan.video import VideoError, follow, interpolate, open_clip, translate_clip, walk
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from stargan.checkpoint import Architecture, Points
+from stargan.models.checkpoint import Architecture, Points
 from stargan.training.augment import POLICIES
 
 # Mean of MTCNN's five landmarks over the training faces, in fractions of the side.

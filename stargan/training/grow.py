@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import trange
 
-from stargan.checkpoint import Architecture, Model
+from stargan.models.checkpoint import Architecture, Model
 from stargan.training.losses import Networks
 
 LEARNING_RATE = 1e-3

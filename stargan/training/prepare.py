@@ -23,9 +23,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from stargan.batch import find_photos
-from stargan.checkpoint import Points
-from stargan.faces import Aligned, align, centre_crop, crop, find
-from stargan.images import PhotoError, open_photo
+from stargan.models.checkpoint import Points
+from stargan.pictures.faces import Aligned, align, centre_crop, crop, find
+from stargan.pictures.io import PhotoError, open_photo
 from stargan.training.data import DataError
 
 log = logging.getLogger(__name__)

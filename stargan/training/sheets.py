@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from stargan.checkpoint import Model
-from stargan.images import grid, to_grayscale, to_pictures, to_tensor
+from stargan.models.checkpoint import Model
+from stargan.pictures.tensors import grid, to_grayscale, to_pictures, to_tensor
 from stargan.training.data import DataError, list_domains, read_square
 
 # Faces a domain, as sources and as references; seeds, each drawn at every ψ.

@@ -33,10 +33,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from stargan.checkpoint import Model, ModelConfig, load_model, save_model
-from stargan.compiling import obstacle
+from stargan.inference.compiling import obstacle
+from stargan.models.checkpoint import Model, ModelConfig, load_model, save_model
+from stargan.models.registry import find_model
 from stargan.networks import Discriminator, init_weights
-from stargan.registry import find_model
 from stargan.training.augment import diff_augment, luma_where, misalign, photograph
 from stargan.training.config import PRESETS, TrainConfig, differences, from_state, with_options
 from stargan.training.data import Faces, augment

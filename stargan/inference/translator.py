@@ -16,11 +16,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from stargan import compiling, faces
-from stargan.checkpoint import Model, load_model
-from stargan.folding import FoldedDecoder, FoldedEncoder, fold_style_encoder, prepare
-from stargan.images import to_grayscale, to_pictures, to_tensor
-from stargan.registry import find_model
+from stargan.inference import compiling
+from stargan.inference.folding import FoldedDecoder, FoldedEncoder, fold_style_encoder, prepare
+from stargan.models.checkpoint import Model, load_model
+from stargan.models.registry import find_model
+from stargan.pictures import faces
+from stargan.pictures.tensors import to_grayscale, to_pictures, to_tensor
 
 # Codes that the mean style is taken over: at 10,000 it moves by less than 1 % from draw to draw.
 MEAN_STYLE_CODES = 10_000
@@ -57,7 +58,7 @@ class Translator:
     """A model on a device, with the picture handling that belongs to it. Safe to share between threads.
 
     Args:
-        model: what :func:`stargan.checkpoint.load_model` returned; taken over, not copied.
+        model: what :func:`stargan.models.checkpoint.load_model` returned; taken over, not copied.
         device: None chooses CUDA, then Apple's MPS, then the CPU.
         precision: "exact" computes in fp32; "bf16" in bfloat16, with norms in fp32; "auto" takes bf16 where the device has it.
     """
@@ -277,7 +278,7 @@ class Translator:
 
         Raises:
             NoFaceError: the photo shows no face. A reference without one, as most drawings are to the detector, is cropped by
-                :func:`stargan.faces.propose_crop`.
+                :func:`stargan.pictures.faces.propose_crop`.
         """
         aligned = [self.align_reference(reference).picture for reference in references]
         encoded = self.encode(self.align(photo).picture)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stargan.batch import Looks
-    from stargan.translator import Translator
+    from stargan.inference.translator import Translator
 
 # Beyond, styles are like none that the networks were trained on; the app's slider ends there, too.
 MAX_PSI = 1.5
@@ -143,7 +143,7 @@ def _prepare(options: argparse.Namespace) -> int:
 
 
 def _add_evaluate(commands: argparse._SubParsersAction) -> None:
-    from stargan.training.evaluate import MODES
+    from stargan.evaluation.protocol import MODES
 
     parser = commands.add_parser(
         "evaluate",
@@ -176,10 +176,10 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
 def _evaluate(options: argparse.Namespace) -> int:
     import torch
 
-    from stargan.checkpoint import load_model
-    from stargan.registry import find_model
-    from stargan.training import evaluate
-    from stargan.translator import Translator, best_device
+    from stargan.evaluation import protocol as evaluate
+    from stargan.inference.translator import Translator, best_device
+    from stargan.models.checkpoint import load_model
+    from stargan.models.registry import find_model
 
     device = torch.device(options.device) if options.device else best_device()
     try:
@@ -210,8 +210,8 @@ def _add_sheet(commands: argparse._SubParsersAction) -> None:
 
 
 def _sheet(options: argparse.Namespace) -> int:
-    from stargan.checkpoint import load_model
-    from stargan.registry import find_model
+    from stargan.models.checkpoint import load_model
+    from stargan.models.registry import find_model
     from stargan.training.sheets import results_sheet
 
     try:
@@ -340,8 +340,9 @@ def _clip(options: argparse.Namespace, translator: Translator, looks: Looks, **h
 
 
 def _walk(options: argparse.Namespace, translator: Translator, looks: Looks, **how: Any) -> None:
-    from stargan import faces, video
-    from stargan.images import open_photo
+    from stargan import video
+    from stargan.pictures import faces
+    from stargan.pictures.io import open_photo
 
     photo = open_photo(options.source)
     aligned = translator.align(photo)
@@ -354,7 +355,7 @@ def _walk(options: argparse.Namespace, translator: Translator, looks: Looks, **h
 
 
 def _add_import(commands: argparse._SubParsersAction) -> None:
-    from stargan.importing import FRAMINGS, PUBLISHED_LICENCE
+    from stargan.models.importing import FRAMINGS, PUBLISHED_LICENCE
 
     parser = commands.add_parser(
         "import",
@@ -392,8 +393,8 @@ def _add_import(commands: argparse._SubParsersAction) -> None:
 def _import(options: argparse.Namespace) -> int:
     import torch
 
-    from stargan.checkpoint import save_model
-    from stargan.importing import import_checkpoint
+    from stargan.models.checkpoint import save_model
+    from stargan.models.importing import import_checkpoint
 
     try:
         model = import_checkpoint(
@@ -427,7 +428,7 @@ def _add_push(commands: argparse._SubParsersAction) -> None:
 
 
 def _push(options: argparse.Namespace) -> int:
-    from stargan.registry import push_model
+    from stargan.models.registry import push_model
 
     try:
         print(push_model(options.folder, options.repo, private=options.private))
@@ -482,7 +483,7 @@ def _add_bench(commands: argparse._SubParsersAction) -> None:
 
 
 def _bench_train(options: argparse.Namespace) -> int:
-    from stargan import bench
+    from stargan.bench.inference import inference as bench
 
     try:
         bench.train(options.preset, options.options, options.device, options.turns, options.compile, options.json)
@@ -499,7 +500,7 @@ def _case(text: str) -> tuple[int, int]:
 
 
 def _bench_infer(options: argparse.Namespace) -> int:
-    from stargan.bench import infer
+    from stargan.bench.inference import infer
 
     try:
         infer(options.model, options.size, options.device, options.cases, options.turns, options.compiled, options.json)
@@ -531,7 +532,7 @@ def _translator(options: argparse.Namespace) -> Translator:
     import torch
 
     from stargan import load_translator
-    from stargan.registry import DEFAULT_MODEL
+    from stargan.models.registry import DEFAULT_MODEL
 
     device = options.device
     if device is None and torch.cuda.is_available():

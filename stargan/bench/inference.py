@@ -1,7 +1,7 @@
 """``python -m stargan bench``: what this repository's ways of drawing and of training gain.
 
 ``infer`` compares with the generator as the paper gives it, in fp32 and one full pass a picture; ours is
-:class:`stargan.translator.Translator`. ``train`` compares the same training in fp32 with bf16, channels-last and torch.compile.
+:class:`stargan.inference.translator.Translator`. ``train`` compares the same training in fp32 with bf16, channels-last and torch.compile.
 Both paths run in turns, so that whatever else the machine does slows both; a ratio is the median of the turns' ratios.
 """
 
@@ -27,16 +27,17 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from stargan import compiling
-from stargan.checkpoint import Architecture, Model, ModelConfig, load_model
-from stargan.folding import FoldedDecoder, FoldedEncoder
-from stargan.images import open_photo, to_pictures, to_tensor
+from stargan.inference import compiling
+from stargan.inference.folding import FoldedDecoder, FoldedEncoder
+from stargan.inference.translator import Encoded, Translator, has_bf16
+from stargan.models.checkpoint import Architecture, Model, ModelConfig, load_model
+from stargan.models.registry import find_model
 from stargan.networks import Generator
-from stargan.registry import find_model
+from stargan.pictures.io import open_photo
+from stargan.pictures.tensors import to_pictures, to_tensor
 from stargan.training.config import PRESETS, TrainConfig, with_options
 from stargan.training.data import Faces
 from stargan.training.trainer import Trainer
-from stargan.translator import Encoded, Translator, has_bf16
 
 PORTRAIT = Path(__file__).parent.parent / "examples" / "photos" / "collins.png"
 # Photos × styles; the GPU is filled by more.
@@ -80,13 +81,13 @@ def infer(
     """Measures and prints every case on every device; writes ``output``, a JSON list, anew after each.
 
     Args:
-        model: a name for :func:`stargan.registry.find_model`; None for the published width at ``size`` and random weights.
+        model: a name for :func:`stargan.models.registry.find_model`; None for the published width at ``size`` and random weights.
         devices: None for the CPU, and CUDA where it is.
         compiled: "no" for eager mode, which is how a translator starts; "plain" for torch.compile; "graphs" for
             torch.compile with, on CUDA, autotuning and CUDA graphs; "auto" for "graphs" where anything can be compiled.
 
     Raises:
-        ModelError: see :func:`stargan.registry.find_model`.
+        ModelError: see :func:`stargan.models.registry.find_model`.
         ValueError: nothing can be compiled on a device, but should be.
     """
     if devices is None:

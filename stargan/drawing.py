@@ -12,10 +12,13 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from stargan import faces, video
-from stargan.images import Provenance, grid, open_photo, to_grayscale
-from stargan.texts import RequestError
-from stargan.translator import NoFaceError, Translator
+from stargan import video
+from stargan.inference.translator import NoFaceError, Translator
+from stargan.page.texts import RequestError
+from stargan.pictures import faces
+from stargan.pictures.io import open_photo
+from stargan.pictures.provenance import Provenance
+from stargan.pictures.tensors import grid, to_grayscale
 
 # Told how much of the work is done, 0 to 1.
 Progress = Callable[[float], None]
@@ -118,7 +121,7 @@ def latent(
 
     Raises:
         RequestError: there is no photo or no face in it, no such domain, or a number is out of range.
-        stargan.images.PhotoError: the file is no picture that can be used.
+        stargan.pictures.io.PhotoError: the file is no picture that can be used.
     """
     domain = checked_domain(translator, domain)
     count = number("count", count, 1, MAX_COUNT, whole=True)
@@ -281,7 +284,7 @@ def draw_clip(
 
     Raises:
         stargan.video.VideoError: it cannot be read, or is too long.
-        stargan.translator.NoFaceError: it shows no face.
+        stargan.inference.translator.NoFaceError: it shows no face.
     """
     note = ""
     if style is None:

@@ -42,9 +42,9 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import filter_repo_objects, validate_repo_id
 from tqdm import tqdm
 
-from stargan.checkpoint import CONFIG_FILE, ModelError, load_model, read_config, weight_files
+from stargan.models.checkpoint import CONFIG_FILE, ModelError, load_model, read_config, weight_files
 
-WEIGHTS = Path(__file__).parent.parent / "weights"
+WEIGHTS = Path(__file__).parents[2] / "weights"
 _WEIGHT_FILES = (SAFETENSORS_SINGLE_FILE, "model-?????-of-?????.safetensors", SAFETENSORS_INDEX_FILE)
 # Never pickles: a stranger's model must not run code.
 HUB_FILES = (CONFIG_FILE, REPOCARD_NAME, *_WEIGHT_FILES)

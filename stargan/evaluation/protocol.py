@@ -31,9 +31,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from stargan.images import to_pictures, to_tensor
+from stargan.inference.translator import Translator
+from stargan.pictures.tensors import to_pictures, to_tensor
 from stargan.training.data import DataError, Faces
-from stargan.translator import Translator
 
 log = logging.getLogger(__name__)
 

@@ -182,7 +182,7 @@ TEXTS: dict[str, tuple[str, str]] = {
         "The photo is no longer here: it was deleted after an hour. Please choose it again.",
         "写真は1時間たったため消去されました。もう一度選んでください。",
     ),
-    # sentences of stargan.images.open_photo, for translating them
+    # sentences of stargan.pictures.io.open_photo, for translating them
     "photo_unreadable": ("The picture file cannot be read.", "画像ファイルを読み込めません。"),
     "photo_empty": ("The file is empty.", "ファイルが空です。"),
     "photo_heavy": (

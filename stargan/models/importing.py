@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stargan.checkpoint import Architecture, Model, ModelConfig, ModelError, Points, load_strictly
+from stargan.models.checkpoint import Architecture, Model, ModelConfig, ModelError, Points, load_strictly
 from stargan.networks import HighPass, default_base_channels
 
 NETWORKS = ("generator", "mapping_network", "style_encoder")

@@ -1,62 +1,16 @@
-"""Pictures: from people, to and from tensors, and back to people."""
+"""Pictures from people: the one door for files that nobody vouches for."""
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
-from xml.etree import ElementTree
 
 import numpy as np
-import torch
-from PIL import Image, ImageCms, ImageOps, PngImagePlugin
-from torch import Tensor
-
-from stargan import __version__
-
-
-def to_tensor(pictures: Sequence[Image.Image]) -> Tensor:
-    """RGB pictures of one size → ``(N, 3, H, W)`` float in [-1, 1]."""
-    arrays = np.stack([np.asarray(picture) for picture in pictures])
-    return torch.from_numpy(arrays).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
-def to_grayscale(picture: Image.Image) -> Image.Image:
-    """The luma of a picture in three equal channels."""
-    return picture.convert("L").convert("RGB")
-
-
-def to_pictures(tensor: Tensor) -> list[Image.Image]:
-    """``(N, 3, H, W)`` float, clipped to [-1, 1] → RGB pictures."""
-    levels = (tensor.detach().float().clamp(-1, 1) + 1) * 127.5
-    arrays = levels.round().byte().permute(0, 2, 3, 1).cpu().numpy()
-    return [Image.fromarray(array) for array in arrays]
-
-
-def grid(rows: Sequence[Sequence[Image.Image | None]], gap: int = 2) -> Image.Image:
-    """One picture of rows of pictures; all cells have the size of the first picture, None leaves a cell white."""
-    first = next(picture for row in rows for picture in row if picture is not None)
-    width, height = first.size
-    columns = max(len(row) for row in rows)
-    sheet = Image.new("RGB", (columns * (width + gap) - gap, len(rows) * (height + gap) - gap), "white")
-    for r, row in enumerate(rows):
-        for c, picture in enumerate(row):
-            if picture is not None:
-                cell = (
-                    picture
-                    if picture.size == (width, height)
-                    else picture.resize((width, height), Image.Resampling.LANCZOS)
-                )
-                sheet.paste(cell, (c * (width + gap), r * (height + gap)))
-    return sheet
-
-
-# pictures from people
+from PIL import Image, ImageCms, ImageOps
 
 
 class PhotoError(ValueError):
@@ -178,72 +132,3 @@ def _to_srgb(picture: Image.Image) -> Image.Image:
         return ImageCms.profileToProfile(picture, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
     except Exception:  # a profile that is broken, or another kind of picture's: the levels are taken as they are
         return picture
-
-
-# results
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """What a result says of itself.
-
-    Attributes:
-        model: name of the model that drew it.
-        seed: of its style, where it had one.
-        details: all else that it takes to make the picture again: domain, psi, …
-        composite: True where a drawing was put back into a photo.
-    """
-
-    model: str
-    seed: int | None = None
-    details: dict[str, str] = field(default_factory=dict)
-    composite: bool = False
-    version: str = __version__
-
-    def texts(self) -> dict[str, str]:
-        """As :func:`read_provenance` finds it in a picture."""
-        kind = "compositeWithTrainedAlgorithmicMedia" if self.composite else "trainedAlgorithmicMedia"
-        seed = {} if self.seed is None else {"seed": str(self.seed)}
-        made_by = {"Software": f"stargan {self.version}", "model": self.model}
-        return made_by | seed | self.details | {"DigitalSourceType": _SOURCE_TYPE + kind}
-
-
-_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/"
-_XMP_KEY = "XML:com.adobe.xmp"
-
-
-def save_picture(picture: Image.Image, path: str | Path, provenance: Provenance) -> Path:
-    """Writes a PNG that says that it is synthetic (IPTC ``DigitalSourceType``, as XMP) and how it was made, no more.
-
-    Returns:
-        The path.
-    """
-    facts = provenance.texts()
-    # built by name, so that no value can break the XML
-    rdf, iptc = "http://www.w3.org/1999/02/22-rdf-syntax-ns#", "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
-    for prefix, uri in (("x", "adobe:ns:meta/"), ("rdf", rdf), ("Iptc4xmpExt", iptc)):
-        ElementTree.register_namespace(prefix, uri)
-    packet = ElementTree.Element("{adobe:ns:meta/}xmpmeta")
-    about = ElementTree.SubElement(ElementTree.SubElement(packet, f"{{{rdf}}}RDF"), f"{{{rdf}}}Description")
-    about.set(f"{{{rdf}}}about", "")
-    ElementTree.SubElement(about, f"{{{iptc}}}DigitalSourceType").text = facts.pop("DigitalSourceType")
-    info = PngImagePlugin.PngInfo()
-    info.add_itxt(_XMP_KEY, ElementTree.tostring(packet, encoding="unicode"))
-    for name, value in facts.items():
-        info.add_itxt(name, value)
-    clean = Image.new(picture.mode, picture.size)  # Pillow would write what the source's ``info`` holds: profiles, EXIF
-    clean.paste(picture)
-    clean.save(path, format="PNG", pnginfo=info)
-    return Path(path)
-
-
-def read_provenance(path: str | Path) -> dict[str, str]:
-    """What :func:`save_picture` wrote: its texts by name, and ``DigitalSourceType``. Empty for other pictures."""
-    with Image.open(path) as picture:
-        texts = {name: str(value) for name, value in getattr(picture, "text", {}).items()}
-    packet = texts.pop(_XMP_KEY, None)
-    if packet is not None:
-        found = ElementTree.fromstring(packet).find(".//{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}DigitalSourceType")
-        if found is not None and found.text:
-            texts["DigitalSourceType"] = found.text
-    return texts

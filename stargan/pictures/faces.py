@@ -71,7 +71,9 @@ _lane = threading.Lock()
 
 @lru_cache(maxsize=1)
 def _detector() -> MTCNN:
-    from facenet_pytorch import MTCNN  # brings torchvision: seconds that `import stargan.faces` should not cost
+    from facenet_pytorch import (
+        MTCNN,  # brings torchvision: seconds that `import stargan.pictures.faces` should not cost
+    )
 
     return MTCNN(keep_all=True, device="cpu")
 

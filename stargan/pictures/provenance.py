@@ -1,0 +1,77 @@
+"""What a result says of itself: that it is synthetic, and how it was made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from xml.etree import ElementTree
+
+from PIL import Image, PngImagePlugin
+
+from stargan import __version__
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a result says of itself.
+
+    Attributes:
+        model: name of the model that drew it.
+        seed: of its style, where it had one.
+        details: all else that it takes to make the picture again: domain, psi, …
+        composite: True where a drawing was put back into a photo.
+    """
+
+    model: str
+    seed: int | None = None
+    details: dict[str, str] = field(default_factory=dict)
+    composite: bool = False
+    version: str = __version__
+
+    def texts(self) -> dict[str, str]:
+        """As :func:`read_provenance` finds it in a picture."""
+        kind = "compositeWithTrainedAlgorithmicMedia" if self.composite else "trainedAlgorithmicMedia"
+        seed = {} if self.seed is None else {"seed": str(self.seed)}
+        made_by = {"Software": f"stargan {self.version}", "model": self.model}
+        return made_by | seed | self.details | {"DigitalSourceType": _SOURCE_TYPE + kind}
+
+
+_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/"
+_XMP_KEY = "XML:com.adobe.xmp"
+
+
+def save_picture(picture: Image.Image, path: str | Path, provenance: Provenance) -> Path:
+    """Writes a PNG that says that it is synthetic (IPTC ``DigitalSourceType``, as XMP) and how it was made, no more.
+
+    Returns:
+        The path.
+    """
+    facts = provenance.texts()
+    # built by name, so that no value can break the XML
+    rdf, iptc = "http://www.w3.org/1999/02/22-rdf-syntax-ns#", "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
+    for prefix, uri in (("x", "adobe:ns:meta/"), ("rdf", rdf), ("Iptc4xmpExt", iptc)):
+        ElementTree.register_namespace(prefix, uri)
+    packet = ElementTree.Element("{adobe:ns:meta/}xmpmeta")
+    about = ElementTree.SubElement(ElementTree.SubElement(packet, f"{{{rdf}}}RDF"), f"{{{rdf}}}Description")
+    about.set(f"{{{rdf}}}about", "")
+    ElementTree.SubElement(about, f"{{{iptc}}}DigitalSourceType").text = facts.pop("DigitalSourceType")
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt(_XMP_KEY, ElementTree.tostring(packet, encoding="unicode"))
+    for name, value in facts.items():
+        info.add_itxt(name, value)
+    clean = Image.new(picture.mode, picture.size)  # Pillow would write what the source's ``info`` holds: profiles, EXIF
+    clean.paste(picture)
+    clean.save(path, format="PNG", pnginfo=info)
+    return Path(path)
+
+
+def read_provenance(path: str | Path) -> dict[str, str]:
+    """What :func:`save_picture` wrote: its texts by name, and ``DigitalSourceType``. Empty for other pictures."""
+    with Image.open(path) as picture:
+        texts = {name: str(value) for name, value in getattr(picture, "text", {}).items()}
+    packet = texts.pop(_XMP_KEY, None)
+    if packet is not None:
+        found = ElementTree.fromstring(packet).find(".//{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}DigitalSourceType")
+        if found is not None and found.text:
+            texts["DigitalSourceType"] = found.text
+    return texts
