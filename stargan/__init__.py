@@ -8,19 +8,25 @@ drawings = translator.latent(photo, domain="anime", count=10, seed=0, psi=0.7)
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
+
+from stargan.constants import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     import torch
 
     from stargan.inference.translator import Translator
+    from stargan.pictures.io import open_photo
 
 __version__ = "0.1.0"
-__all__ = ["Translator", "load_translator"]
+__all__ = ["Translator", "load_translator", "open_photo"]
+# torch takes seconds to import: `import stargan` alone does not
+_LAZY = {"Translator": "stargan.inference.translator", "open_photo": "stargan.pictures.io"}
 
 
 def load_translator(
-    name: str = "anime-64", device: str | torch.device | None = None, precision: str = "auto"
+    name: str = DEFAULT_MODEL, device: str | torch.device | None = None, precision: str = "auto"
 ) -> Translator:
     """A model, ready to translate; loaded once a process and shared.
 
@@ -38,9 +44,6 @@ def load_translator(
 
 
 def __getattr__(name: str) -> object:
-    # torch takes seconds to import: `import stargan` alone does not
-    if name == "Translator":
-        from stargan.inference.translator import Translator
-
-        return Translator
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from stargan import video
+from stargan.constants import MAX_PSI
 from stargan.inference.translator import NoFaceError, Translator
 from stargan.page.texts import RequestError
 from stargan.pictures import faces
@@ -26,7 +27,7 @@ Progress = Callable[[float], None]
 Square = tuple[float, float, float]
 
 MIDDLE: Square = (0.5, 0.5, 1.0)
-MAX_COUNT, MAX_SEED, MAX_PSI, MAX_REFERENCES = 16, 2**31 - 1, 1.5, 8
+MAX_COUNT, MAX_SEED, MAX_REFERENCES = 16, 2**31 - 1, 8
 CLIP_SECONDS, CLIP_RATE = 4, {".mp4": 25, ".gif": 12.5}
 # Longer side of a camera's picture, px: more would cost frames.
 LIVE_SIZE = 640

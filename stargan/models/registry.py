@@ -42,6 +42,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import filter_repo_objects, validate_repo_id
 from tqdm import tqdm
 
+from stargan.constants import DEFAULT_MODEL
 from stargan.models.checkpoint import CONFIG_FILE, ModelError, load_model, read_config, weight_files
 
 WEIGHTS = Path(__file__).parents[2] / "weights"
@@ -75,10 +76,9 @@ class ModelSpec:
 MODELS: dict[str, ModelSpec] = {
     spec.name: spec
     for spec in (
-        ModelSpec("anime-64", "Anime, 64 px", str(WEIGHTS / "anime-64")),
+        ModelSpec(DEFAULT_MODEL, "Anime, 64 px", str(WEIGHTS / DEFAULT_MODEL)),
     )
 }  # fmt: skip
-DEFAULT_MODEL = "anime-64"
 
 
 def available_models() -> dict[str, ModelSpec]:
