@@ -45,7 +45,9 @@ from tqdm import tqdm
 from stargan.constants import DEFAULT_MODEL
 from stargan.models.checkpoint import CONFIG_FILE, ModelError, load_model, read_config, weight_files
 
-WEIGHTS = Path(__file__).parents[2] / "weights"
+# Inside an installed package; beside it in a checkout and on a Space.
+_INSTALLED = Path(__file__).parents[1] / "weights"
+WEIGHTS = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[2] / "weights"
 _WEIGHT_FILES = (SAFETENSORS_SINGLE_FILE, "model-?????-of-?????.safetensors", SAFETENSORS_INDEX_FILE)
 # Never pickles: a stranger's model must not run code.
 HUB_FILES = (CONFIG_FILE, REPOCARD_NAME, *_WEIGHT_FILES)
