@@ -278,3 +278,7 @@ def _check_card(file: Path) -> None:
         raise ModelError(f"The front matter of {file} cannot be read: {_brief(error)}.") from error
     if missing := [entry for entry in CARD_ENTRIES if not data.get(entry)]:
         raise ModelError(f"The front matter of {file} lacks: {', '.join(missing)}.")
+
+
+def config_of(name: str):
+    return read_config(find_model(name))
