@@ -34,7 +34,7 @@ from stargan import drawing as studio
 from stargan import load_translator
 from stargan.drawing import MAX_COUNT, MAX_PSI, MAX_SEED, Drawn, Reference, Subject
 from stargan.inference.translator import NoFaceError, Translator
-from stargan.models.checkpoint import CONFIG_FILE, ModelConfig, ModelError
+from stargan.models.config import CONFIG_FILE, ModelConfig, ModelError
 from stargan.models.registry import DEFAULT_MODEL, available_models, find_model
 from stargan.page import texts
 from stargan.page.texts import RequestError

@@ -30,7 +30,7 @@ def load_translator(
         precision: "auto", "exact" (fp32) or "bf16".
 
     Raises:
-        stargan.models.checkpoint.ModelError: the model cannot be found, fetched or read.
+        stargan.models.config.ModelError: the model cannot be found, fetched or read.
     """
     from stargan.inference.translator import cached_translator
 

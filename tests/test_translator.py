@@ -20,7 +20,8 @@ from PIL import Image
 
 from stargan.inference import compiling
 from stargan.inference.translator import Lane, NoFaceError, Translator, batch_sizes
-from stargan.models.checkpoint import Architecture, Model, ModelConfig
+from stargan.models.checkpoint import Model
+from stargan.models.config import Architecture, ModelConfig
 from stargan.pictures.tensors import to_pictures, to_tensor
 
 ROOT = Path(__file__).parent.parent
@@ -275,7 +276,8 @@ def test_a_compiler_that_fails_costs_no_request(tmp_path):
     program = """
 import logging, torch
 from PIL import Image
-from stargan.models.checkpoint import Architecture, Model, ModelConfig
+from stargan.models.checkpoint import Model
+from stargan.models.config import Architecture, ModelConfig
 from stargan.inference import translator
 translator.BATCH["cpu"] = 1
 translator.QUIET_SECONDS = 0
