@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 
-from stargan.models.checkpoint import ModelError
+from stargan.models.config import ModelError
 from stargan.models.registry import DEFAULT_MODEL
 
 

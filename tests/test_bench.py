@@ -13,8 +13,8 @@ from stargan.bench.inference import inference as bench
 from stargan.commands import main
 from stargan.inference import compiling
 from stargan.inference.translator import has_bf16
-from stargan.models.checkpoint import Architecture, Model, ModelConfig, save_model
-from stargan.training.config import ANIME_FRAMING
+from stargan.models.checkpoint import Model, save_model
+from stargan.models.config import ANIME_FRAMING, Architecture, ModelConfig
 
 KEYS = [
     "case",

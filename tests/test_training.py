@@ -24,7 +24,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from stargan.commands import main
 from stargan.inference.translator import Translator
-from stargan.models.checkpoint import load_model, read_config, save_model
+from stargan.models.checkpoint import load_model, save_model
+from stargan.models.config import read_config
 from stargan.pictures.tensors import to_tensor
 from stargan.training import trainer as training
 from stargan.training.augment import diff_augment, luma_where, to_luma, translation

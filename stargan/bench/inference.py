@@ -30,7 +30,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from stargan.inference import compiling
 from stargan.inference.folding import FoldedDecoder, FoldedEncoder
 from stargan.inference.translator import Encoded, Translator, has_bf16
-from stargan.models.checkpoint import Architecture, Model, ModelConfig, load_model
+from stargan.models.checkpoint import Model, load_model
+from stargan.models.config import Architecture, ModelConfig
 from stargan.models.registry import find_model
 from stargan.networks import Generator
 from stargan.pictures.io import open_photo

@@ -355,7 +355,8 @@ def _walk(options: argparse.Namespace, translator: Translator, looks: Looks, **h
 
 
 def _add_import(commands: argparse._SubParsersAction) -> None:
-    from stargan.models.importing import FRAMINGS, PUBLISHED_LICENCE
+    from stargan.models.config import FRAMINGS
+    from stargan.models.importing import PUBLISHED_LICENCE
 
     parser = commands.add_parser(
         "import",

@@ -42,7 +42,8 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import filter_repo_objects, validate_repo_id
 from tqdm import tqdm
 
-from stargan.models.checkpoint import CONFIG_FILE, ModelError, load_model, read_config, weight_files
+from stargan.models.checkpoint import load_model, weight_files
+from stargan.models.config import CONFIG_FILE, ModelError, read_config
 
 WEIGHTS = Path(__file__).parents[2] / "weights"
 _WEIGHT_FILES = (SAFETENSORS_SINGLE_FILE, "model-?????-of-?????.safetensors", SAFETENSORS_INDEX_FILE)

@@ -7,11 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from stargan.models.checkpoint import Architecture, Points
+from stargan.models.config import ANIME_FRAMING, Architecture, Points
 from stargan.training.augment import POLICIES
-
-# Mean of MTCNN's five landmarks over the training faces, in fractions of the side.
-ANIME_FRAMING: Points = ((0.3635, 0.4230), (0.6423, 0.4235), (0.4952, 0.5894), (0.3749, 0.7084), (0.6314, 0.7097))
 
 
 class ConfigError(ValueError):

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import trange
 
-from stargan.models.checkpoint import Architecture, Model
+from stargan.models.checkpoint import Model
+from stargan.models.config import Architecture
 from stargan.training.losses import Networks
 
 LEARNING_RATE = 1e-3
@@ -26,13 +27,9 @@ Draw = Callable[[], tuple[Tensor, Tensor]]
 
 def grows_from(large: Architecture, small: Architecture) -> bool:
     """Whether a model of ``large`` has one of ``small`` inside it."""
-    return large == replace(small, image_size=2 * small.image_size, base_channels=_base(large)) and (
-        2 * _base(large) == _base(small) and not large.high_pass_weight
+    return large == replace(small, image_size=2 * small.image_size, base_channels=large.base_channels) and (
+        2 * large.width == small.width and not large.high_pass_weight
     )
-
-
-def _base(architecture: Architecture) -> int:
-    return architecture.base_channels or 2**14 // architecture.image_size
 
 
 def grown_name(network: str, name: str) -> str | None:

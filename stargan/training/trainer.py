@@ -34,7 +34,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from stargan.inference.compiling import obstacle
-from stargan.models.checkpoint import Model, ModelConfig, load_model, save_model
+from stargan.models.checkpoint import Model, load_model, save_model
+from stargan.models.config import ModelConfig
 from stargan.models.registry import find_model
 from stargan.networks import Discriminator, init_weights
 from stargan.training.augment import diff_augment, luma_where, misalign, photograph
