@@ -33,6 +33,7 @@ from PIL import Image
 from stargan import drawing as studio
 from stargan import load_translator
 from stargan.drawing import MAX_COUNT, MAX_PSI, MAX_SEED, Drawn, Reference, Subject
+from stargan.errors import UserError
 from stargan.inference.translator import NoFaceError, Translator
 from stargan.models.checkpoint import CONFIG_FILE, ModelConfig, ModelError
 from stargan.models.registry import DEFAULT_MODEL, available_models, find_model
@@ -42,7 +43,7 @@ from stargan.page.theme import CSS, JS, Paper
 from stargan.pictures import faces
 from stargan.pictures.io import PhotoError, open_photo
 from stargan.pictures.provenance import Provenance, save_picture
-from stargan.video import MAX_CLIP_SECONDS, VideoError, open_clip
+from stargan.video import MAX_CLIP_SECONDS, open_clip
 
 try:  # a ZeroGPU Space lends its GPU to the functions that ask for it; everywhere else, asking changes nothing
     from spaces import GPU as on_gpu  # noqa: N811
@@ -96,7 +97,7 @@ def reason(error: Exception) -> str:
     """What went wrong, as one sentence in the visitor's language."""
     if isinstance(error, RequestError):
         return say(error.key, **error.values)
-    if isinstance(error, (PhotoError, VideoError, NoFaceError)):
+    if isinstance(error, (PhotoError, NoFaceError, UserError)):
         return texts.translated(str(error), language())
     if isinstance(error, ModelError):  # a matter of whoever runs the app: its details stay as they are
         return say("model_failed", detail=error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -218,19 +218,20 @@ def film(
     progress: Progress = lambda _: None,
 ) -> Path:
     """A clip, .mp4 or .gif by ``path``, of the subject's first face going from style to style of a domain, ``(N, style_dim)``."""
+    rate = CLIP_RATE[path.suffix]
+    way = video.interpolate(styles.to(translator.device), video.frame_count(path, CLIP_SECONDS, rate))
     encoded = translator.encode(frame(translator, subject)[0].picture)
-    return video.walk(
-        translator,
-        encoded,
-        styles.to(translator.device),
-        path,
-        seconds=CLIP_SECONDS,
-        fps=CLIP_RATE[path.suffix],
-        domain=domain,
-        note=note,
-        finish=to_grayscale if subject.grayscale else None,
-        progress=lambda done, frames: progress(done / frames),
-    )
+
+    def frames() -> Iterator[Image.Image]:
+        done = 0
+        for part in way.split(STEP):
+            for picture in translator.decode(encoded, part, domain):
+                yield to_grayscale(picture) if subject.grayscale else picture
+                done += 1
+                progress(done / len(way))
+
+    provenance = Provenance(translator.name, details={"styles": note} if note else {})
+    return video.write_video(frames(), path, rate, provenance)
 
 
 def film_seeds(
@@ -283,20 +284,21 @@ def draw_clip(
         style: ``(style_dim,)``, of ``domain``; None takes that of the seed.
 
     Raises:
-        stargan.video.VideoError: it cannot be read, or is too long.
-        stargan.inference.translator.NoFaceError: it shows no face.
+        stargan.errors.VideoError: it cannot be read, or is too long.
+        stargan.errors.NoFaceError: it shows no face.
     """
     note = ""
     if style is None:
         domain, styles = seed_styles(translator, domain, [seed], psi)
         style, note = styles[0], f"{domain}, seed {seed}"
+    style = style.to(translator.device)[None]
     return video.translate_clip(
-        translator,
+        lambda crops: [translator.decode(translator.encode(crop), style, domain)[0] for crop in crops],
+        translator.config.framing,
+        translator.image_size,
         source,
-        style.to(translator.device),
         path,
-        domain=domain,
-        note=note,
+        provenance=Provenance(translator.name, details={"styles": note} if note else {}),
         progress=lambda done, steps: progress(done / steps),
     )
 
