@@ -410,7 +410,7 @@ def test_curves_for_tensorboard(data: Path, tmp_path: Path) -> None:
 
 
 def test_training_does_without_tensorboard_and_what_only_the_app_needs(data: Path, tmp_path: Path) -> None:
-    absent = ("tensorboard", "facenet_pytorch", "gradio", "pillow_heif", "imageio_ffmpeg", "torchmetrics", "skimage")
+    absent = ("tensorboard", "facenet_pytorch", "gradio", "pillow_heif", "av", "torchmetrics", "skimage")
     done = python(
         f"import sys; sys.modules.update(dict.fromkeys({absent})); from stargan.commands import main;"
         f"sys.exit(main(['train', '--preset', 'tiny', '--data', {str(data / 'train')!r}, '--run', {str(tmp_path)!r},"

@@ -5,16 +5,18 @@ from __future__ import annotations
 import argparse
 import logging
 import math
-import mimetypes
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from stargan.batch import Looks
     from stargan.inference.translator import Translator
+    from stargan.video import Progress
 
 # Beyond, styles are like none that the networks were trained on; the app's slider ends there, too.
 MAX_PSI = 1.5
@@ -306,8 +308,9 @@ def _video(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from stargan import batch
+    from stargan.video import is_video
 
-    make = _clip if (mimetypes.guess_type(options.source)[0] or "").startswith("video/") else _walk
+    make = _clip if is_video(options.source) else _walk
     try:
         translator = _translator(options)
         domain = _domain(options, translator)
@@ -330,28 +333,50 @@ def _video(options: argparse.Namespace) -> int:
     return 0
 
 
-def _clip(options: argparse.Namespace, translator: Translator, looks: Looks, **how: Any) -> None:
+def _clip(
+    options: argparse.Namespace, translator: Translator, looks: Looks, domain: str, note: str, progress: Progress
+) -> None:
+    from stargan.pictures.provenance import Provenance
     from stargan.video import translate_clip
 
     if len(looks.names) != 1 or looks.strength != 1:
         raise ValueError("A clip keeps one style: give one seed, or one reference at full strength.")
-    whole = options.whole_photo is not False
-    translate_clip(translator, options.source, looks.styles[0], options.output, whole=whole, **how)
+    translate_clip(
+        lambda crops: [translator.decode(translator.encode(crop), looks.styles, domain)[0] for crop in crops],
+        translator.config.framing,
+        translator.image_size,
+        options.source,
+        options.output,
+        whole=options.whole_photo is not False,
+        provenance=Provenance(translator.name, details={"styles": note}),
+        progress=progress,
+    )
 
 
-def _walk(options: argparse.Namespace, translator: Translator, looks: Looks, **how: Any) -> None:
+def _walk(
+    options: argparse.Namespace, translator: Translator, looks: Looks, domain: str, note: str, progress: Progress
+) -> None:
     from stargan import video
     from stargan.pictures import faces
     from stargan.pictures.io import open_photo
+    from stargan.pictures.provenance import Provenance
 
     photo = open_photo(options.source)
     aligned = translator.align(photo)
     encoded = translator.encode(aligned.picture)
-    styles = looks.for_photo(translator, encoded)
-    if options.whole_photo:
-        how |= {"finish": lambda drawn: faces.paste_back(photo, aligned, drawn), "composite": True}
-    clock = {"seconds": options.seconds, "fps": options.fps, "loop": options.loop}
-    video.walk(translator, encoded, styles, options.output, **clock, **how)
+    frames = video.frame_count(options.output, options.seconds, options.fps)
+    way = video.interpolate(looks.for_photo(translator, encoded), frames, options.loop)
+
+    def drawn() -> Iterator[Image.Image]:
+        done = 0
+        for part in way.split(8):
+            for picture in translator.decode(encoded, part, domain):
+                yield faces.paste_back(photo, aligned, picture) if options.whole_photo else picture
+                done += 1
+                progress(done, frames)
+
+    provenance = Provenance(translator.name, details={"styles": note}, composite=bool(options.whole_photo))
+    video.write_video(drawn(), options.output, options.fps, provenance)
 
 
 def _add_import(commands: argparse._SubParsersAction) -> None:
