@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stargan.commands import train
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -24,7 +26,11 @@ MAX_PSI = 1.5
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
-    options = command_line().parse_args(arguments)
+    parser = command_line()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and "rest" not in options:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    options.rest = rest
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     logging.getLogger("huggingface_hub").setLevel(logging.WARNING)  # it reports every file that it writes
     return options.run(options)
@@ -34,7 +40,7 @@ def command_line() -> argparse.ArgumentParser:
     """All commands and their options."""
     parser = argparse.ArgumentParser(prog="python -m stargan", description="StarGAN v2: train, evaluate and use it.")
     commands = parser.add_subparsers(dest="command", required=True)
-    _add_train(commands)
+    train.add(commands)
     _add_prepare(commands)
     _add_evaluate(commands)
     _add_sheet(commands)
@@ -44,59 +50,6 @@ def command_line() -> argparse.ArgumentParser:
     _add_push(commands)
     _add_bench(commands)
     return parser
-
-
-def _add_train(commands: argparse._SubParsersAction) -> None:
-    from stargan.training.config import PRESETS
-
-    parser = commands.add_parser(
-        "train",
-        help="train on folders of faces, one folder a domain",
-        description="Trains, or goes on with a run where it stopped: then the run's own options hold, and neither --preset nor "
-        "earlier options need repeating. Several GPUs: torchrun --nproc-per-node 4 -m stargan train --run-folder ...",
-    )
-    parser.add_argument("--preset", choices=PRESETS, help="the options to start from; a new run needs one")
-    parser.add_argument("--data", type=Path, required=True, help="folder with a folder of pictures for each domain")
-    parser.add_argument("--validation", type=Path, help="the same layout; its first faces are on the sample sheets")
-    parser.add_argument(
-        "--run",
-        "--run-folder",  # torchrun takes "--run" for one of its own options, wherever it stands
-        dest="folder",
-        type=Path,
-        required=True,
-        help="where the run is kept; resumed if it exists. Under torchrun, write --run-folder",
-    )
-    parser.add_argument("--device", help="cuda, cpu, ...; default: CUDA where there is one")
-    parser.add_argument("--iterations", type=int, help="of the whole run, those already done included")
-    parser.add_argument("--batch-size", type=int, help="over all processes together")
-    parser.add_argument(
-        "--set",
-        dest="options",
-        metavar="NAME=VALUE",
-        action="append",
-        default=[],
-        help="any other option, such as lambda_ds=2 or diff_augment=color,cutout; may be repeated",
-    )
-    parser.set_defaults(run=_train)
-
-
-def _train(options: argparse.Namespace) -> int:
-    from stargan.training import trainer
-
-    given = {"iterations": options.iterations, "batch_size": options.batch_size}
-    changes = options.options + [f"{name}={value}" for name, value in given.items() if value is not None]
-    try:
-        trainer.train(
-            options.folder,
-            options.data,
-            options.validation,
-            preset=options.preset,
-            changes=changes,
-            device=options.device,
-        )
-    except ValueError as error:
-        return _refused(error)
-    return 0
 
 
 def _add_prepare(commands: argparse._SubParsersAction) -> None:
@@ -464,8 +417,6 @@ def _push(options: argparse.Namespace) -> int:
 
 
 def _add_bench(commands: argparse._SubParsersAction) -> None:
-    from stargan.training.config import PRESETS
-
     parser = commands.add_parser("bench", help="measure speed and memory on this machine")
     kinds = parser.add_subparsers(dest="kind", required=True)
     infer = kinds.add_parser(
@@ -494,25 +445,28 @@ def _add_bench(commands: argparse._SubParsersAction) -> None:
     )  # fmt: skip
     infer.add_argument("--json", type=Path, help="file for the results")
     infer.set_defaults(run=_bench_infer)
-    train = kinds.add_parser(
+    training = kinds.add_parser(
         "train",
+        allow_abbrev=False,  # what is not known here is an option of training
         help="training: fp32 against bf16, channels-last and torch.compile, in turns",
-        description="Trains a preset on noise, eager and tuned in turns, and compares samples a second, utilisation and memory.",
+        description="Trains a preset on noise, eager and tuned in turns, and compares samples a second, utilisation and memory. "
+        "All options of train are known, such as --batch-size 32.",
     )
-    train.add_argument("--preset", choices=PRESETS, default="anime-64", help="default: %(default)s")
-    train.add_argument("--set", dest="options", metavar="NAME=VALUE", action="append", default=[], help="as of train")
-    train.add_argument("--device", help="default: CUDA where there is one")
-    train.add_argument("--turns", type=_at_least(1), default=3, help="default: %(default)s")
-    train.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help="in the tuned path")
-    train.add_argument("--json", type=Path, help="file for the results")
-    train.set_defaults(run=_bench_train)
+    training.add_argument("--preset", default="anime-64", help="default: %(default)s")
+    training.add_argument("--device", help="default: CUDA where there is one")
+    training.add_argument("--turns", type=_at_least(1), default=3, help="default: %(default)s")
+    training.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help="in the tuned path")
+    training.add_argument("--json", type=Path, help="file for the results")
+    training.set_defaults(run=_bench_train, rest=[])
 
 
 def _bench_train(options: argparse.Namespace) -> int:
-    from stargan.bench.inference import inference as bench
+    from stargan.bench.training import train
+    from stargan.training.config import find_preset, with_options
 
     try:
-        bench.train(options.preset, options.options, options.device, options.turns, options.compile, options.json)
+        config = with_options(find_preset(options.preset), options.rest)
+        train(options.preset, config, options.device, options.turns, options.compile, options.json)
     except ValueError as error:
         return _refused(error)
     return 0
