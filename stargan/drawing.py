@@ -28,11 +28,13 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from stargan.cache import ByteCache
+from stargan.constants import DEFAULT_MODEL, MAX_PSI
 from stargan.errors import NoFaceError, RequestError
 from stargan.inference.translator import Encoded, best_device
 from stargan.inference.translator import Translator as CropTranslator
-from stargan.models.checkpoint import ModelConfig, load_model
-from stargan.models.registry import DEFAULT_MODEL, find_model
+from stargan.models.checkpoint import load_model
+from stargan.models.config import ModelConfig
+from stargan.models.registry import find_model
 from stargan.pictures import faces
 from stargan.pictures.io import MAX_BYTES, Photo, open_photo
 from stargan.pictures.provenance import Provenance, save_picture
@@ -47,8 +49,6 @@ Caption = tuple[str, int]
 
 MIDDLE: Square = (0.5, 0.5, 1.0)
 MAX_COUNT, MAX_SEED, MAX_REFERENCES = 16, 2**31 - 1, 8
-# Beyond, styles are like none that the networks were trained on.
-MAX_PSI = 1.5
 # Pictures of one request: faces times styles.
 MAX_DRAWINGS = 64
 # Styles decoded between two reports of progress.

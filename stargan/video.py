@@ -20,14 +20,12 @@ from uuid import uuid4
 
 import av
 import numpy as np
-import torch
 from av.container import InputContainer, OutputContainer
 from av.filter import Graph
 from av.sidedata.sidedata import SideData
 from av.stream import Disposition
 from av.video.reformatter import Interpolation
 from PIL import Image
-from torch import Tensor
 
 from stargan.errors import NoFaceError, VideoError
 from stargan.pictures import faces
@@ -86,31 +84,6 @@ CHUNK = 16
 Draw = Callable[[Sequence[Image.Image]], list[Image.Image]]
 # Told the steps done and all there will be.
 Progress = Callable[[int, int], None]
-
-
-def interpolate(styles: Tensor, frames: int, loop: bool = False) -> Tensor:
-    """A walk through styles: ``(N, style_dim)`` → ``(frames, style_dim)``, slowing down at each of them.
-
-    Between two styles it goes straight: the mapping network and the style encoder put out plain vectors, without the
-    constant length that would ask for a walk on a sphere.
-
-    Args:
-        loop: goes back to the first style, and ends one step before it: repeated, the video does not stand still there.
-
-    Raises:
-        ValueError: fewer than two styles, or fewer frames than styles.
-    """
-    if len(styles) < 2:
-        raise ValueError(f"A walk needs at least two styles, not {len(styles)}.")
-    if frames < len(styles):
-        raise ValueError(f"A walk through {len(styles)} styles needs at least as many frames, not {frames}.")
-    stops = torch.cat([styles, styles[:1]]) if loop else styles
-    legs = len(stops) - 1
-    way = torch.arange(frames, dtype=torch.float64, device=styles.device) * legs / (frames if loop else frames - 1)
-    leg = way.long().clamp(max=legs - 1)
-    t = way - leg
-    t = (t * t * (3 - 2 * t)).to(styles.dtype)
-    return torch.lerp(stops[leg], stops[leg + 1], t[:, None])
 
 
 def is_video(path: str | Path) -> bool:

@@ -18,7 +18,7 @@ from hub_server import HubServer
 from PIL import Image
 
 from stargan.batch import GRID_ROWS, find_photos
-from stargan.commands import main
+from stargan.commands import command_line, main
 from stargan.models.checkpoint import Model, save_model
 from stargan.models.config import ANIME_FRAMING, Architecture, ModelConfig
 from stargan.pictures.provenance import read_provenance
@@ -96,6 +96,61 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def times(folder: Path) -> dict[str, int]:
     return {name: (folder / name).stat().st_mtime_ns for name in listing(folder)}
+
+
+# the parsers
+
+# What takes seconds to import, and what does the work; only a command that runs needs them.
+HEAVY = ("torch", "torchvision", "numpy", "PIL", "huggingface_hub", "gradio", "pydantic")
+COMMANDS = ("train", "prepare", "evaluate", "sheet", "translate", "video", "import", "push", "bench")
+
+
+@pytest.mark.parametrize("words", [(), *((name,) for name in COMMANDS), ("bench", "infer"), ("bench", "train")])
+def test_help_imports_nothing_heavy(words: tuple[str, ...]) -> None:
+    program = f"""
+import atexit, sys
+atexit.register(lambda: print(sorted(set({HEAVY}) & set(sys.modules)), len(sys.modules), file=sys.stderr))
+from stargan.commands import command_line, main
+main([*{words}, "--help"])
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(" ".join(["usage: stargan", *words]))
+    heavy, _, count = done.stderr.strip().rpartition(" ")
+    assert heavy == "[]"
+    assert int(count) < 300  # these modules and what they need of Python come to 100, torch to 1,500
+
+
+def test_the_program_lists_every_command() -> None:
+    told, _ = (process := command("--help")).communicate(timeout=60)
+    assert process.returncode == 0
+    assert told.startswith("usage: python -m stargan")
+    assert f"{{{','.join(COMMANDS)}}}" in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option", "choices"),
+    [
+        (["train", "--data", "d", "--run", "r"], "--preset", ["anime-128", "tiny"]),
+        (["prepare", "photos", "faces"], "--preset", ["anime-128", "tiny"]),
+        (["bench", "train"], "--preset", ["anime-128", "tiny"]),
+        (["evaluate", "m", "--data", "d", "--validation", "v"], "--modes", ["latent", "reference"]),
+        (["import", "file", "--output", "o"], "--framing", ["celeba-hq", "whole"]),
+    ],
+)
+def test_choices_are_named(
+    capsys: pytest.CaptureFixture, arguments: list[str], option: str, choices: list[str]
+) -> None:
+    """What a module too heavy for the parser lists is taken, and nothing else."""
+    for choice in choices:
+        options = command_line().parse_args([*arguments, option, choice])
+        assert getattr(options, option[2:]) in (choice, [choice])
+    with pytest.raises(SystemExit) as stop:
+        main([*arguments, option, "other"])
+    assert stop.value.code == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert f"error: argument {option}: invalid choice: 'other' (choose from " in told
+    assert all(f"{choice!r}" in told for choice in choices)
 
 
 # translate

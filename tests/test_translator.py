@@ -18,9 +18,9 @@ import pytest
 import torch
 from PIL import Image
 
-from stargan.inference import compiling
 from stargan.drawing import Translator
 from stargan.errors import NoFaceError
+from stargan.inference import compiling
 from stargan.inference.translator import FairLock, batch_sizes
 from stargan.models.checkpoint import Architecture, Model, ModelConfig
 from stargan.pictures.tensors import to_pictures, to_tensor

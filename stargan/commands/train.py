@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from stargan.commands.arguments import refused
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -51,8 +52,7 @@ def run(options: argparse.Namespace) -> int:
             device=options.device,
         )
     except ValueError as error:
-        print(error, file=sys.stderr)
-        return 2
+        return refused(error)
     return 0
 
 

@@ -42,10 +42,13 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import filter_repo_objects, validate_repo_id
 from tqdm import tqdm
 
+from stargan.constants import DEFAULT_MODEL
 from stargan.models.checkpoint import load_model, weight_files
-from stargan.models.config import CONFIG_FILE, ModelError, read_config
+from stargan.models.config import CONFIG_FILE, ModelConfig, ModelError, read_config
 
-WEIGHTS = Path(__file__).parents[2] / "weights"
+# Inside an installed package; beside it in a checkout and on a Space.
+_INSTALLED = Path(__file__).parents[1] / "weights"
+WEIGHTS = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[2] / "weights"
 _WEIGHT_FILES = (SAFETENSORS_SINGLE_FILE, "model-?????-of-?????.safetensors", SAFETENSORS_INDEX_FILE)
 # Never pickles: a stranger's model must not run code.
 HUB_FILES = (CONFIG_FILE, REPOCARD_NAME, *_WEIGHT_FILES)
@@ -76,10 +79,9 @@ class ModelSpec:
 MODELS: dict[str, ModelSpec] = {
     spec.name: spec
     for spec in (
-        ModelSpec("anime-64", "Anime, 64 px", str(WEIGHTS / "anime-64")),
+        ModelSpec(DEFAULT_MODEL, "Anime, 64 px", str(WEIGHTS / DEFAULT_MODEL)),
     )
 }  # fmt: skip
-DEFAULT_MODEL = "anime-64"
 
 
 def available_models() -> dict[str, ModelSpec]:
@@ -281,5 +283,5 @@ def _check_card(file: Path) -> None:
         raise ModelError(f"The front matter of {file} lacks: {', '.join(missing)}.")
 
 
-def config_of(name: str):
+def config_of(name: str) -> ModelConfig:
     return read_config(find_model(name))
