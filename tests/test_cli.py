@@ -19,9 +19,9 @@ from PIL import Image
 
 from stargan.batch import GRID_ROWS, find_photos
 from stargan.commands import command_line, main
-from stargan.models.checkpoint import Architecture, Model, ModelConfig, save_model
+from stargan.models.checkpoint import Model, save_model
+from stargan.models.config import ANIME_FRAMING, Architecture, ModelConfig
 from stargan.pictures.provenance import read_provenance
-from stargan.training.config import ANIME_FRAMING
 
 ROOT = Path(__file__).resolve().parents[1]
 DOMAINS = ("anime", "female", "male")

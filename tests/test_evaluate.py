@@ -17,7 +17,8 @@ from torchvision.transforms.functional import gaussian_blur
 from stargan.commands import main
 from stargan.evaluation import protocol as evaluate
 from stargan.evaluation.protocol import laplacian_pyramid, profile, real_spread, sliced_wasserstein, spread
-from stargan.models.checkpoint import Architecture, Model, ModelConfig, save_model
+from stargan.models.checkpoint import Model, save_model
+from stargan.models.config import Architecture, ModelConfig
 from stargan.networks import init_weights
 from stargan.pictures.tensors import to_tensor
 from stargan.training.data import DataError, read_square

@@ -22,8 +22,9 @@ from stargan import landmarks, load_translator
 from stargan.commands import main
 from stargan.inference.translator import Translator
 from stargan.landmarks import LandmarkNetwork
-from stargan.models.checkpoint import Model, ModelError, load_model
-from stargan.models.importing import CELEBA_HQ_FRAMING, import_checkpoint
+from stargan.models.checkpoint import Model, load_model
+from stargan.models.config import CELEBA_HQ_FRAMING, ModelError
+from stargan.models.importing import import_checkpoint
 from stargan.networks import Discriminator, Generator, MappingNetwork, StyleEncoder
 from stargan.pictures import faces
 from stargan.pictures.tensors import to_pictures, to_tensor
@@ -492,7 +493,7 @@ def test_unsorted_domains(saved, checkpoint: Checkpoint, domains: tuple[str, ...
 
 
 def test_unknown_framing(saved, checkpoint: Checkpoint) -> None:
-    with pytest.raises(ModelError, match="must be celeba-hq or whole, not 'square'"):
+    with pytest.raises(ModelError, match="must be one of anime, celeba-hq, whole, not 'square'"):
         import_checkpoint(saved(checkpoint), framing="square")
 
 

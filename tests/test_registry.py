@@ -14,7 +14,8 @@ import torch
 from hub_server import HubServer, sha256
 
 from stargan.models import checkpoint, registry
-from stargan.models.checkpoint import Architecture, Model, ModelConfig, ModelError, load_model, save_model
+from stargan.models.checkpoint import Model, load_model, save_model
+from stargan.models.config import Architecture, ModelConfig, ModelError
 from stargan.models.registry import MODELS, ModelSpec, available_models, find_model, push_model
 
 CARD = "---\nlicense: cc0-1.0\nlibrary_name: stargan\ntags:\n- image-to-image\n---\n# A model\n"

@@ -18,8 +18,10 @@ import pytest
 import torch
 from PIL import Image
 
+from stargan.drawing import Translator
+from stargan.errors import NoFaceError
 from stargan.inference import compiling
-from stargan.inference.translator import Lane, NoFaceError, Translator, batch_sizes
+from stargan.inference.translator import FairLock, batch_sizes
 from stargan.models.checkpoint import Architecture, Model, ModelConfig
 from stargan.pictures.tensors import to_pictures, to_tensor
 
@@ -152,7 +154,7 @@ def test_batch_sizes(count, limit, sizes):
 
 
 def test_nobody_overtakes_in_the_lane():
-    lane, rounds, seen = Lane(), [], []
+    lane, rounds, seen = FairLock(), [], []
     started = threading.Event()
 
     def long_request():
@@ -173,7 +175,7 @@ def test_nobody_overtakes_in_the_lane():
 
 
 def test_the_lane_is_free_after_a_failure():
-    lane = Lane()
+    lane = FairLock()
     with pytest.raises(RuntimeError), lane:
         raise RuntimeError
     with lane:

@@ -20,10 +20,10 @@ from PIL import Image
 
 from stargan import video
 from stargan.inference.translator import BATCH, Encoded, NoFaceError, Translator
-from stargan.models.checkpoint import Architecture, Model, ModelConfig
+from stargan.models.checkpoint import Model
+from stargan.models.config import ANIME_FRAMING, Architecture, ModelConfig
 from stargan.page import texts
 from stargan.pictures import faces
-from stargan.training.config import ANIME_FRAMING
 from stargan.video import VideoError, follow, interpolate, open_clip, translate_clip, walk
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()

@@ -10,7 +10,11 @@ from stargan.commands import bench, evaluate, import_, prepare, push, sheet, tra
 
 def main(arguments: list[str] | None = None, program: str = "stargan") -> int:
     """Runs one command; returns the exit status."""
-    options = command_line(program).parse_args(arguments)
+    parser = command_line(program)
+    options, rest = parser.parse_known_args(arguments)
+    if rest and "rest" not in options:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    options.rest = rest
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     logging.getLogger("huggingface_hub").setLevel(logging.WARNING)  # it reports every file that it writes
     return options.run(options)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from stargan.constants import DEFAULT_MODEL, MAX_PSI
 
 if TYPE_CHECKING:
-    from stargan.inference.translator import Translator
+    from stargan.drawing import Translator
 
 
 def add_styles(parser: argparse.ArgumentParser) -> None:
@@ -50,10 +50,6 @@ def load_translator(options: argparse.Namespace) -> Translator:
         # torchrun starts a process for each GPU and leaves the choice to it
         device = f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"
     return stargan.load_translator(options.model or DEFAULT_MODEL, device)
-
-
-def choose_domain(options: argparse.Namespace, translator: Translator) -> str:
-    return options.domain or translator.domains[0]
 
 
 def one_of(module: str, name: str) -> Callable[[str], str]:

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from stargan.commands.arguments import add_styles, at_least, choose_domain, load_translator, refused
+from stargan.commands.arguments import add_styles, at_least, load_translator, refused
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -41,16 +41,17 @@ def run(options: argparse.Namespace) -> int:
     try:
         photos = batch.find_photos(options.photos, options.output)
         translator = load_translator(options)
-        domain = choose_domain(options, translator)
+        paint, config = translator.paint, translator.config
         if options.references:
-            looks = batch.reference_looks(translator, domain, options.references, options.strength)
+            looks = batch.reference_looks(paint, config, options.domain, options.references, options.strength)
         else:
             seeds = range(options.seed, options.seed + options.count)
-            looks = batch.latent_looks(translator, domain, seeds, options.psi)
+            looks = batch.latent_looks(paint, config, options.domain, seeds, options.psi)
         mine = sum(len(group) for group in batch.share(photos, rank, processes, options.grid))
         with tqdm(total=mine, unit="photo", disable=None, position=int(os.environ.get("LOCAL_RANK", 0))) as bar:
             tally = batch.translate_all(
-                translator,
+                paint,
+                config,
                 photos,
                 looks,
                 options.output,

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import mimetypes
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from stargan.commands.arguments import add_styles, choose_domain, load_translator, refused
+from stargan.commands.arguments import add_styles, load_translator, refused
 
 if TYPE_CHECKING:
-    from stargan.batch import Looks
-    from stargan.inference.translator import Translator
+    from PIL import Image
+
+    from stargan.drawing import Styles, Translator
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -40,52 +41,71 @@ def run(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from stargan import batch
+    from stargan.video import is_video
 
-    make = _clip if (mimetypes.guess_type(options.source)[0] or "").startswith("video/") else _walk
+    make = _clip if is_video(options.source) else _walk
     try:
         translator = load_translator(options)
-        domain = choose_domain(options, translator)
+        paint, config = translator.paint, translator.config
         if options.references:
-            looks = batch.reference_looks(translator, domain, options.references, options.strength)
-            note = f"{domain}, {len(looks.names)} references, strength {options.strength:g}"
+            looks = batch.reference_looks(paint, config, options.domain, options.references, options.strength)
+            note = f"{looks.styles.domain}, {len(looks.names)} references, strength {options.strength:g}"
         else:
-            looks = batch.latent_looks(translator, domain, options.seeds, options.psi)
-            note = f"{domain}, seeds {', '.join(map(str, options.seeds))}, psi {options.psi:g}"
+            looks = batch.latent_looks(paint, config, options.domain, options.seeds, options.psi)
+            note = f"{looks.styles.domain}, seeds {', '.join(map(str, options.seeds))}, psi {options.psi:g}"
         with tqdm(unit="frame", disable=None) as bar:
 
             def progress(done: int, total: int) -> None:
                 bar.total = total
                 bar.update(done - bar.n)
 
-            make(options, translator, looks, domain=domain, note=note, progress=progress)
-    except ValueError as error:
+            make(options, translator, looks.styles, note, progress)
+    except (ValueError, OSError) as error:
         return refused(error)
     print(options.output)
     return 0
 
 
-def _clip(options: argparse.Namespace, translator: Translator, looks: Looks, **how: Any) -> None:
+def _clip(
+    options: argparse.Namespace, translator: Translator, styles: Styles, note: str, progress: Callable[[int, int], None]
+) -> None:
+    from stargan.drawing import Task
+    from stargan.pictures.provenance import Provenance
     from stargan.video import translate_clip
 
-    if len(looks.names) != 1 or looks.strength != 1:
+    if len(styles) != 1 or styles.strength != 1:
         raise ValueError("A clip keeps one style: give one seed, or one reference at full strength.")
-    whole = options.whole_photo is not False
-    translate_clip(translator, options.source, looks.styles[0], options.output, whole=whole, **how)
+    whole, config = options.whole_photo is not False, translator.config
+
+    def draw(crops: Sequence[Image.Image]) -> list[Image.Image]:
+        return [row[0] for row in translator.paint(Task(tuple(crops), styles, passing=True)).rows]
+
+    provenance = Provenance(translator.name, None, {"styles": note}, composite=whole)
+    place = (options.source, options.output)
+    size = translator.image_size
+    translate_clip(draw, config.framing, size, *place, whole=whole, provenance=provenance, progress=progress)
 
 
-def _walk(options: argparse.Namespace, translator: Translator, looks: Looks, **how: Any) -> None:
-    from stargan import video
+def _walk(
+    options: argparse.Namespace, translator: Translator, styles: Styles, note: str, progress: Callable[[int, int], None]
+) -> None:
+    from stargan import drawing, video
     from stargan.pictures import faces
-    from stargan.pictures.io import open_photo
+    from stargan.pictures.provenance import Provenance
 
-    photo = open_photo(options.source)
-    aligned = translator.align(photo)
-    encoded = translator.encode(aligned.picture)
-    styles = looks.for_photo(translator, encoded)
-    if options.whole_photo:
-        how |= {"finish": lambda drawn: faces.paste_back(photo, aligned, drawn), "composite": True}
-    clock = {"seconds": options.seconds, "fps": options.fps, "loop": options.loop}
-    video.walk(translator, encoded, styles, options.output, **clock, **how)
+    output, whole = options.output, bool(options.whole_photo)
+    frames = video.frame_count(output, options.seconds, options.fps)
+    prepared = drawing.prepare(drawing.Source.open(options.source), translator.config)
+    (aligned,) = prepared.aligned
+    pictures = drawing.walk(aligned.picture, styles, frames, translator.paint, loop=options.loop)
+
+    def finished() -> Iterator[Image.Image]:
+        for done, picture in enumerate(pictures, start=1):
+            yield faces.paste_back(prepared.source.picture, aligned, picture) if whole else picture
+            progress(done, frames)
+
+    provenance = Provenance(translator.name, None, {"styles": note}, composite=whole)
+    video.write_video(finished(), output, options.fps, provenance)
 
 
 def _seeds(text: str) -> list[int]:

@@ -15,15 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stargan.models.checkpoint import Architecture, Model, ModelConfig, ModelError, Points, load_strictly
+from stargan.models.checkpoint import Model, load_strictly
+from stargan.models.config import FRAMINGS, Architecture, ModelConfig, ModelError, brief
 from stargan.networks import HighPass, default_base_channels
 
 NETWORKS = ("generator", "mapping_network", "style_encoder")
 PUBLISHED_LICENCE = "CC BY-NC 4.0"
-
-# Median over 56 pictures of CelebA-HQ, in fractions of the side.
-CELEBA_HQ_FRAMING: Points = ((0.375, 0.477), (0.626, 0.476), (0.495, 0.634), (0.390, 0.742), (0.613, 0.741))
-FRAMINGS: dict[str, Points | None] = {"celeba-hq": CELEBA_HQ_FRAMING, "whole": None}
 
 # Domains of the released models, by their number and whether they have a high-pass filter.
 _RELEASED_DOMAINS = {(2, True): ("female", "male"), (3, False): ("cat", "dog", "wild")}
@@ -50,7 +47,7 @@ def import_checkpoint(
         domains: the names in the order of training, which is sorted. None: those of the released model with as many
             domains.
         name: the model's; None for the file's, without its ending.
-        framing: one of :data:`FRAMINGS`. None: CelebA-HQ's for a high-pass model, else the whole picture.
+        framing: one of :data:`stargan.models.config.FRAMINGS`. None: CelebA-HQ's for a high-pass model, else the whole picture.
         high_pass_weight: what the high-pass filter is divided by, where the checkpoint lacks the filter, as the released
             one does. None for the published 1.
         licence: of the weights.
@@ -88,7 +85,7 @@ def import_checkpoint(
     if framing is None:
         framing = "celeba-hq" if high_pass else "whole"
     elif framing not in FRAMINGS:
-        raise ModelError(f"The framing must be {' or '.join(FRAMINGS)}, not {framing!r}.")
+        raise ModelError(f"The framing must be one of {', '.join(FRAMINGS)}, not {brief(framing)}.")
     config = ModelConfig(
         name or file.stem,
         _domains(state, domains, high_pass),

@@ -43,7 +43,8 @@ from huggingface_hub.utils import filter_repo_objects, validate_repo_id
 from tqdm import tqdm
 
 from stargan.constants import DEFAULT_MODEL
-from stargan.models.checkpoint import CONFIG_FILE, ModelError, load_model, read_config, weight_files
+from stargan.models.checkpoint import load_model, weight_files
+from stargan.models.config import CONFIG_FILE, ModelConfig, ModelError, read_config
 
 # Inside an installed package; beside it in a checkout and on a Space.
 _INSTALLED = Path(__file__).parents[1] / "weights"
@@ -280,3 +281,7 @@ def _check_card(file: Path) -> None:
         raise ModelError(f"The front matter of {file} cannot be read: {_brief(error)}.") from error
     if missing := [entry for entry in CARD_ENTRIES if not data.get(entry)]:
         raise ModelError(f"The front matter of {file} lacks: {', '.join(missing)}.")
+
+
+def config_of(name: str) -> ModelConfig:
+    return read_config(find_model(name))
