@@ -134,6 +134,8 @@ class AdainResBlock(nn.Module):
 class HighPass(nn.Module):
     """Depthwise 3×3 Laplacian, divided by the high-pass weight."""
 
+    filter: Tensor
+
     def __init__(self, weight: float) -> None:
         super().__init__()
         laplacian = torch.full((3, 3), -1.0)

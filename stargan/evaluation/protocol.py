@@ -324,10 +324,10 @@ def parse_pairs(text: str) -> list[tuple[str, str]]:
     Raises:
         DataError: it is not written so.
     """
-    pairs = [tuple(pair.strip().split(">")) for pair in text.split(",")]
+    pairs = [pair.strip().split(">") for pair in text.split(",")]
     if wrong := [">".join(pair) for pair in pairs if len(pair) != 2 or not all(pair)]:
         raise DataError(f"A pair of domains is written source>target, not {wrong[0]!r}.")
-    return pairs
+    return [(source, target) for source, target in pairs]
 
 
 class Evaluation:
@@ -438,13 +438,16 @@ def means(rows: Sequence[Row]) -> list[Row]:
         groups.setdefault((row.model, row.mode), []).append(row)
     return [
         Row(
-            *group,
+            model,
+            mode,
             "mean",
-            *(mean([getattr(row, name) for row in of]) for name in ("swd", "floor", "untranslated")),
-            sum(row.spread for row in of) / len(of),
-            mean([row.backbones for row in of]),
+            swd=mean([row.swd for row in of]),
+            floor=mean([row.floor for row in of]),
+            untranslated=mean([row.untranslated for row in of]),
+            spread=sum(row.spread for row in of) / len(of),
+            backbones=mean([row.backbones for row in of]),
         )
-        for group, of in groups.items()
+        for (model, mode), of in groups.items()
     ]
 
 

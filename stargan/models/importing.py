@@ -59,7 +59,7 @@ def import_checkpoint(
     file = Path(file)
     content = _read(file)
     fan = content.pop("fan", None)
-    state = {}
+    state: dict[str, Tensor] = {}
     for part, tensors in _networks(file, content).items():
         state |= {f"{part}.{key}": tensor for key, tensor in tensors.items()}
     architecture = _architecture(state, high_pass_weight)

@@ -201,7 +201,7 @@ def _downloaded(repo: str, revision: str | None, token: str | None, progress: Pr
             revision=revision,
             token=token,
             allow_patterns=list(HUB_FILES),
-            tqdm_class=None if progress is None else _bar(progress, size, f"Downloading {at}"),
+            tqdm_class=None if progress is None else _bar(progress, size, f"Downloading {at}"),  # type: ignore[arg-type]
         )
     if progress is not None:  # a gradio.Progress is false
         progress(1.0, f"Downloading {at}")
@@ -230,7 +230,7 @@ def _explained(repo: str, revision: str | None, broken: str) -> Iterator[None]:
         raise ModelError(f"{broken}: {_brief(error)}.") from error
 
 
-def _brief(error: Exception) -> str:
+def _brief(error: BaseException) -> str:
     """One line of an error's text, which may be a page long: what the Hub says, where it says something."""
     if isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None:
         error = error.__cause__
