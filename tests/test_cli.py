@@ -372,7 +372,7 @@ def test_names_of_results(face: Image.Image, tmp_path: Path) -> None:
     [
         (["missing"], "There is no file or folder missing."),
         (["."], "There are no pictures in ."),
-        (["a.png", "--domain", "cat"], "has the domains anime, female, male, not 'cat'."),
+        (["a.png", "--domain", "cat"], "The model whole cannot draw cat: choose one of anime, female, male."),
         (["a.png", "--model", "nothing"], "There is no model 'nothing'"),
         (["a.png", "--references", "missing"], "There is no file or folder missing."),
     ],
