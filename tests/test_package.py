@@ -154,6 +154,12 @@ def test_the_installed_command(installed: Callable, tmp_path: Path) -> None:
     assert drawings[0].read_bytes() != drawings[1].read_bytes()
 
 
+def test_the_installed_benchmark_says_what_it_lacks(installed: Callable) -> None:
+    done = installed("stargan", "bench", "infer")
+    assert done.returncode == 2
+    assert done.stderr == f"The benchmark draws examples/photos/{PHOTO.name}: run it in a checkout of the repository.\n"
+
+
 def test_the_installed_library(installed: Callable) -> None:
     program = "import stargan; t = stargan.load_translator(); print(stargan.__file__, stargan.__version__, t.domains)"
     done = installed("python", "-c", program)

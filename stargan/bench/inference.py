@@ -82,8 +82,12 @@ def infer(
 
     Raises:
         ModelError: see :func:`stargan.models.registry.find_model`.
-        ValueError: nothing can be compiled on a device, but should be.
+        ValueError: nothing can be compiled on a device, but should be; or the photo of the benchmark is not there.
     """
+    if not PORTRAIT.exists():
+        raise ValueError(
+            f"The benchmark draws examples/photos/{PORTRAIT.name}: run it in a checkout of the repository."
+        )
     if devices is None:
         devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     results: list[Result] = []
