@@ -32,7 +32,7 @@ from stargan.pictures import faces
 from stargan.pictures.provenance import Provenance
 
 if TYPE_CHECKING:
-    from stargan.models.checkpoint import Points
+    from stargan.models.config import Points
 
 # What counts as a video by its name; a .gif is a picture here, as it is for everything else that takes photos.
 VIDEO_SUFFIXES = frozenset(
