@@ -34,8 +34,8 @@ from stargan import drawing as studio
 from stargan import load_translator
 from stargan.drawing import MAX_COUNT, MAX_PSI, MAX_SEED, Drawn, Reference, Subject
 from stargan.inference.translator import NoFaceError, Translator
-from stargan.models.config import CONFIG_FILE, ModelConfig, ModelError
-from stargan.models.registry import DEFAULT_MODEL, available_models, find_model
+from stargan.models.config import ModelError
+from stargan.models.registry import DEFAULT_MODEL, available_models, config_of
 from stargan.page import texts
 from stargan.page.texts import RequestError
 from stargan.page.theme import CSS, JS, Paper
@@ -431,11 +431,6 @@ def choose_model(model) -> list:
 def domain_menu(domains: tuple[str, ...], chosen: str | None = None) -> gr.Radio:
     choices = domain_choices(domains)
     return gr.Radio(choices, value=chosen if chosen in domains else choices[0][1])
-
-
-def config_of(name: str) -> ModelConfig:
-    """What a model says of itself, without loading it."""
-    return ModelConfig.from_json((find_model(name) / CONFIG_FILE).read_text(encoding="utf-8"))
 
 
 def domain_choices(domains: tuple[str, ...]) -> list[tuple[Any, str]]:

@@ -2,7 +2,7 @@
 
 from stargan import load_translator
 
-translator = load_translator("anime-64")
+translator = load_translator()
 drawings = translator.latent(photo, domain="anime", count=10, seed=0, psi=0.7)
 """
 
@@ -20,12 +20,12 @@ __all__ = ["Translator", "load_translator"]
 
 
 def load_translator(
-    name: str = "anime-64", device: str | torch.device | None = None, precision: str = "auto"
+    name: str | None = None, device: str | torch.device | None = None, precision: str = "auto"
 ) -> Translator:
     """A model, ready to translate; loaded once a process and shared.
 
     Args:
-        name: a registered name, a model folder, or "user/repo[@revision]" on the Hub.
+        name: None for the default model; or a registered name, a model folder, or "user/repo[@revision]" on the Hub.
         device: None chooses CUDA, then Apple's MPS, then the CPU.
         precision: "auto", "exact" (fp32) or "bf16".
 
@@ -33,8 +33,9 @@ def load_translator(
         stargan.models.config.ModelError: the model cannot be found, fetched or read.
     """
     from stargan.inference.translator import cached_translator
+    from stargan.models.registry import DEFAULT_MODEL
 
-    return cached_translator(name, device, precision)
+    return cached_translator(name or DEFAULT_MODEL, device, precision)
 
 
 def __getattr__(name: str) -> object:

@@ -59,7 +59,7 @@ def import_checkpoint(
     file = Path(file)
     content = _read(file)
     fan = content.pop("fan", None)
-    state = {}
+    state: dict[str, Tensor] = {}
     for part, tensors in _networks(file, content).items():
         state |= {f"{part}.{key}": tensor for key, tensor in tensors.items()}
     architecture = _architecture(state, high_pass_weight)
@@ -71,7 +71,7 @@ def import_checkpoint(
             raise ModelError(f"{source} has no use: the generator in {file} has no high-pass filter.")
     else:
         # The released weights lack this one buffer, which holds nothing learned.
-        state.setdefault("generator.hpf.filter", HighPass(architecture.high_pass_weight).filter)
+        state.setdefault("generator.hpf.filter", HighPass(architecture.high_pass_weight).get_buffer("filter"))
         if landmarks is not None:
             found = _read_landmarks(Path(landmarks))
         elif fan is not None:
@@ -211,7 +211,7 @@ def _high_pass_weight(state: dict[str, Tensor], high_pass: bool, asked: float | 
     weight = 0.0
     if given.shape == (3, 3) and given[1, 1] > 0:
         weight = float(f"{8 / given[1, 1].item():.6g}")  # without the rounding of fp32
-    if not weight or not torch.allclose(given.float(), HighPass(weight).filter, rtol=1e-5):
+    if not weight or not torch.allclose(given.float(), HighPass(weight).get_buffer("filter"), rtol=1e-5):
         raise ModelError("generator.hpf.filter is not the 3×3 Laplacian (8 amid -1) divided by a high-pass weight.")
     if asked is not None and abs(asked - weight) > 1e-5 * weight:
         raise ModelError(f"generator.hpf.filter has the high-pass weight {weight:g}, not {asked:g}.")
