@@ -7,7 +7,9 @@ A released file, ``100000_nets_ema.ckpt``, is a dictionary of three state dicts:
 
 from __future__ import annotations
 
+import mmap
 import re
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -109,6 +111,8 @@ def _read(file: Path) -> dict[str, Any]:
         ModelError: the file cannot be read, or not without running code.
     """
     try:
+        if _grows(file):
+            raise ModelError(f"{file} is refused: read, it would take more memory than it has bytes.")
         with file.open("rb") as stream:
             content = _unpickled(file, stream)
     except OSError as error:
@@ -116,6 +120,23 @@ def _read(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ModelError(f"{file} holds a {type(content).__name__}, not a dictionary of networks.")
     return content
+
+
+def _grows(file: Path) -> bool:
+    """Whether a small file could fill the memory: an archive that is compressed, which PyTorch's are not, or whose parts
+    overlap; or a pickle with a byte array, of which it need only say how long it is."""
+    size = file.stat().st_size
+    try:
+        with zipfile.ZipFile(file) as archive:
+            parts = archive.infolist()
+    except (zipfile.BadZipFile, NotImplementedError):  # as before PyTorch 1.6, or broken
+        parts = []
+    if any(part.compress_type != zipfile.ZIP_STORED for part in parts) or sum(part.file_size for part in parts) > size:
+        return True
+    if not size:
+        return False
+    with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(b"bytearray") >= 0
 
 
 def _unpickled(file: Path, stream: Any) -> Any:
