@@ -200,7 +200,9 @@ def test_name_that_is_nothing(name: str) -> None:
     assert "anime-64" in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["x" * 5000, "~nobody-of-that-name/model", "nul\0l", "a/" * 3000, "🦊" * 300])
+@pytest.mark.parametrize(
+    "name", ["x" * 5000, "~nobody-of-that-name/model", "nul\0l", "a/" * 3000, "user/repo@" + "x" * 5000, "🦊" * 300]
+)
 def test_name_that_no_path_can_have(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sentence, which does not say all of it back."""
     with pytest.raises(ModelError, match="There is no model") as caught:

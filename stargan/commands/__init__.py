@@ -380,7 +380,7 @@ def _add_import(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--framing",
         choices=FRAMINGS,
-        help="align faces as CelebA-HQ does, or take the whole picture; default: celeba-hq with a high-pass filter, else whole",
+        help="align faces as the anime models or CelebA-HQ do, or take the whole picture; default: celeba-hq with a high-pass filter, else whole",
     )
     parser.add_argument(
         "--high-pass-weight",

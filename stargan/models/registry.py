@@ -66,7 +66,7 @@ MAX_DOWNLOAD_BYTES = 4 * MAX_PARAMETERS + 100_000_000
 _HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 CARD_ENTRIES = ("license", "tags", "library_name")
 # Within a branch's name, git itself forbids "..".
-_REVISION = re.compile(r"(?!.*\.\.)\w[\w./-]*")
+_REVISION = re.compile(r"(?!.*\.\.)\w[\w./-]{0,99}")
 
 # Called with the fraction done, 0 to 1, and what is being done: a gradio.Progress fits.
 Progress = Callable[[float, str], object]
