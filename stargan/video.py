@@ -64,6 +64,8 @@ MAX_CLIP_PIXELS = 30_000_000_000
 PACKET_PIXELS = 100_000
 # Nor is an MP4 opened whose tables claim more samples: 20 seconds of uncompressed sound in two tracks have 4 million.
 MAX_SAMPLES = 5_000_000
+# Nor one in more pieces: recorders begin a new one every second or so.
+MAX_BOXES = 10_000
 # What may be read as a clip. There are playlists and scripts, which make the reader open other files and addresses.
 READ_ONLY = {
     "protocol_whitelist": "file",
@@ -359,10 +361,11 @@ def _check_tables(path: Path) -> None:
     The library makes room for all of them when it opens the file, 40 bytes each, before it looks whether they are there:
     20 bytes can ask for gigabytes.
     """
-    claimed = 0
+    claimed = boxes = 0
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         while len(header := file.read(16)) >= 8:
+            boxes += 1
             start = file.tell() - len(header)
             length, kind = struct.unpack(">I4s", header[:8])
             if length == 1 and len(header) == 16:
@@ -373,9 +376,10 @@ def _check_tables(path: Path) -> None:
                 file.seek(start)
                 box = file.read(end - start)
                 claimed += sum(int.from_bytes(b"".join(counts), "big") for counts in _SAMPLE_COUNTS.findall(box))
-                # or if they are compressed, as nothing has done in this century
-                if claimed > MAX_SAMPLES or b"cmov" in box:
+                if b"cmov" in box:  # compressed tables, as nothing has written in this century
                     raise VideoError("clip_heavy", file=path.name)
+            if claimed > MAX_SAMPLES or boxes > MAX_BOXES:
+                raise VideoError("clip_heavy", file=path.name)
             file.seek(end)
 
 
