@@ -84,7 +84,9 @@ def states_equal(a: object, b: object) -> bool:
 
 
 def saved(run: Path) -> dict:
-    return torch.load(run / states.STATE_FILE, weights_only=True)
+    state = states.load_state(run)
+    assert state is not None
+    return state
 
 
 def options(**changed: Any) -> Callable[[TrainConfig], TrainConfig]:
@@ -497,6 +499,37 @@ def test_a_grown_run_goes_on_bit_for_bit(
         assert states_equal(first[name], third[name]), name
 
 
+def test_two_processes_grow_the_same_network(small: Path, data: Path, tmp_path: Path) -> None:
+    """Each regresses on its own part of the batch: were the gradients not shared, they would drift apart."""
+    script = tmp_path / "grow.py"
+    script.write_text(f"""
+import torch, torch.distributed as dist
+from dataclasses import replace
+from pathlib import Path
+from stargan.models.checkpoint import Architecture
+from stargan.training.config import PRESETS
+from stargan.training.data import Faces
+from stargan.training.state import start_from
+from stargan.training.trainer import Trainer
+
+dist.init_process_group("gloo")
+device = torch.device("cpu")
+architecture = Architecture(64, base_channels=4, max_channels=16)
+config = replace(PRESETS["tiny"], architecture=architecture, grow_steps=3, photo_augment=("photo",))
+trainer = Trainer(config, Faces(Path({str(data / "train")!r}), 64, device), device)
+start_from(trainer, Path({str(small)!r}))
+flat = torch.cat([p.detach().flatten() for net in vars(trainer.nets).values() for p in net.parameters()])
+both = [torch.empty_like(flat) for _ in range(2)]
+dist.all_gather(both, flat)
+assert torch.equal(*both), "the processes have different networks"
+""")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    done = subprocess.run(
+        launcher, env=environment(), cwd=ROOT, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+
+
 # what the discriminator sees
 
 
@@ -896,7 +929,10 @@ def test_a_broken_state_falls_back_to_the_one_before(
     assert torch.load(run / states.STATE_BEFORE, weights_only=True)["iteration"] == 2
     harm(run / states.STATE_FILE)
     train(run, data / "train", change=options(iterations=4), device="cpu")
+    for name in (states.STATE_FILE, states.STATE_BEFORE):  # the broken one takes no good one's place
+        torch.load(run / name, weights_only=True)
     if harm is not _gone:
+        assert (run / states.STATE_BROKEN).exists()
         assert "state.pt is broken" in caplog.text
         assert "goes on from the state before, of iteration 2" in caplog.text
 

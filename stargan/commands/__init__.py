@@ -51,8 +51,6 @@ def command_line() -> argparse.ArgumentParser:
 
 
 def _add_prepare(commands: argparse._SubParsersAction) -> None:
-    from stargan.training.config import PRESETS
-
     parser = commands.add_parser(
         "prepare",
         help="cut the faces out of a folder of photos, to train on",
@@ -61,9 +59,7 @@ def _add_prepare(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("photos", type=Path, help="folder of photos, or of folders of them")
     parser.add_argument("faces", type=Path, help="folder for the faces")
-    parser.add_argument(
-        "--preset", choices=PRESETS, default="anime-128", help="size and framing (default: %(default)s)"
-    )
+    parser.add_argument("--preset", default="anime-128", help="size and framing (default: %(default)s)")
     parser.add_argument("--size", type=_at_least(16), help="side of the faces in px, instead of the preset's")
     parser.add_argument(
         "--crop",
@@ -79,11 +75,11 @@ def _add_prepare(commands: argparse._SubParsersAction) -> None:
 
 
 def _prepare(options: argparse.Namespace) -> int:
-    from stargan.training.config import PRESETS
+    from stargan.training.config import find_preset
     from stargan.training.prepare import Job, parse_crop, prepare
 
-    preset = PRESETS[options.preset]
     try:
+        preset = find_preset(options.preset)
         crop = parse_crop(options.crop) if options.crop else None
         job = Job(
             options.size or preset.architecture.image_size, preset.framing, crop, options.smallest, options.overwrite
