@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import shutil
+import zipfile
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -186,6 +187,9 @@ def load_state(folder: Path) -> dict[str, Any] | None:
     broken: list[str] = []
     for file in files:
         try:
+            with zipfile.ZipFile(file) as archive:  # torch does not look at the checksums that it writes
+                if wrong := archive.testzip():
+                    raise ValueError(f"the checksum of {wrong} is wrong")  # noqa: TRY301
             state = torch.load(file, map_location="cpu", weights_only=True)
             from_state(state["config"])
         except Exception as error:  # torch raises whatever the broken bytes lead it to
