@@ -161,7 +161,7 @@ def translate_all(
     rank: int = 0,
     processes: int = 1,
     report: Callable[[str], None] = print,
-    progress: Callable[[int], None] = lambda _: None,
+    progress: Callable[[int], object] = lambda _: None,
 ) -> Tally:
     """Draws every photo in every look: ``<photo>-<look>.png``, and ``grid-<number>.png`` of eight photos each.
 
@@ -184,7 +184,7 @@ def translate_all(
         sheet, about_sheet = output / f"grid-{number * processes + rank + 1}.png", _about_sheet(looks, group)
         # a new drawing belongs on the grid
         draw_sheet = with_grid and (any(missing) or overwrite or not _is_made(sheet, about_sheet))
-        strips = []
+        strips: list[list[Image.Image | None]] = []
         for (_, path), files, new in zip(group, wanted, missing, strict=True):
             if new or draw_sheet:
                 try:

@@ -17,17 +17,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stargan.constants import default_base_channels
+
 # Sides at which a high-pass generator carries the encoder's edges over to the decoder (paper, appendix E: CelebA-HQ).
 SKIP_SIDES = (32, 64, 128)
 # Slope of the leaky ReLUs below zero, and what keeps a norm from dividing by zero.
 LEAK, EPSILON = 0.2, 1e-5
 # Codes that a domain's mean style is taken over: at 10,000 it moves by less than 1 % from draw to draw.
 MEAN_STYLE_CODES = 10_000
-
-
-def default_base_channels(image_size: int) -> int:
-    """The published width of the first layer: 64 at 256 px, 128 at 128 px."""
-    return 2**14 // image_size
 
 
 def init_weights(module: nn.Module) -> None:
@@ -133,6 +130,8 @@ class AdainResBlock(nn.Module):
 
 class HighPass(nn.Module):
     """Depthwise 3×3 Laplacian, divided by the high-pass weight."""
+
+    filter: Tensor
 
     def __init__(self, weight: float) -> None:
         super().__init__()

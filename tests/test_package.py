@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
@@ -12,10 +13,12 @@ import venv
 import zipfile
 from collections.abc import Callable
 from email import message_from_bytes
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from PIL import Image
 
 import stargan
@@ -76,18 +79,51 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable
 def test_the_wheel_holds_all_of_the_package_and_the_default_model(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
-        (metadata,) = (archive.read(name) for name in archive.namelist() if name.endswith("/METADATA"))
+        (about,) = (archive.read(name) for name in archive.namelist() if name.endswith("/METADATA"))
         for file in WEIGHTS.iterdir():
             assert archive.read(f"stargan/weights/{DEFAULT_MODEL}/{file.name}") == file.read_bytes()
     code = {path.relative_to(ROOT).as_posix() for path in (ROOT / "stargan").rglob("*.py")}
     model = {f"stargan/weights/{DEFAULT_MODEL}/{file.name}" for file in WEIGHTS.iterdir()}
     assert names == code | model | {"stargan/py.typed"}
 
-    facts = message_from_bytes(metadata)
+    facts = message_from_bytes(about)
     assert facts["Version"] == stargan.__version__
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     asked = {Requirement(line) for line in lines if line and not line.startswith("#")}
     assert asked == {Requirement(text) for text in facts.get_all("Requires-Dist")}
+
+
+# Of requirements-dev.txt, or of a ZeroGPU Space alone; whoever imports them does without or says so.
+OPTIONAL = {"mcp", "spaces", "tensorboard", "torch-fidelity", "torchmetrics"}
+
+
+def test_what_the_package_imports_is_required() -> None:
+    """By requirements.txt, or by something that it requires."""
+    required: set[str] = set()
+    left = [Requirement(line) for line in (ROOT / "requirements.txt").read_text().splitlines() if line[:1] not in "#"]
+    while left:
+        name = canonicalize_name(left.pop().name)
+        if name not in required:
+            required.add(name)
+            further = map(Requirement, metadata.requires(name) or [])
+            left += [one for one in further if one.marker is None or one.marker.evaluate({"extra": ""})]
+
+    distributions = metadata.packages_distributions()
+    for file in [*(ROOT / "stargan").rglob("*.py"), ROOT / "app.py"]:
+        for name in imported(file) - sys.stdlib_module_names - {"stargan"}:
+            found = {canonicalize_name(distribution) for distribution in distributions.get(name, [name])}
+            assert found & (required | OPTIONAL), f"{file.relative_to(ROOT)} imports {name}, which nothing requires"
+
+
+def imported(file: Path) -> set[str]:
+    """The top-level names of what a module imports, anywhere in it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.split(".")[0])
+    return names
 
 
 def test_the_version_stands_once() -> None:

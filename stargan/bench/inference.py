@@ -23,14 +23,14 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from stargan.bench.measuring import machine, peak_memory, timed
+from stargan.drawing import CACHE, Source, Translator, prepare
 from stargan.inference import compiling
 from stargan.inference.folding import FoldedDecoder, FoldedEncoder
-from stargan.inference.translator import Encoded, Translator, has_bf16
+from stargan.inference.translator import Encoded, has_bf16
 from stargan.models.checkpoint import Model, load_model
 from stargan.models.config import Architecture, ModelConfig
 from stargan.models.registry import find_model
 from stargan.networks import Generator
-from stargan.pictures.io import open_photo
 from stargan.pictures.tensors import to_pictures, to_tensor
 
 PORTRAIT = Path(__file__).parents[2] / "examples" / "photos" / "collins.png"
@@ -185,7 +185,7 @@ def _case(
 
 def inputs(translator: Translator, photos: int, styles: int) -> tuple[list[Image.Image], Tensor]:
     """A portrait and turned copies of it, in the model's framing, and styles ``(styles, style_dim)``."""
-    portrait = translator.align(open_photo(PORTRAIT)).picture
+    portrait = prepare(Source.open(PORTRAIT), translator.config).crops[0]
     sources = [ImageOps.mirror(portrait).rotate(3 * i) if i % 2 else portrait.rotate(3 * i) for i in range(photos)]
     return sources, translator.latent_styles(translator.domains[0], range(styles))
 
@@ -248,7 +248,8 @@ def _photo(translator: Translator, turns: int) -> None:
     """Prints the time from an upload to ten drawings of it, with all that lies between."""
 
     def draw() -> list[Image.Image]:
-        return translator.latent(open_photo(PORTRAIT), translator.domains[0], count=10)
+        CACHE.clear()  # a photo that nobody has sent before
+        return translator.latent(PORTRAIT, translator.domains[0], count=10)
 
     draw()
     seconds = statistics.median(timed(draw, str(translator.device)) for _ in range(turns))

@@ -67,9 +67,6 @@ def one_of(module: str, name: str) -> Callable[[str], str]:
     return chosen
 
 
-preset = one_of("stargan.training.config", "PRESETS")
-
-
 def at_least(least: int) -> Callable[[str], int]:
     """A type of options: whole numbers from ``least`` up."""
 

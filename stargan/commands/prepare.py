@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from stargan.commands.arguments import at_least, preset, refused
+from stargan.commands.arguments import at_least, one_of, refused
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -18,7 +18,10 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("photos", type=Path, help="folder of photos, or of folders of them")
     parser.add_argument("faces", type=Path, help="folder for the faces")
     parser.add_argument(
-        "--preset", type=preset, default="anime-128", help="such as anime-64: size and framing (default: %(default)s)"
+        "--preset",
+        type=one_of("stargan.training.config", "PRESETS"),
+        default="anime-128",
+        help="such as anime-64: size and framing (default: %(default)s)",
     )
     parser.add_argument("--size", type=at_least(16), help="side of the faces in px, instead of the preset's")
     parser.add_argument(

@@ -90,12 +90,17 @@ def _walk(
     options: argparse.Namespace, translator: Translator, styles: Styles, note: str, progress: Callable[[int, int], None]
 ) -> None:
     from stargan import drawing, video
+    from stargan.errors import PhotoError
     from stargan.pictures import faces
     from stargan.pictures.provenance import Provenance
 
     output, whole = options.output, bool(options.whole_photo)
     frames = video.frame_count(output, options.seconds, options.fps)
-    prepared = drawing.prepare(drawing.Source.open(options.source), translator.config)
+    try:
+        source = drawing.Source.open(options.source)
+    except OSError as error:
+        raise PhotoError("photo_unreadable") from error
+    prepared = drawing.prepare(source, translator.config)
     (aligned,) = prepared.aligned
     pictures = drawing.walk(aligned.picture, styles, frames, translator.paint, loop=options.loop)
 

@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -36,22 +37,23 @@ from stargan.networks import (
 )
 
 _HALF = math.sqrt(0.5)
+Network = TypeVar("Network", bound=nn.Module)
 
 
-def prepare(module: nn.Module, device: torch.device, dtype: torch.dtype, *, packed: bool = True) -> nn.Module:
+def prepare(module: Network, device: torch.device, dtype: torch.dtype, *, packed: bool = True) -> Network:
     """The folded network on a device, convolving channels-last in ``dtype``; on the CPU with weights packed ahead."""
     module.to(device).requires_grad_(False).eval()
     # What bf16 loses in the encoder is lost to every drawing of a picture, and its time is shared by all of them.
     fewer = dtype == torch.float32 or not isinstance(module, FoldedEncoder)
     for part in module.modules():
         if isinstance(part, FoldedConv):
-            part.to(dtype=dtype, memory_format=torch.channels_last)
+            part.to(dtype).to(memory_format=torch.channels_last)
             if packed and device.type == "cpu" and torch.backends.mkldnn.is_available():
                 part.pack(fewer_multiplications=fewer)
     return module
 
 
-def for_compiler(module: nn.Module) -> nn.Module:
+def for_compiler(module: Network) -> Network:
     """A copy of a prepared network that torch.compile understands, with the same tensors in it.
 
     Packed weights and fused norms are what eager code is fastest with; the compiler takes some of them wrongly and makes
@@ -62,13 +64,16 @@ def for_compiler(module: nn.Module) -> nn.Module:
     tensors += [*module.parameters(), *module.buffers()]
     copied = copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})
     for part in copied.modules():
-        if hasattr(part, "traced"):
+        if isinstance(part, FoldedConv | FoldedNorm | FoldedAdainResBlock):
             part.traced = True
     return copied
 
 
 class FoldedNorm(nn.Module):
     """Instance norm with learned scale and shift, and leaky ReLU."""
+
+    scale: Tensor
+    shift: Tensor
 
     def __init__(self, norm: InstanceNorm) -> None:
         super().__init__()
@@ -148,14 +153,15 @@ class FoldedEncoder(nn.Module):
         side = generator.image_size
         self.from_rgb = FoldedConv(generator.from_rgb.weight, generator.from_rgb.bias, side)
         self.blocks = nn.ModuleList()
-        for block in generator.encode:
+        for block in cast(Iterable[ResBlock], generator.encode):
             self.blocks.append(FoldedResBlock(block, side))
             side //= 1 + block.downsample
-        self.hpf = getattr(generator, "hpf", None)
+        if hasattr(generator, "hpf"):
+            self.hpf = generator.hpf
 
     def forward(self, x: Tensor, masks: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, dict[int, Tensor]]:
         x = self.from_rgb(x)
-        edges = {}
+        edges: dict[int, Tensor] = {}
         for block in self.blocks:
             side = x.shape[2]
             if masks is not None and side in SKIP_SIDES:
@@ -172,12 +178,16 @@ class FoldedDecoder(nn.Module):
     Features and edges of one picture serve any number of styles.
     """
 
+    weight: Tensor
+    bias: Tensor
+
     def __init__(self, generator: Generator) -> None:
         super().__init__()
-        side = generator.image_size // 2 ** sum(block.upsample for block in generator.decode)
+        decode = cast(Sequence[AdainResBlock], generator.decode)
+        side = generator.image_size // 2 ** sum(block.upsample for block in decode)
         self.blocks = nn.ModuleList()
         norms: list[AdaIN] = []
-        for block in generator.decode:
+        for block in decode:
             self.blocks.append(FoldedAdainResBlock(block, side))
             side *= 1 + block.upsample
             norms += [block.norm1, block.norm2]
@@ -188,7 +198,8 @@ class FoldedDecoder(nn.Module):
         self.register_buffer("weight", torch.cat(halves))
         self.register_buffer("bias", torch.cat(biases))
         norm, _, to_rgb = generator.to_rgb
-        self.norm = FoldedNorm(norm)
+        self.norm = FoldedNorm(cast(InstanceNorm, norm))
+        to_rgb = cast(nn.Conv2d, to_rgb)
         self.to_rgb = FoldedConv(to_rgb.weight, to_rgb.bias, side, padding=0)
 
     def forward(self, features: Tensor, style: Tensor, edges: Mapping[int, Tensor] | None = None) -> Tensor:
@@ -210,7 +221,7 @@ def fold_style_encoder(style_encoder: StyleEncoder, image_size: int) -> StyleEnc
             layers.append(FoldedResBlock(layer, side))
             side //= 1 + layer.downsample
         elif isinstance(layer, nn.Conv2d):
-            layers.append(FoldedConv(layer.weight, layer.bias, side, padding=layer.padding[0]))
+            layers.append(FoldedConv(layer.weight, layer.bias, side, padding=int(layer.padding[0])))
         else:
             layers.append(layer)
     folded = copy.deepcopy(style_encoder)
@@ -222,6 +233,7 @@ def _branches(
     conv2: nn.Conv2d, conv1x1: nn.Conv2d | None, side: int, shortcut_side: int
 ) -> tuple[FoldedConv, FoldedConv | None]:
     """The last convolutions of the two branches that a block adds up."""
+    assert conv2.bias is not None
     weight, bias = conv2.weight * _HALF, conv2.bias * _HALF
     if conv1x1 is None:
         return FoldedConv(weight, bias, side), None

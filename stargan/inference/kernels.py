@@ -6,6 +6,8 @@ On a CPU, direct convolutions run near the peak of its arithmetic, so wide ones 
 
 from __future__ import annotations
 
+from functools import reduce
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,7 +23,7 @@ _STRIP = 4 << 20
 
 def spread(weight: Tensor) -> Tensor:
     """The 3×3 weights ``(out, in, 3, 3)`` summed over a 2×2 window: ``(out, in, 4, 4)``."""
-    return sum(F.pad(weight, (left, 1 - left, top, 1 - top)) for left in (0, 1) for top in (0, 1))
+    return reduce(torch.add, (F.pad(weight, (left, 1 - left, top, 1 - top)) for left in (0, 1) for top in (0, 1)))
 
 
 class FoldedConv(nn.Module):
@@ -32,6 +34,9 @@ class FoldedConv(nn.Module):
         side: of the input, or its height and width, in px: what :func:`prepare` packs the weights for. Others work as well,
             if slowly.
     """
+
+    weight: Tensor  # None once it is packed and of no more use
+    bias: Tensor | None
 
     def __init__(
         self,
@@ -62,7 +67,7 @@ class FoldedConv(nn.Module):
         if self._packed is None or (self.transposed and self.traced):
             convolve = F.conv_transpose2d if self.transposed else F.conv2d
             return convolve(x, self.weight, self.bias, stride=s, padding=p, groups=groups)
-        plain = ("none", [], "")  # nothing is fused behind it
+        plain: tuple[str, list[float], str] = ("none", [], "")  # nothing is fused behind it
         if self.transposed:
             return torch.ops.mkldnn._convolution_transpose_pointwise(
                 x, self._packed, self.bias, [p, p], [0, 0], [s, s], [1, 1], groups, *plain
@@ -83,7 +88,7 @@ class FoldedConv(nn.Module):
             return
         self._fewer = self._with_fewer_multiplications() if fewer_multiplications else None
         if self._fewer is not None:
-            self.weight = None  # what was made of it takes up to four times its memory
+            self.weight = None  # type: ignore[assignment]  # what was made of it takes up to four times its memory
             return
         s, p, groups, ops = self.stride, self.padding, self.groups, torch.ops.mkldnn
         size = [1, self.weight.shape[0 if self.transposed else 1] * groups, *self.size]
@@ -97,7 +102,7 @@ class FoldedConv(nn.Module):
         except (AttributeError, RuntimeError):
             return
         if not self.transposed:  # else torch.compile wants it, see forward
-            self.weight = None
+            self.weight = None  # type: ignore[assignment]
 
     def _with_fewer_multiplications(self) -> Winograd | Upsampling | None:
         """The same convolution, for inputs of ``side``, where that is faster."""

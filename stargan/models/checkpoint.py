@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from huggingface_hub import save_torch_state_dict
@@ -23,6 +24,9 @@ from torch import Tensor, nn
 from stargan.errors import ECHO
 from stargan.models.config import CONFIG_FILE, ModelConfig, ModelError, brief, read_config, read_text
 from stargan.networks import Generator, MappingNetwork, StyleEncoder
+
+if TYPE_CHECKING:
+    from stargan.landmarks import LandmarkNetwork
 
 Shape = tuple[int, ...]
 # A plain git repository and a Space both refuse files over 10 MB without large-file storage.
@@ -43,7 +47,7 @@ class Model:
     generator: Generator
     mapping_network: MappingNetwork
     style_encoder: StyleEncoder
-    landmarks: nn.Module | None = None
+    landmarks: LandmarkNetwork | None = None
 
     @classmethod
     def build(cls, config: ModelConfig) -> Model:

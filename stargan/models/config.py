@@ -18,8 +18,8 @@ from typing import Annotated, Any, TypeVar
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from stargan.constants import default_base_channels
 from stargan.errors import ECHO
-from stargan.networks import default_base_channels
 
 CONFIG_FILE = "config.json"
 # A config with all facts of its training has 2 kB.

@@ -58,7 +58,8 @@ class Traffic:
 TRAFFIC = Traffic()
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
-i18n = gr.I18n(**texts.tables())
+# Any: it may stand for most texts of a component, not all of which gradio's annotations name
+i18n: Any = gr.I18n(**texts.tables())
 
 
 def language() -> str:

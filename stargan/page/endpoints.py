@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gradio as gr
 
 from stargan import drawing
@@ -185,7 +187,7 @@ def _answer(drawn: Drawn, header: tuple = ()) -> Answer:
 
 def endpoints() -> None:
     """Components that nobody sees name and describe the parameters, in English."""
-    hidden = {"visible": False}
+    hidden: dict[str, Any] = {"visible": False}
     images = ("photo", "crop", "grid", "whole_photo", "numbered")
     photo, crop, grid, whole, numbered = (gr.Image(type="filepath", label=label, **hidden) for label in images)
     domain = gr.Textbox(config_of(None).domains[0], label="domain", **hidden)

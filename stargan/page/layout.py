@@ -127,11 +127,11 @@ def take_as_given(page: gr.Blocks) -> None:
     Gradio forgets this of a component that an event returns gr.skip() or an update for: none does for the photo."""
     for block in page.blocks.values():
         if isinstance(block, gr.Image) and block.streaming:
-            block.preprocess = events.camera_bytes
+            block.preprocess = events.camera_bytes  # type: ignore[assignment, method-assign]
         elif isinstance(block, (gr.Image, gr.Video)):
-            block.preprocess = lambda payload: payload.path if payload else None
+            block.preprocess = lambda payload: payload.path if payload else None  # type: ignore[method-assign]
         elif isinstance(block, (gr.CheckboxGroup, gr.Dropdown, gr.Number, gr.Radio, gr.Slider)):
-            block.preprocess = lambda payload: payload
+            block.preprocess = lambda payload: payload  # type: ignore[method-assign]
 
 
 def subject_panel() -> SubjectPanel:
@@ -337,7 +337,7 @@ def live_tab(subject: SubjectPanel, kept_a: gr.State) -> gr.Radio:
             elem_id="live", alt_text=i18n("camera_drawn"),
         )  # fmt: skip
     # shown without being stored
-    shown.postprocess = lambda data: None if data is None else ImageData(url=_data_url(data))
+    shown.postprocess = _as_data_url  # type: ignore[assignment, method-assign]
     camera.stream(
         events.draw_live,
         [*style, camera],
@@ -361,7 +361,7 @@ def explore_panel(subject: SubjectPanel, kept_a: gr.State, *tabs: ResultsPanel) 
     with gr.Accordion(i18n("tab_explore"), open=False, elem_id="explore") as panel:
         gr.Markdown(i18n("explore_info"))
         with gr.Row():
-            picture = {
+            picture: dict[str, Any] = {
                 "format": "png",
                 "interactive": False,
                 "height": 180,
@@ -412,5 +412,5 @@ def explore_panel(subject: SubjectPanel, kept_a: gr.State, *tabs: ResultsPanel) 
     )
 
 
-def _data_url(data: bytes) -> str:
-    return "data:image/webp;base64," + base64.b64encode(data).decode()
+def _as_data_url(data: bytes | None) -> ImageData | None:
+    return ImageData(url="data:image/webp;base64," + base64.b64encode(data).decode()) if data else None

@@ -19,7 +19,7 @@ from stargan.page.answers import say
 from stargan.pictures import faces
 
 try:  # a ZeroGPU Space lends its GPU to the functions that ask for it; everywhere else, asking changes nothing
-    from spaces import GPU as on_gpu  # type: ignore[import-not-found]  # noqa: N811
+    from spaces import GPU as on_gpu  # noqa: N811
 except ImportError:
 
     def on_gpu(function: Callable | None = None, *, duration: object = None) -> Callable:  # noqa: ARG001

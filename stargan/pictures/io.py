@@ -7,7 +7,7 @@ import os
 from contextlib import nullcontext, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
@@ -108,7 +108,7 @@ def _begins_as_picture(source: str | Path | BinaryIO) -> bool:
             prefix = file.read(16)
     except (OSError, ValueError):
         return False
-    return any(accept(prefix) is True for _, accept in map(Image.OPEN.get, installed_formats()) if accept)
+    return any(accept(prefix) is True for _, accept in map(Image.OPEN.__getitem__, installed_formats()) if accept)
 
 
 def _check_size(picture: Image.Image) -> None:
@@ -162,6 +162,8 @@ def _to_srgb(picture: Image.Image) -> Image.Image:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         if "sRGB" in ImageCms.getProfileDescription(source):
             return picture
-        return ImageCms.profileToProfile(picture, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+        srgb = ImageCms.createProfile("sRGB")
+        # None is what it gives where it changes the picture itself
+        return cast(Image.Image, ImageCms.profileToProfile(picture, source, srgb, outputMode="RGB"))
     except Exception:  # a profile that is broken, or another kind of picture's: the levels are taken as they are
         return picture

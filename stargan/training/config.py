@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from stargan.models.config import ANIME_FRAMING, Architecture, Points
-from stargan.training.augment import POLICIES
 
 
 class ConfigError(ValueError):
@@ -119,8 +118,11 @@ class TrainConfig:
             raise ConfigError(f"The option reals is sources or targets, not {self.reals!r}.")
         if min((self.source_weights or {}).values(), default=0) < 0:
             raise ConfigError(f"The option source_weights must be 0 or more, not {self.source_weights}.")
-        if unknown := sorted(set(self.diff_augment) - set(POLICIES)):
-            raise ConfigError(f"DiffAugment has the policies {', '.join(POLICIES)}, not {unknown[0]!r}.")
+        if self.diff_augment:
+            from stargan.training.augment import POLICIES  # and torch, which --help does without
+
+            if unknown := sorted(set(self.diff_augment) - set(POLICIES)):
+                raise ConfigError(f"DiffAugment has the policies {', '.join(POLICIES)}, not {unknown[0]!r}.")
 
 
 _TUNED: dict[str, Any] = {"bf16": True, "channels_last": True, "compile": True}
