@@ -26,9 +26,10 @@ from stargan.drawing import (
     checked_domain,
     prepare,
     prepare_reference,
+    silent,
 )
 from stargan.errors import NoFaceError, PhotoError
-from stargan.models.checkpoint import ModelConfig
+from stargan.models.config import ModelConfig
 from stargan.pictures import faces
 from stargan.pictures.io import SUFFIXES
 from stargan.pictures.provenance import Provenance, read_provenance, save_picture
@@ -62,7 +63,7 @@ def latent_looks(paint: Paint, config: ModelConfig, domain: str | None, seeds: S
         stargan.errors.RequestError: the model has no such domain.
     """
     domain = checked_domain(config, domain)
-    styles = paint(Task((), Seeds(domain, tuple(seeds), psi)), lambda _: None).styles
+    styles = paint(Task((), Seeds(domain, tuple(seeds), psi)), silent).styles
     return Looks([f"{domain}-seed{seed}" for seed in seeds], styles)
 
 
@@ -86,7 +87,7 @@ def reference_looks(
             raise ValueError(f"{path}: {error}") from error
         digests.append(source.digest[:16])  # by content, as its name is the person's own matter
     recipe = References(domain, tuple(pictures), tuple(digests), None, strength)
-    styles = paint(Task((), recipe), lambda _: None).styles
+    styles = paint(Task((), recipe), silent).styles
     return Looks([f"{domain}-like-{name.replace('/', '-')}" for name in files], styles, pictures)
 
 
@@ -212,7 +213,7 @@ def translate_all(
 def _drawn(paint: Paint, config: ModelConfig, path: Path, looks: Looks) -> tuple[Prepared, tuple[Image.Image, ...]]:
     """A photo's biggest face, and its drawing in each look."""
     prepared = prepare(Source.open(path), config)
-    return prepared, paint(Task(prepared.crops, looks.styles, passing=True), lambda _: None).rows[0]
+    return prepared, paint(Task(prepared.crops, looks.styles, passing=True), silent).rows[0]
 
 
 def _placed(prepared: Prepared, drawing: Image.Image) -> Image.Image:

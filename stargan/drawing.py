@@ -20,6 +20,7 @@ import threading
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -42,6 +43,12 @@ from stargan.pictures.tensors import digest, grid, to_grayscale
 
 # Told how much of the work is done, 0 to 1.
 Progress = Callable[[float], object]
+
+
+def silent(_part: float) -> None:
+    """Nobody is told; a function of its own, as it may be sent to another process."""
+
+
 # A square in a picture: centre x and y in fractions of the width and height, side in fractions of the shorter side.
 Square = tuple[float, float, float]
 # What a style came from: ("seed", 7), ("reference", 2), ("blend", 0), ("near", 1), ("between", 40).
@@ -535,7 +542,7 @@ class Painted:
 Paint = Callable[[Task, Progress], Painted]
 
 
-def paint(translator: CropTranslator, task: Task, progress: Progress = lambda _: None) -> Painted:
+def paint(translator: CropTranslator, task: Task, progress: Progress = silent) -> Painted:
     """Every crop in every style.
 
     Raises:
@@ -618,7 +625,7 @@ class Drawn:
         archive: str | Path | BinaryIO,
         column: int,
         header: Sequence[Image.Image] = (),
-        progress: Progress = lambda _: None,
+        progress: Progress = silent,
     ) -> None:
         """A zip of it all: the crop, every drawing, the sheet, and the photo with the drawings of a column in it."""
         steps = len(self.pictures) + 3
@@ -652,7 +659,7 @@ def draw(
     paint: Paint,
     *,
     grayscale: bool = False,
-    progress: Progress = lambda _: None,
+    progress: Progress = silent,
 ) -> Drawn:
     """Every face in every style.
 
@@ -674,21 +681,22 @@ def walk(
     *,
     loop: bool = False,
     grayscale: bool = False,
-    progress: Progress = lambda _: None,
+    progress: Progress = silent,
 ) -> Iterator[Image.Image]:
     """One face going from style to style: a picture a frame, made as they are asked for.
 
     Raises:
         ValueError: see :func:`interpolate`.
     """
-    way = paint(Task((crop,), stops), lambda _: None).styles.walk(frames, loop)
+    way = paint(Task((crop,), stops), silent).styles.walk(frames, loop)
     for first in range(0, frames, WALK_STEP):
         part = way.part(first, first + WALK_STEP)
-
-        def told(done: float, first: int = first, count: int = len(part)) -> None:
-            progress((first + done * count) / frames)
-
+        told = partial(_told_of_part, progress, first / frames, len(part) / frames)
         yield from paint(Task((crop,), part, grayscale), told).rows[0]
+
+
+def _told_of_part(progress: Progress, before: float, share: float, done: float) -> None:
+    progress(before + share * done)
 
 
 # Checks
@@ -735,7 +743,7 @@ def whole(name: str, value: object, low: int, high: int) -> int:
 class Translator(CropTranslator):
     """A model on a device, for photos: see :class:`stargan.inference.translator.Translator` for its arguments."""
 
-    def paint(self, task: Task, progress: Progress = lambda _: None) -> Painted:
+    def paint(self, task: Task, progress: Progress = silent) -> Painted:
         """See :func:`paint`."""
         return paint(self, task, progress)
 

@@ -29,7 +29,7 @@ SENTENCES: dict[str, str] = {
     "clip_empty": "{file} has no picture in it.",
     "clip_long": "{file} is {seconds} seconds long; at most {limit} are possible.",
     "clip_longer": "{file} is longer than {limit} seconds, the most that is possible.",
-    "clip_heavy": "{file} has too many pixels: take a video of fewer or smaller pictures.",
+    "clip_heavy": "{file} takes too long to read. Take a shorter video, or one of a smaller size.",
     "clip_broken": "{file} is broken.",
     "clip_no_face": "No face was found in {file}.",
     "clip_unwritten": "{file} could not be written: {detail}.",

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import shutil
+import struct
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -24,7 +26,7 @@ from av.container import InputContainer, OutputContainer
 from av.filter import Graph
 from av.sidedata.sidedata import SideData
 from av.stream import Disposition
-from av.video.reformatter import Interpolation
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from PIL import Image
 
 from stargan.errors import NoFaceError, VideoError
@@ -58,6 +60,10 @@ MAX_PIXELS = 50_000_000
 MAX_CLIP_PIXELS = 30_000_000_000
 # What the smallest packet counts as, in pixels.
 PACKET_PIXELS = 100_000
+# Nor is an MP4 opened whose tables claim more samples: 20 seconds of uncompressed sound in two tracks have 4 million.
+MAX_SAMPLES = 5_000_000
+# Nor one in more pieces: recorders begin a new one every second or so.
+MAX_BOXES = 10_000
 # What may be read as a clip. There are playlists and scripts, which make the reader open other files and addresses.
 READ_ONLY = {
     "protocol_whitelist": "file",
@@ -104,6 +110,7 @@ class Clip:
         seconds: as the file says; 0 where it does not, as in a browser's recordings.
         count: frames in the file, as it says; None where it does not.
         audio: codec of its sound, None without.
+        turn: what puts its pictures upright.
     """
 
     path: Path
@@ -112,6 +119,7 @@ class Clip:
     seconds: float
     count: int | None
     audio: str | None
+    turn: Image.Transpose | None = None
 
     def frames(self) -> Iterator[Image.Image]:
         """All frames, upright RGB, at a constant rate from the file's beginning, where the sound starts.
@@ -119,11 +127,18 @@ class Clip:
         Raises:
             VideoError: the file is broken from some frame on, or takes too long to read.
         """
+        width, height = self.size[::-1] if self.turn in _QUARTER_TURNS.values() else self.size
+        scaler = VideoReformatter()
+        shown: av.VideoFrame | None = None
         with _reading(self.path, "clip_broken") as container:
-            shown: av.VideoFrame | None = None
             for frame in _steady(_decoded(container, self.path), self.fps, _start(container)):
                 if frame is not shown:
-                    shown, picture = frame, _picture(frame, self.size)
+                    shown = frame
+                    picture = scaler.reformat(
+                        frame, width, height, "rgb24", interpolation=Interpolation.AREA
+                    ).to_image()
+                    if self.turn is not None:
+                        picture = picture.transpose(self.turn)
                 yield picture
 
 
@@ -151,11 +166,12 @@ def open_clip(path: str | Path, max_seconds: float = MAX_CLIP_SECONDS) -> Clip:
         first = next(_decoded(container, path), None)
         if first is None:
             raise VideoError("clip_empty", file=path.name)
-        size = (first.height, first.width) if _turn(first)[1] else (first.width, first.height)
+        turn = _turn(first)
+        size = (first.height, first.width) if turn in _QUARTER_TURNS.values() else (first.width, first.height)
     scale = min(1.0, MAX_CLIP_SIDE / max(size))
     width, height = (max(1, round(side * scale)) for side in size)
     fps = min(max(rate, Fraction(MIN_CLIP_FPS)), Fraction(MAX_CLIP_FPS))
-    return Clip(path, (width, height), fps, seconds, count, audio)
+    return Clip(path, (width, height), fps, seconds, count, audio, turn)
 
 
 def translate_clip(
@@ -303,12 +319,45 @@ def _smooth(signal: np.ndarray, deviation: float) -> np.ndarray:
 def _reading(path: Path, key: str) -> Iterator[InputContainer]:
     """An open video file; whatever its content makes fail in here is a :class:`VideoError` of that key."""
     try:
+        _check_tables(path)
         with av.open(str(path.resolve()), metadata_errors="replace", options=READ_ONLY) as container:
             yield container
     except VideoError:
         raise
     except _UNREADABLE as error:
         raise VideoError(key, file=path.name) from error
+
+
+def _check_tables(path: Path) -> None:
+    """Refuses an MP4 or QuickTime file whose tables claim to describe more samples than a clip can have.
+
+    The library makes room for all of them when it opens the file, 40 bytes each, before it looks whether they are there:
+    20 bytes can ask for gigabytes.
+    """
+    claimed = boxes = 0
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        while len(header := file.read(16)) >= 8:
+            boxes += 1
+            start = file.tell() - len(header)
+            length, kind = struct.unpack(">I4s", header[:8])
+            if length == 1 and len(header) == 16:
+                length = int.from_bytes(header[8:], "big")
+            end = min(start + length, size) if length >= 8 else size
+            # the pictures and sounds themselves are big, and no table; other kinds of files have no such names
+            if kind != b"mdat" and kind.isascii() and kind.decode().isprintable():
+                file.seek(start)
+                box = file.read(end - start)
+                claimed += sum(int.from_bytes(b"".join(counts), "big") for counts in _SAMPLE_COUNTS.findall(box))
+                if b"cmov" in box:  # compressed tables, as nothing has written in this century
+                    raise VideoError("clip_heavy", file=path.name)
+            if claimed > MAX_SAMPLES or boxes > MAX_BOXES:
+                raise VideoError("clip_heavy", file=path.name)
+            file.seek(end)
+
+
+# The number of samples in a table of their sizes, whole or of a fragment; names may overlap in a file made to hide them.
+_SAMPLE_COUNTS = re.compile(rb"(?=stsz.{8}(.{4})|stz2.{8}(.{4})|trun.{4}(.{4}))", re.DOTALL)
 
 
 def _video_stream(container: InputContainer, path: Path) -> av.VideoStream:
@@ -375,24 +424,17 @@ _QUARTER_TURNS = {
 }
 
 
-def _turn(frame: av.VideoFrame) -> tuple[Image.Transpose | None, bool]:
-    """What puts a frame upright, and whether that exchanges its width and height."""
-    matrix = frame.side_data.get("DISPLAYMATRIX")
+def _turn(frame: av.VideoFrame) -> Image.Transpose | None:
+    """What puts the pictures of a file upright, of which this is the first."""
+    # a frame that was asked for its side data stays in memory until the garbage collector comes
+    matrix = frame.side_data.get("DISPLAYMATRIX") if frame.rotation else None
     if not isinstance(matrix, SideData):
-        return None, False
+        return None
     # x' = a x + c y, y' = b x + d y
     a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].astype(float)
     if abs(a) + abs(d) >= abs(b) + abs(c):
-        return _FLIPS.get((a < 0, d < 0)), False
-    return _QUARTER_TURNS[b < 0, c < 0], True
-
-
-def _picture(frame: av.VideoFrame, size: tuple[int, int]) -> Image.Image:
-    """A frame upright, scaled to ``size``."""
-    turn, across = _turn(frame)
-    width, height = size[::-1] if across else size
-    picture = frame.to_image(width=width, height=height, interpolation=Interpolation.AREA)
-    return picture if turn is None else picture.transpose(turn)
+        return _FLIPS.get((a < 0, d < 0))
+    return _QUARTER_TURNS[b < 0, c < 0]
 
 
 # writing
@@ -467,6 +509,8 @@ def write_video(
             _write_mp4(fitted, partial, rate, comment, sound)
         os.replace(partial, path)
     except (OSError, av.FFmpegError) as error:
+        if sound and isinstance(error, av.InvalidDataError):  # only what was copied can be invalid
+            raise VideoError("clip_broken", file=sound.path.name) from error
         raise VideoError("clip_unwritten", file=path.name, detail=error.strerror or type(error).__name__) from error
     finally:
         with suppress(OSError):
@@ -499,15 +543,17 @@ def _write_mp4(pictures: Iterator[Image.Image], path: Path, rate: Fraction, comm
         context = stream.codec_context
         # Untagged, players guess the matrix by the size and get the colours wrong for some: 1 is BT.709, and its limited range.
         context.colorspace = context.color_primaries = context.color_trc = context.color_range = 1
+        converter = VideoReformatter()
         with closing(_sound(clip, output)) as sound:
             waiting = next(sound, None)  # adds its stream, which must be there before the first packet
             for index, frame in enumerate(_timed(pictures, rate), 1):
                 if not context.is_open:
                     context.width, context.height, context.pix_fmt = frame.width, frame.height, "yuv420p"
-                converted = frame.reformat(
+                converted = converter.reformat(
+                    frame,
                     format="yuv420p",
-                    dst_colorspace="ITU709",
-                    dst_color_range="MPEG",
+                    dst_colorspace=Colorspace.ITU709,
+                    dst_color_range=ColorRange.MPEG,
                     interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND,
                 )
                 output.mux(stream.encode(converted))

@@ -258,7 +258,7 @@ def test_hostile_header(folder: Path, content: bytes, sentence: str) -> None:
     start = time.perf_counter()
     with pytest.raises(ModelError) as caught:
         load_model(folder)
-    assert time.perf_counter() - start < 0.5
+    assert time.perf_counter() - start < 2
     assert sentence in str(caught.value)
     assert len(str(caught.value).replace(str(folder), "")) < 200
 
@@ -416,7 +416,7 @@ def test_impossible_config(folder: Path, changes: dict[str, object], sentence: s
     start = time.perf_counter()
     with pytest.raises(ModelError) as caught:
         load_model(folder)
-    assert time.perf_counter() - start < 0.5
+    assert time.perf_counter() - start < 2
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 200

@@ -60,7 +60,7 @@ def test_spread_before_pooling():
 @pytest.mark.parametrize("tile", [2, 4])
 @pytest.mark.parametrize("biased", [False, True])
 def test_winograd(monkeypatch, tile, biased):
-    monkeypatch.setattr(folding, "_STRIP", 4096)  # several strips, the last one shorter
+    monkeypatch.setattr(kernels, "_STRIP", 4096)  # several strips, the last one shorter
     conv = randomised(nn.Conv2d(6, 5, 3, padding=1, bias=biased))
     x = torch.randn(2, 6, 20, 12, dtype=torch.float64)
     result = kernels.Winograd(conv.weight, conv.bias, (20, 12), tile)(x)

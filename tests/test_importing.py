@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import zipfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -325,6 +326,31 @@ def test_unreadable(tmp_path: Path) -> None:
 def test_not_a_dictionary(saved, content: object, kind: str) -> None:
     with pytest.raises(ModelError, match=f"holds a {kind}, not a dictionary of networks"):
         import_checkpoint(saved(content))
+
+
+def test_small_file_that_would_fill_the_memory(saved, checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """PyTorch itself reads all of these without a word."""
+
+    class Long:
+        def __reduce__(self) -> tuple[type, tuple[int]]:
+            return bytearray, (10**6,)
+
+    files = [tmp_path / "compressed.ckpt", tmp_path / "overlapping.ckpt"]
+    large = saved(checkpoint | {"fan": {"x": torch.zeros(10**6)}})
+    with zipfile.ZipFile(large) as plain, zipfile.ZipFile(files[0], "w", zipfile.ZIP_DEFLATED) as compressed:
+        for name in plain.namelist():
+            compressed.writestr(name, plain.read(name))
+    assert files[0].stat().st_size < large.stat().st_size - 3 * 10**6
+    with zipfile.ZipFile(files[1], "w") as archive:
+        archive.writestr("a", b"0" * 10**5)
+        archive.filelist += archive.filelist * 50
+    for file in files:
+        with pytest.raises(ModelError, match="is refused: read, it would take more memory than it has bytes"):
+            import_checkpoint(file)
+    for zipped in (True, False):
+        file = saved(checkpoint | {"fan": {"x": Long()}}, _use_new_zipfile_serialization=zipped)
+        with pytest.raises(ModelError, match="is refused: read, it would take more memory than it has bytes"):
+            import_checkpoint(file)
 
 
 # refused: networks

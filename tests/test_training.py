@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -25,14 +26,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from stargan.commands import main
 from stargan.inference.translator import Translator
-from stargan.models.checkpoint import load_model, save_model
-from stargan.models.config import read_config
+from stargan.models.checkpoint import Model, load_model, read_config, save_model
+from stargan.models.config import Architecture
+from stargan.networks import Discriminator, Generator, mean_style
 from stargan.pictures.tensors import to_tensor
+from stargan.training import loop
+from stargan.training import run as entry
 from stargan.training import state as states
 from stargan.training import trainer as training
-from stargan.training.augment import diff_augment, luma_where, to_luma, translation
+from stargan.training.augment import diff_augment, jpeg, luma_where, misalign, photograph, to_luma, translation
 from stargan.training.config import PRESETS, ConfigError, TrainConfig, differences, from_state, with_options
 from stargan.training.data import DataError, Faces
+from stargan.training.grow import grown_name, grows_from, halved, new_level
 from stargan.training.run import train
 from stargan.training.sheets import SEEDS, SOURCES, TRUNCATIONS, fixed_faces, write_sheets
 from stargan.training.trainer import Trainer, TrainingError
@@ -80,7 +85,9 @@ def states_equal(a: object, b: object) -> bool:
 
 
 def saved(run: Path) -> dict:
-    return torch.load(run / states.STATE_FILE, weights_only=True)
+    state = states.load_state(run)
+    assert state is not None
+    return state
 
 
 def options(**changed: Any) -> Callable[[TrainConfig], TrainConfig]:
@@ -352,6 +359,178 @@ def test_nothing_in_a_step_waits_for_the_gpu(data: Path) -> None:
     trainer.read(terms)
 
 
+# growing
+
+
+LARGE = replace(TINY, architecture=replace(TINY.architecture, image_size=64, base_channels=4), grow_steps=150)
+
+
+@pytest.fixture(scope="module")
+def small(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A snapshot of 32 px, base width 8, with its discriminator."""
+    run = tmp_path_factory.mktemp("small")
+    train(run, data / "train", preset="tiny", device="cpu")
+    return run / "snapshots" / "000004"
+
+
+@pytest.fixture
+def without_discriminator(small: Path, tmp_path: Path) -> Path:
+    shutil.copytree(small, tmp_path / "bare")
+    (tmp_path / "bare" / states.DISCRIMINATOR_FILE).unlink()
+    return tmp_path / "bare"
+
+
+def untouched(name: str, net: torch.nn.Module, old: torch.nn.Module) -> None:
+    """Every inner tensor of the large network is the small one's; what is left is the new level."""
+    state, seen = net.state_dict(), set()
+    for key, tensor in old.state_dict().items():
+        place = grown_name(name, key)
+        if place is not None:
+            assert torch.equal(state[place], tensor), f"{name}: {key} → {place}"
+            seen.add(place)
+    assert set(state) - seen == {key for key, _ in new_level(name, net)}
+
+
+def difference(small: Model, generator: Generator, faces: Faces) -> float:
+    """Of drawings to the small model's, enlarged, in the first domain's mean style."""
+    x = faces.sample(torch.arange(12) % 2, torch.Generator().manual_seed(5))
+    style = mean_style(small.mapping_network, 0).expand(len(x), -1)
+    with torch.no_grad():
+        wanted = torch.nn.functional.interpolate(
+            small.generator(halved(x), style), scale_factor=2, mode="bicubic", align_corners=False
+        )
+        return (generator(x, style) - wanted).abs().mean().item()
+
+
+@pytest.fixture(scope="module")
+def large_faces(data: Path) -> Faces:
+    return Faces(data / "train", 64, CPU)
+
+
+@pytest.mark.parametrize("with_discriminator", [True, False])
+def test_a_grown_model_holds_the_small_one_and_draws_like_it(
+    small: Path, without_discriminator: Path, large_faces: Faces, with_discriminator: bool
+) -> None:
+    folder = small if with_discriminator else without_discriminator
+    model, discriminator = load_model(folder), states.load_discriminator(small, load_model(small))
+    trainer = Trainer(replace(LARGE, grow_steps=1), large_faces, CPU)
+    fresh = dict(trainer.nets.discriminator.state_dict())
+    fresh = {name: tensor.clone() for name, tensor in fresh.items()}
+    states.start_from(trainer, folder)
+    before = difference(model, trainer.nets.generator, large_faces)
+
+    trainer = Trainer(LARGE, large_faces, CPU)
+    states.start_from(trainer, folder)
+    for name, old in model.networks().items():
+        untouched(name, getattr(trainer.nets, name), old)
+        assert states_equal(
+            dict(getattr(trainer.average, name).state_dict()), dict(getattr(trainer.nets, name).state_dict())
+        )
+    if with_discriminator:
+        untouched("discriminator", trainer.nets.discriminator, discriminator)
+    else:
+        assert states_equal(fresh, dict(trainer.nets.discriminator.state_dict()))
+    assert difference(model, trainer.nets.generator, large_faces) < 0.8 * before
+    assert all(p.requires_grad and p.grad is None for net in vars(trainer.nets).values() for p in net.parameters())
+
+
+def test_published_widths_grow_into_each_other() -> None:
+    """They are written as None, and halve with the side."""
+    assert grows_from(Architecture(256), Architecture(128))
+    assert grows_from(Architecture(256, base_channels=64), Architecture(128))
+    assert grows_from(PRESETS["anime-128-cpu"].architecture, PRESETS["anime-64"].architecture)
+    for large, less in (
+        (Architecture(256), Architecture(64)),
+        (Architecture(128), Architecture(128)),
+        (Architecture(128), Architecture(256)),
+        (Architecture(256, base_channels=32), Architecture(128)),
+        (Architecture(256), Architecture(128, max_channels=256)),
+        (Architecture(256), Architecture(128, style_dim=32)),
+        (Architecture(256, high_pass_weight=1.0), Architecture(128, high_pass_weight=1.0)),
+    ):
+        assert not grows_from(large, less)
+
+
+def test_what_does_not_fit_is_not_grown(small: Path, large_faces: Faces, tmp_path: Path) -> None:
+    wide = replace(LARGE, architecture=replace(LARGE.architecture, base_channels=8))
+    with pytest.raises(TrainingError, match=r"cannot start from there.*half the side and twice the base width"):
+        states.start_from(Trainer(wide, large_faces, CPU), small)
+    for name, content in (("cut", (small / states.DISCRIMINATOR_FILE).read_bytes()[:1000]), ("text", b"text")):
+        shutil.copytree(small, tmp_path / name)
+        (tmp_path / name / states.DISCRIMINATOR_FILE).write_bytes(content)
+        with pytest.raises(TrainingError, match=r"discriminator\.safetensors is broken"):
+            states.start_from(Trainer(LARGE, large_faces, CPU), tmp_path / name)
+    shutil.copytree(small, tmp_path / "other")
+    states.save_discriminator(Discriminator(64, 2, 8, 16), tmp_path / "other")
+    with pytest.raises(TrainingError, match="not the discriminator of this model"):
+        states.start_from(Trainer(LARGE, large_faces, CPU), tmp_path / "other")
+
+
+def test_a_discriminator_travels_with_a_snapshot(small: Path, data: Path, tmp_path: Path) -> None:
+    """A run of the same size starts with it, in half precision."""
+    train(tmp_path, data / "train", preset="tiny", change=options(init=str(small), iterations=1), device="cpu")
+    trainer = Trainer(TINY, Faces(data / "train", 32, CPU), CPU)
+    states.start_from(trainer, small)
+    trained = saved(small.parents[1])["networks"]["discriminator"]
+    for name, tensor in trainer.nets.discriminator.state_dict().items():
+        assert torch.equal(tensor, trained[name].half().float())
+
+
+def test_a_grown_run_goes_on_bit_for_bit(
+    small: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Straight; stopped and gone on with; and killed after growing, before the first iteration is done."""
+    options_ = {"architecture": LARGE.architecture, "grow_steps": 5, "init": str(small)} | RANDOM
+    for name in ("straight", "stopped", "killed"):
+        if name == "killed":
+            with monkeypatch.context() as patched:
+                patched.setattr(loop, "run", lambda *_: None)
+                train(tmp_path / name, data / "train", preset="tiny", change=options(**options_), device="cpu")
+            assert saved(tmp_path / name)["iteration"] == 0
+        else:
+            iterations = 4 if name == "straight" else 2
+            change = options(**options_, iterations=iterations)
+            train(tmp_path / name, data / "train", preset="tiny", change=change, device="cpu")
+        with monkeypatch.context() as patched:
+            patched.setattr(entry, "start_from", lambda *_: pytest.fail("grown a second time"))
+            train(tmp_path / name, data / "train", change=options(iterations=4), device="cpu")
+    first, second, third = (saved(tmp_path / name) for name in ("straight", "stopped", "killed"))
+    for name in ("networks", "average", "optimizers", "random", "iteration", "samples"):
+        assert states_equal(first[name], second[name]), name
+        assert states_equal(first[name], third[name]), name
+
+
+def test_two_processes_grow_the_same_network(small: Path, data: Path, tmp_path: Path) -> None:
+    """Each regresses on its own part of the batch: were the gradients not shared, they would drift apart."""
+    script = tmp_path / "grow.py"
+    script.write_text(f"""
+import torch, torch.distributed as dist
+from dataclasses import replace
+from pathlib import Path
+from stargan.models.config import Architecture
+from stargan.training.config import PRESETS
+from stargan.training.data import Faces
+from stargan.training.state import start_from
+from stargan.training.trainer import Trainer
+
+dist.init_process_group("gloo")
+device = torch.device("cpu")
+architecture = Architecture(64, base_channels=4, max_channels=16)
+config = replace(PRESETS["tiny"], architecture=architecture, grow_steps=3, photo_augment=("photo",))
+trainer = Trainer(config, Faces(Path({str(data / "train")!r}), 64, device), device)
+start_from(trainer, Path({str(small)!r}))
+flat = torch.cat([p.detach().flatten() for net in vars(trainer.nets).values() for p in net.parameters()])
+both = [torch.empty_like(flat) for _ in range(2)]
+dist.all_gather(both, flat)
+assert torch.equal(*both), "the processes have different networks"
+""")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    done = subprocess.run(
+        launcher, env=environment(), cwd=ROOT, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+
+
 # what the discriminator sees
 
 
@@ -423,6 +602,142 @@ def test_diff_augment_changes_each_picture_its_own_way_and_lets_gradients_throug
         assert torch.equal(out[out != 0], x.expand_as(out)[out != 0])
     if policy == "translation":  # a shift by whole pixels makes no new values
         assert torch.isin(out[out != 0].detach().round(decimals=5), x.detach().round(decimals=5)).all()
+
+
+def kept(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The joint batches that the trainer draws from now on, as they are before photo_augment, and their domains."""
+    drawn, draw = [], trainer.draw_joint
+
+    def noted(domain: torch.Tensor, odds: Any = None) -> torch.Tensor:
+        x = draw(domain, odds)
+        drawn.append((x.clone(), domain))
+        return x
+
+    monkeypatch.setattr(trainer, "draw_joint", noted)
+    return drawn
+
+
+def test_photo_augment_touches_the_sources_of_its_domains_alone(faces: Faces, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = Trainer(replace(TINY, batch_size=64, photo_augment=("photo",)), faces, CPU)
+    drawn = kept(trainer, monkeypatch)
+    sources, reals = trainer.draw_sources()
+    x, domain = drawn[0]
+    assert torch.equal(reals.x, x)
+    changed = (sources.x != x).flatten(1).any(dim=1)
+    photos = domain == 1
+    assert not changed[~photos].any()
+    assert changed[photos].float().mean() > 0.9
+    # the cycle leads back to the picture in its own light: at most moved
+    moved = (sources.clean != x).flatten(1).any(dim=1)
+    assert not moved[~photos].any()
+    assert 0.2 < moved[photos].float().mean() < 0.8
+    still = photos & ~moved
+    assert torch.equal(sources.clean[still], x[still])
+    targets = trainer.draw_targets("reference")
+    assert torch.equal(targets.first, drawn[1][0])
+    assert torch.equal(targets.second, drawn[2][0])
+
+
+def test_the_networks_see_of_photo_augment_what_they_shall(faces: Faces) -> None:
+    """The discriminator real pictures as they are, the style encoder the clean one in the cycle, the generator the photo."""
+    trainer = Trainer(replace(TINY, photo_augment=("anime", "photo")), faces, CPU)
+    sources, reals = trainer.draw_sources()
+    targets = trainer.draw_targets("latent")
+    given: dict[str, list[torch.Tensor]] = {"discriminator": [], "style_encoder": [], "from_rgb": []}
+    trainer.nets.discriminator.register_forward_pre_hook(lambda _, got: given["discriminator"].append(got[0]))
+    trainer.nets.style_encoder.register_forward_pre_hook(lambda _, got: given["style_encoder"].append(got[0]))
+    trainer.nets.generator.from_rgb.register_forward_pre_hook(lambda _, got: given["from_rgb"].append(got[0]))
+    trainer.update_discriminator(reals, sources, targets, 1.0)
+    trainer.update_generator(sources, targets, ("generator",))
+
+    def saw(name: str, x: torch.Tensor) -> bool:
+        return any(torch.equal(x, got) for got in given[name])
+
+    assert saw("discriminator", reals.x)
+    assert saw("style_encoder", sources.clean)
+    assert saw("from_rgb", sources.x)
+    assert not saw("discriminator", sources.x)
+    assert not saw("style_encoder", sources.x)
+
+
+def test_the_discriminator_is_shown_each_domain_as_often_as_it_is_a_target(
+    faces: Faces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = {"target_weights": {"anime": 4.0}, "source_weights": {"photo": 9.0}, "batch_size": 64}
+    shares = {}
+    for reals in ("sources", "targets"):
+        trainer = Trainer(replace(TINY, reals=reals, **weights), faces, CPU)
+        shown: list[torch.Tensor] = []
+        monkeypatch.setattr(trainer, "update", lambda *given, shown=shown: shown.append(given[2].domain) or {})
+        for _ in range(20):
+            trainer.step()
+        shares[reals] = (torch.cat(shown) == 0).float().mean().item()
+    assert shares["targets"] == pytest.approx(4 / 5, abs=0.04)
+    assert shares["sources"] == pytest.approx(1 / 10, abs=0.04)
+
+
+@pytest.mark.parametrize("change", [misalign, photograph])
+def test_what_happens_to_a_photo_is_as_its_generator_decides_and_in_range(
+    change: Callable[..., torch.Tensor], portrait: Image.Image
+) -> None:
+    x = to_tensor([portrait.resize((64, 64))]).expand(200, -1, -1, -1)
+    first, again = (change(x, torch.Generator().manual_seed(7)) for _ in range(2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, change(x, torch.Generator().manual_seed(8)))
+    assert first.shape == x.shape
+    assert first.isfinite().all()
+    assert first.abs().max() <= 1
+    assert len({one.sum().item() for one in first}) > 0.45 * len(x)  # each its own way
+    if change is photograph:  # a face stays one: alike to the original for the most part
+        alike = [torch.corrcoef(torch.stack([one.flatten(), x[0].flatten()]))[0, 1].item() for one in first]
+        assert np.quantile(alike, 0.05) > 0.6
+    else:
+        assert 0.4 < np.mean([torch.allclose(one, x[0], atol=1e-4) for one in first]) < 0.6
+
+
+def test_a_crooked_crop_is_off_by_as_much_as_it_says() -> None:
+    """Found from a ramp in red to the right and one in green downwards: turn, scale and shift of every picture's middle."""
+    ramp = torch.linspace(-0.5, 0.5, 65)[:-1] + 0.5 / 64
+    x = torch.stack([ramp.expand(64, 64), ramp[:, None].expand(64, 64), torch.zeros(64, 64)]).expand(800, -1, -1, -1)
+    out = misalign(x, torch.Generator().manual_seed(0))
+    at = (out[:, :2, 31, 31] + out[:, :2, 32, 32]) / 2  # where the middle of the crop comes from, in sides
+    right = (out[:, :2, 32, 48] - out[:, :2, 32, 16]) / (32 / 64)  # far apart: bicubic sampling bends a ramp a little
+    scale, angle = right.norm(dim=1), torch.atan2(right[:, 1], right[:, 0]).rad2deg()
+    for found, most in ((at[:, 0], 0.1), (at[:, 1], 0.1), (scale - 1, 0.1), (angle, 12.0)):
+        assert 0.9 * most < found.max() < 1.04 * most
+        assert -1.04 * most < found.min() < -0.9 * most
+
+
+def test_jpeg_leaves_much_or_blocks(portrait: Image.Image) -> None:
+    x = to_tensor([portrait.resize((64, 64))])
+    best, worst = (jpeg(x, torch.full((1, 1, 1, 1), quality)) for quality in (1.0, 0.0))
+    assert (best - x).abs().mean() < 0.04
+    assert (worst - x).abs().mean() > 3 * (best - x).abs().mean()
+
+    def jumps(picture: torch.Tensor) -> float:
+        """How much more neighbours differ across the borders of blocks than within them."""
+        steps = (picture[..., 1:] - picture[..., :-1]).abs().mean(dim=(0, 1, 2))
+        border = torch.arange(len(steps)) % 8 == 7
+        return (steps[border].mean() / steps[~border].mean()).item()
+
+    assert jumps(worst) > 1.5 * jumps(x)
+    assert jumps(best) == pytest.approx(jumps(x), rel=0.1)
+    # each picture by its own quality
+    both = jpeg(x.expand(2, -1, -1, -1), torch.tensor([1.0, 0.0]).view(2, 1, 1, 1))
+    torch.testing.assert_close(both, torch.cat([best, worst]))
+
+
+def test_jpeg_is_like_pillows(portrait: Image.Image) -> None:
+    """About what an encoder does at one of its own qualities."""
+    picture = portrait.resize((64, 64))
+    x = to_tensor([picture])
+    ours = (jpeg(x, torch.full((1, 1, 1, 1), 0.5)) - x).abs().mean().item()
+    errors = []
+    for quality in (10, 90):
+        file = io.BytesIO()
+        picture.save(file, "JPEG", quality=quality, subsampling=0)
+        errors.append((to_tensor([Image.open(file).convert("RGB")]) - x).abs().mean().item())
+    assert errors[1] < ours < errors[0]
 
 
 # a run, and what may happen to it
@@ -572,6 +887,66 @@ def test_figures_that_come_again_are_written_once(data: Path, tmp_path: Path) ->
     assert [row["iteration"] for row in metrics(tmp_path)] == [1, 2, 3, 4]
 
 
+def test_a_line_of_figures_that_a_kill_cut_is_dropped(data: Path, tmp_path: Path) -> None:
+    train(tmp_path, data / "train", preset="tiny", change=options(iterations=3), device="cpu")
+    file = tmp_path / "metrics.jsonl"
+    whole = file.read_text().splitlines(keepends=True)
+    for cut in (whole[2][:9], whole[2][:-2], '"', "17\n", "\x00\x00"):
+        file.write_text("".join(whole[:2]) + cut)
+        with loop._Curves(tmp_path, 3):
+            pass
+        assert file.read_text() == "".join(whole[:2])
+    file.write_text("".join(whole[:2]) + whole[2][:9])
+    train(tmp_path, data / "train", change=options(iterations=4), device="cpu")
+    assert [row["iteration"] for row in metrics(tmp_path)] == [1, 2, 4]
+
+
+def _cut(state: Path) -> None:
+    state.write_bytes(state.read_bytes()[: state.stat().st_size // 2])
+
+
+def _garbage(state: Path) -> None:
+    state.write_bytes(b"PK\x03\x04" + bytes(range(256)) * 40)
+
+
+def _flipped(state: Path) -> None:
+    content = bytearray(state.read_bytes())
+    for at in range(len(content) // 2, len(content) // 2 + 512):
+        content[at] ^= 0xFF
+    state.write_bytes(content)
+
+
+def _gone(state: Path) -> None:  # killed between the two renames
+    state.unlink()
+
+
+@pytest.mark.parametrize("harm", [_cut, _garbage, _flipped, _gone])
+def test_a_broken_state_falls_back_to_the_one_before(
+    data: Path, tmp_path: Path, harm: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    run, straight = tmp_path / "run", tmp_path / "straight"
+    train(run, data / "train", preset="tiny", change=options(iterations=2), device="cpu")
+    train(run, data / "train", change=options(iterations=3, save_minutes=60.0), device="cpu")
+    assert torch.load(run / states.STATE_BEFORE, weights_only=True)["iteration"] == 2
+    harm(run / states.STATE_FILE)
+    train(run, data / "train", change=options(iterations=4), device="cpu")
+    for name in (states.STATE_FILE, states.STATE_BEFORE):  # the broken one takes no good one's place
+        torch.load(run / name, weights_only=True)
+    if harm is not _gone:
+        assert (run / states.STATE_BROKEN).exists()
+        assert "state.pt is broken" in caplog.text
+        assert "goes on from the state before, of iteration 2" in caplog.text
+
+    train(straight, data / "train", preset="tiny", change=options(iterations=4), device="cpu")
+    assert states_equal(saved(run)["networks"], saved(straight)["networks"])
+    assert [row["iteration"] for row in metrics(run)] == [1, 2, 3, 4]
+
+    for name in (states.STATE_FILE, states.STATE_BEFORE):
+        (run / name).write_bytes(b"nothing")
+    with pytest.raises(TrainingError, match=r"(?s)state\.pt is broken.*state\.before\.pt is broken"):
+        train(run, data / "train", device="cpu")
+
+
 def test_half_of_a_snapshot_never_has_its_name(faces: Faces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = Trainer(TINY, faces, CPU)
     states.save_snapshot(trainer, tmp_path)
@@ -618,10 +993,11 @@ def test_what_cannot_start_says_why(data: Path, tmp_path: Path) -> None:
     (tmp_path / states.STATE_FILE).write_bytes(b"half of a sta")
     with pytest.raises(TrainingError, match=r"state\.pt is broken or not the state of a run"):
         train(tmp_path, data / "train")
-    (tmp_path / "manga").mkdir()
-    shutil.copy(data / "val" / "anime" / "0.png", tmp_path / "manga")
+    other = tmp_path / "other"
+    (other / "manga").mkdir(parents=True)
+    shutil.copy(data / "val" / "anime" / "0.png", other / "manga")
     with pytest.raises(DataError, match="no pictures of the domains anime, photo"):
-        train(tmp_path / "new", data / "train", tmp_path, preset="tiny", device="cpu")
+        train(tmp_path / "new", data / "train", other, preset="tiny", device="cpu")
     assert not (tmp_path / "new").exists()
 
 

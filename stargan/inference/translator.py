@@ -26,11 +26,10 @@ from torch import Tensor
 from stargan.inference import compiling
 from stargan.inference.folding import FoldedDecoder, FoldedEncoder, fold_style_encoder, for_compiler, prepare
 from stargan.models.checkpoint import Model
+from stargan.networks import latent_code, mean_style
 from stargan.pictures.tensors import digest, to_grayscale, to_pictures, to_tensor
 from stargan.stages import stage
 
-# Codes that the mean style is taken over: at 10,000 it moves by less than 1 % from draw to draw.
-MEAN_STYLE_CODES = 10_000
 # Styles decoded at a time, at most: fewer where the pictures are big, see Translator._limit. On a CPU, one: its bf16 kernels
 # round by the size of the batch, and a seed's picture must not depend on what else is drawn; one picture fills all cores.
 BATCH = {"cpu": 1, "cuda": 32, "mps": 8}
@@ -145,9 +144,7 @@ class Translator:
         Args:
             psi: truncation: 1 leaves a style as it is, 0 gives the domain's mean style.
         """
-        codes = [
-            torch.randn(self.config.architecture.latent_dim, generator=torch.Generator().manual_seed(s)) for s in seeds
-        ]
+        codes = [latent_code(seed, self.config.architecture.latent_dim) for seed in seeds]
         return self.styles_of_codes(torch.stack(codes), domain, psi)
 
     @torch.inference_mode()
@@ -160,10 +157,7 @@ class Translator:
     def mean_style(self, domain: str) -> Tensor:
         """The mean style of a domain, ``(style_dim,)``: the same every time, computed once."""
         if domain not in self._means:
-            codes = torch.randn(
-                MEAN_STYLE_CODES, self.config.architecture.latent_dim, generator=torch.Generator().manual_seed(0)
-            )
-            self._means[domain] = self._map(codes, domain).mean(dim=0)
+            self._means[domain] = mean_style(self._mapping_network, self.domain_index(domain))
         return self._means[domain]
 
     @torch.inference_mode()

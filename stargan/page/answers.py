@@ -15,7 +15,7 @@ import gradio as gr
 from gradio.context import LocalContext
 
 from stargan.errors import RequestError, UserError
-from stargan.models.checkpoint import ModelError
+from stargan.models.config import ModelError
 from stargan.page import texts
 from stargan.stages import counted
 

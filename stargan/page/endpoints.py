@@ -9,7 +9,7 @@ import gradio as gr
 from stargan import drawing
 from stargan.drawing import Drawn, Recipe, Source, Square
 from stargan.errors import RequestError
-from stargan.models.checkpoint import ModelError
+from stargan.models.config import ModelError
 from stargan.models.registry import DEFAULT_MODEL
 from stargan.page import events
 from stargan.page.answers import answering

@@ -21,7 +21,7 @@ from PIL import Image
 from stargan import drawing, video
 from stargan.drawing import Drawn, Prepared, Recipe, Reference, Source, Square, Styles, Task
 from stargan.errors import PhotoError, RequestError, UserError
-from stargan.models.checkpoint import ModelConfig
+from stargan.models.config import ModelConfig
 from stargan.page import texts
 from stargan.page.answers import Told, answering, i18n, say, shown
 from stargan.page.files import FILES
@@ -436,7 +436,7 @@ def draw_live(model: str, a: Any, in_style_a: Any, domain: Any, seed: Any, psi: 
         aligned = faces.align(picture, found[0].landmarks, config.framing, config.architecture.image_size)
     else:
         return gr.skip()
-    painted = painter(model)(Task((aligned.picture,), recipe, passing=True), lambda _: None)
+    painted = painter(model)(Task((aligned.picture,), recipe, passing=True), drawing.silent)
     drawn = faces.paste_back(picture, aligned, painted.rows[0][0])
     return live_picture(drawn, painted.styles.provenance(0, composite=True))
 
@@ -472,7 +472,7 @@ def draw_clip(model: str, a: Any, in_style_a: Any, domain: Any, seed: Any, psi: 
     recipe, config, paint = one_style(model, a, in_style_a, domain, seed, psi), config_of(model), painter(model)
 
     def drawn(crops: Any) -> list[Image.Image]:
-        return [row[0] for row in paint(Task(tuple(crops), recipe, passing=True), lambda _: None).rows]
+        return [row[0] for row in paint(Task(tuple(crops), recipe, passing=True), drawing.silent).rows]
 
     told = Told("filming")
     provenance = Provenance(config.name, None, {"styles": _note(recipe)}, composite=True)

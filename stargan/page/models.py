@@ -13,7 +13,7 @@ from PIL import Image
 from stargan.drawing import Paint, Painted, Progress, Seeds, Task, Translator, load_translator
 from stargan.errors import RequestError
 from stargan.models import registry
-from stargan.models.checkpoint import ModelConfig, ModelError
+from stargan.models.config import ModelConfig, ModelError
 from stargan.models.registry import DEFAULT_MODEL, ModelSpec
 from stargan.page.answers import say
 from stargan.pictures import faces

@@ -179,6 +179,7 @@ JAPANESE: dict[str, str] = {
     "clip_longer": "{file}が長すぎます。{limit}秒までにしてください。",
     "clip_broken": "{file}が壊れています。",
     "clip_no_face": "{file}から顔が見つかりませんでした。",
+    "clip_heavy": "{file}は画素数が多すぎます。小さめの動画を使ってください。",
     "clip_unwritten": "{file}を書き込めませんでした（{detail}）。",
     "clip_format": "動画は.mp4か.gifで書き込みます（{file}は使えません）。",
     "no_photo": "先に写真を選んでください。",

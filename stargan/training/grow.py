@@ -98,8 +98,9 @@ def grow(trainer: Trainer, small: Model, discriminator: Discriminator | None) ->
         transplant(name, net.to(trainer.device).state_dict(), getattr(trainer.nets, name))
     for net in vars(trainer.nets).values():
         net.requires_grad_(False)
-    learning = {name: net for name, net in vars(trainer.nets).items() if name in grown}
-    parameters = [p.requires_grad_() for name, net in learning.items() for _, p in new_level(name, net)]
+    new = {name: new_level(name, getattr(trainer.nets, name)) for name in grown}
+    learning = [getattr(trainer.nets, name) for name, level in new.items() if level]  # the mapping network stays
+    parameters = [p.requires_grad_() for level in new.values() for _, p in level]
     steps = trainer.config.grow_steps
     optimizer = torch.optim.Adam(parameters, LEARNING_RATE, betas=(0.9, 0.99))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, eta_min=LEARNING_RATE / 20)
@@ -110,7 +111,7 @@ def grow(trainer: Trainer, small: Model, discriminator: Discriminator | None) ->
             mapped = small.mapping_network(targets.first, targets.domain)
         loss, difference = _regression(small, trainer.nets, sources.x, sources.domain, mapped, discriminator)
         loss.backward()
-        for net in learning.values():
+        for net in learning:
             trainer.average_gradients(net)
         optimizer.step()
         optimizer.zero_grad()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
+import zipfile
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from stargan.training.grow import grow, grows_from
 from stargan.training.trainer import Trainer, TrainingError, device_name
 
 log = logging.getLogger(__name__)
-STATE_FILE, STATE_BEFORE = "state.pt", "state.before.pt"
+STATE_FILE, STATE_BEFORE, STATE_BROKEN = "state.pt", "state.before.pt", "state.broken.pt"
 DISCRIMINATOR_FILE = "discriminator.safetensors"
 
 
@@ -176,7 +178,7 @@ def save_state(state: dict[str, Any], folder: Path) -> None:
 
 
 def load_state(folder: Path) -> dict[str, Any] | None:
-    """The newest state in a run's folder that can be read; None where there is none at all.
+    """The newest state in a run's folder that can be read; None where there is none at all. A broken one is put aside.
 
     Raises:
         TrainingError: there are states, and all are broken.
@@ -185,6 +187,9 @@ def load_state(folder: Path) -> dict[str, Any] | None:
     broken: list[str] = []
     for file in files:
         try:
+            with zipfile.ZipFile(file) as archive:  # torch does not look at the checksums that it writes
+                if wrong := archive.testzip():
+                    raise ValueError(f"the checksum of {wrong} is wrong")  # noqa: TRY301
             state = torch.load(file, map_location="cpu", weights_only=True)
             from_state(state["config"])
         except Exception as error:  # torch raises whatever the broken bytes lead it to
@@ -192,6 +197,8 @@ def load_state(folder: Path) -> dict[str, Any] | None:
             continue
         if broken:
             log.warning("%s\nThe run goes on from the state before, of iteration %d.", broken[0], state["iteration"])
+            with contextlib.suppress(FileNotFoundError):  # another process was first
+                files[0].replace(folder / STATE_BROKEN)  # or the next one saved would push it into the good one's place
         return state
     if broken:
         raise TrainingError("\n".join(broken))
