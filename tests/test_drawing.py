@@ -202,6 +202,18 @@ def test_the_cache_is_bounded_in_bytes() -> None:
     assert cache.size <= 100
 
 
+def test_what_is_old_is_let_go_of_however_often_it_is_used() -> None:
+    now = [0.0]
+    cache = ByteCache(100, lambda: now[0])
+    for now[0] in (0.0, 1000.0, 2000.0, 2999.0):
+        cache.get("photo", lambda: 1, lambda _: 1)
+        cache.drop_older(3000)
+    assert cache.size == 1
+    now[0] = 3001.0
+    cache.drop_older(3000)
+    assert cache.size == 0
+
+
 def test_what_two_ask_for_at_once_is_made_once() -> None:
     cache, made = ByteCache(100), []
     gate = threading.Barrier(8)

@@ -175,9 +175,7 @@ def before_after(drawn: Drawn, column: int) -> tuple[str, str]:
     """Previews of the photo as it was, and with the drawings of a column in it."""
     source = drawn.prepared.source
     before = FILES.root / f"before-{source.digest}" / "before.png"
-    if before.exists():
-        before.touch()  # its hour begins anew
-    else:
+    if not before.exists():
         before.parent.mkdir(exist_ok=True)
         before.write_bytes(drawing.png(source.preview, None))
     after = drawn.in_preview(column)

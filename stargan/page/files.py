@@ -13,6 +13,8 @@ from pathlib import Path
 
 from gradio.utils import get_upload_folder
 
+from stargan.drawing import CACHE
+
 log = logging.getLogger(__name__)
 
 # Deleted when older than this, in seconds; looked for this often: together less than the hour that visitors are told.
@@ -68,6 +70,7 @@ class Files:
             while True:
                 try:
                     self.sweep()
+                    CACHE.drop_older(MAX_AGE)
                 except Exception:
                     log.exception("The folder of uploads and results could not be swept.")
                 time.sleep(SWEEP_EVERY)
