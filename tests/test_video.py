@@ -541,7 +541,7 @@ def test_sound_stays_with_the_pictures(tmp_path: Path, name: str, sound: str, ke
     assert result.sound == kept
     # a frame has one of 25 places in a second, the sound any
     assert flash_and_beep(path) == pytest.approx((beep, beep), abs=0.045 if late else 0.03)
-    assert len(result.frames) == 50 + late * 25
+    assert len(result.frames) - 50 - late * 25 in ((0, 1) if late else (0,))  # the sound's lead-in may round it up
     assert result.seconds == pytest.approx(2 + late, abs=0.05)
 
 
