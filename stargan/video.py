@@ -131,7 +131,7 @@ class Clip:
         scaler = VideoReformatter()
         shown: av.VideoFrame | None = None
         with _reading(self.path, "clip_broken") as container:
-            for frame in _steady(_decoded(container, self.path), self.fps, _start(container)):
+            for frame in _steady(_decoded(container, self.path), self.fps, _start(container, self.fps)):
                 if frame is not shown:
                     shown = frame
                     picture = scaler.reformat(
@@ -383,9 +383,17 @@ def _decoded(container: InputContainer, path: Path) -> Iterator[av.VideoFrame]:
         yield from packet.decode()
 
 
-def _start(container: InputContainer) -> float:
-    """When the file's first stream begins, in seconds on its own clock."""
-    return (container.start_time or 0) / av.time_base
+def _start(container: InputContainer, fps: Fraction) -> float:
+    """When the clip begins, in seconds on the file's own clock: with its first stream.
+
+    Sound begins some samples early where its codec needs them; the pictures then keep their times.
+    """
+    start = (container.start_time or 0) / av.time_base
+    stream = container.streams.best("video")
+    if stream is None or stream.start_time is None or stream.time_base is None:
+        return start
+    shown = float(stream.start_time * stream.time_base)
+    return shown if start < shown < start + 1 / fps else start
 
 
 def _steady(frames: Iterator[av.VideoFrame], fps: Fraction, start: float) -> Iterator[av.VideoFrame]:
@@ -572,29 +580,33 @@ def _sound(clip: Clip | None, output: OutputContainer) -> Generator[tuple[float,
         source = container.streams.best("audio")
         if not isinstance(source, av.AudioStream):
             return
-        last = None
-        for packet in (_copied if clip.audio in COPIED_AUDIO else _recoded)(container, source, output):
+        last, start = None, _start(container, clip.fps)
+        for packet in (_copied if clip.audio in COPIED_AUDIO else _recoded)(container, source, output, start):
             # a file may be wrong about its times, which an MP4 may not
             if packet.dts is not None and packet.pts is not None and (last is None or packet.dts > last):
                 last = packet.dts
                 yield float(packet.dts * packet.time_base), packet
 
 
-def _copied(container: InputContainer, source: av.AudioStream, output: OutputContainer) -> Iterator[av.Packet]:
+def _copied(
+    container: InputContainer, source: av.AudioStream, output: OutputContainer, start: float
+) -> Iterator[av.Packet]:
     target = output.add_stream_from_template(source)
     for packet in container.demux(source):
         if packet.dts is not None and packet.pts is not None:
-            start = round(_start(container) / packet.time_base)
-            packet.dts, packet.pts, packet.stream = packet.dts - start, packet.pts - start, target
+            shift = round(start / packet.time_base)
+            packet.dts, packet.pts, packet.stream = packet.dts - shift, packet.pts - shift, target
             yield packet
 
 
-def _recoded(container: InputContainer, source: av.AudioStream, output: OutputContainer) -> Iterator[av.Packet]:
+def _recoded(
+    container: InputContainer, source: av.AudioStream, output: OutputContainer, start: float
+) -> Iterator[av.Packet]:
     layout = "mono" if source.codec_context.channels == 1 else "stereo"
     target = output.add_stream("aac", rate=AUDIO_RATE, layout=layout)
     for frame in container.decode(source):
         if frame.pts is not None and frame.time_base is not None:
-            frame.pts -= round(_start(container) / frame.time_base)
+            frame.pts -= round(start / frame.time_base)
         yield from target.encode(frame)
     yield from target.encode(None)
 
