@@ -285,6 +285,28 @@ def test_the_sources_encoder_runs_once_for_both_fakes(faces: Faces) -> None:
     assert sum(x is sources.x for x in seen) == 1
 
 
+def test_spikes_in_the_features_cost_and_are_unlearned(faces: Faces) -> None:
+    trainer = Trainer(TINY, faces, CPU)
+    generator = trainer.nets.generator
+    x, style = torch.rand(2, 3, 32, 32) * 2 - 1, torch.randn(2, 64)
+    assert spike_penalty(generator, x, style).item() == 0
+    with torch.no_grad():  # one spot of a picture answers a hundredfold
+        generator.from_rgb.weight.mul_(0).add_(1)
+        x[:, :, 5, 5] = 100
+    before = spike_penalty(generator, x, style)
+    assert before.item() > 1
+    optimizer = torch.optim.Adam(generator.parameters(), 1e-3)
+    for _ in range(20):
+        optimizer.zero_grad()
+        spike_penalty(generator, x, style).backward()
+        optimizer.step()
+    assert spike_penalty(generator, x, style).item() < 0.8 * before.item()
+    spiky = Trainer(replace(TINY, lambda_spikes=0.5), faces, CPU)
+    terms = spiky.step()
+    assert {"g_latent/spikes", "g_reference/spikes"} <= terms.keys()
+    assert "g_latent/spikes" not in trainer.step()
+
+
 def test_the_average_follows_slowly(faces: Faces) -> None:
     trainer = Trainer(TINY, faces, CPU)
     start = next(trainer.nets.generator.parameters()).detach().clone()
@@ -510,6 +532,7 @@ from pathlib import Path
 from stargan.models.config import Architecture
 from stargan.training.config import PRESETS
 from stargan.training.data import Faces
+from stargan.training.losses import generator_loss, spike_penalty
 from stargan.training.state import start_from
 from stargan.training.trainer import Trainer
 

@@ -19,7 +19,16 @@ from stargan.networks import Discriminator, init_weights
 from stargan.training.augment import diff_augment, luma_where, misalign, photograph
 from stargan.training.config import TrainConfig
 from stargan.training.data import Faces, augment
-from stargan.training.losses import Networks, Sources, Targets, Terms, discriminator_loss, generator_loss, r1_penalty
+from stargan.training.losses import (
+    Networks,
+    Sources,
+    Targets,
+    Terms,
+    discriminator_loss,
+    generator_loss,
+    r1_penalty,
+    spike_penalty,
+)
 
 
 class TrainingError(ValueError):
@@ -134,6 +143,13 @@ class Trainer:
             with self.autocast():
                 loss, terms = generator_loss(self.compiled, sources, targets, weights, self.seen, self.drawn)
             loss.backward()
+            if config.lambda_spikes:  # of a quarter of the batch: it costs a further pass through the generator
+                few = -(-len(sources.x) // 4)
+                with self.autocast():
+                    style = targets.style(targets.first[:few], targets.domain[:few]).detach()
+                    penalty = spike_penalty(self.nets.generator, sources.x[:few], style)
+                (config.lambda_spikes * penalty).backward()
+                terms["spikes"] = penalty.detach()
         return terms
 
     @property
