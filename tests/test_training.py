@@ -38,6 +38,7 @@ from stargan.training.augment import diff_augment, jpeg, luma_where, misalign, p
 from stargan.training.config import PRESETS, ConfigError, TrainConfig, differences, from_state, with_options
 from stargan.training.data import DataError, Faces
 from stargan.training.grow import grown_name, grows_from, halved, new_level
+from stargan.training.losses import spike_penalty
 from stargan.training.run import train
 from stargan.training.sheets import SEEDS, SOURCES, TRUNCATIONS, fixed_faces, write_sheets
 from stargan.training.trainer import Trainer, TrainingError
@@ -292,7 +293,7 @@ def test_spikes_in_the_features_cost_and_are_unlearned(faces: Faces) -> None:
     assert spike_penalty(generator, x, style).item() == 0
     with torch.no_grad():  # one spot of a picture answers a hundredfold
         generator.from_rgb.weight.mul_(0).add_(1)
-        x[:, :, 5, 5] = 100
+    x[:, :, 5, 5] = 100
     before = spike_penalty(generator, x, style)
     assert before.item() > 1
     optimizer = torch.optim.Adam(generator.parameters(), 1e-3)
@@ -532,7 +533,6 @@ from pathlib import Path
 from stargan.models.config import Architecture
 from stargan.training.config import PRESETS
 from stargan.training.data import Faces
-from stargan.training.losses import generator_loss, spike_penalty
 from stargan.training.state import start_from
 from stargan.training.trainer import Trainer
 
