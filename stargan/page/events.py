@@ -73,7 +73,13 @@ class Subject:
         return Source.open(self.photo)
 
     def prepared(self, config: ModelConfig) -> Prepared:
-        return drawing.prepare(self.source(), config, self.chosen, self.square)
+        source = self.source()
+        many = config.framing is not None and len(source.faces) > 1
+        # a face chosen in an earlier photo, which this one lacks, is left out
+        chosen = [number for number in self.chosen if number <= len(source.faces)] if many else [1]
+        if self.chosen and not chosen:
+            chosen = [1]
+        return drawing.prepare(source, config, chosen, self.square)
 
 
 def square_of(x: Any, y: Any, size: Any) -> Square:

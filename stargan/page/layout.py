@@ -373,7 +373,7 @@ def explore_panel(subject: SubjectPanel, kept_a: gr.State, *tabs: ResultsPanel) 
             style_b = gr.Image(label=i18n("style_b"), elem_id="style-b", **picture)
         part = gr.Slider(0, 1, 0, step=0.05, label=i18n("between"), elem_id="part")
         with gr.Row():
-            kind = gr.Radio(["MP4", "GIF"], value="MP4", label=i18n("clip_format"))
+            kind = gr.Radio(["MP4", "GIF"], value="MP4", label=i18n("format"))
             make = gr.Button(i18n("clip"), elem_id="make-clip")
         clip = gr.Video(label=i18n("clip_result"), visible=False, height=260, autoplay=True, loop=True, elem_id="clip")
         moving = gr.Image(label=i18n("clip_result"), format="gif", visible=False, interactive=False, height=260)

@@ -121,6 +121,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "distance": ("How far from A", "Aからの遠さ"),
     "between": ("From A to B", "AからBへ"),
     "between_picture": ("Your photo, between A and B", "AとBの間の絵柄"),
+    "format": ("Format", "形式"),
     "clip": ("Make a clip from A to B", "AからBへの動画を作る"),
     "clip_result": ("Clip", "動画"),
     # what is going on
@@ -196,6 +197,7 @@ JAPANESE: dict[str, str] = {
     "bad_domain": "モデル{model}は{value}を描けません。{choices}から選んでください。",
     "bad_number": "{name}は{low}から{high}までの数です（{value}は使えません）。",
 }
+
 
 TEXTS |= {key: (SENTENCES[key], JAPANESE[key]) for key in SENTENCES}
 
