@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -91,7 +92,7 @@ def test_sweeping_while_files_come(tmp_path: Path) -> None:
 
     def write() -> None:
         try:
-            while not stop.is_set():
+            while not stop.wait(0.005):
                 path = Path(files.write("x.png", b"x"))
                 with suppress(FileNotFoundError):  # it was swept meanwhile
                     os.utime(path, (clock.now - MAX_AGE - 1,) * 2)
@@ -101,7 +102,10 @@ def test_sweeping_while_files_come(tmp_path: Path) -> None:
     threads = [threading.Thread(target=write) for _ in range(4)]
     for thread in threads:
         thread.start()
-    deleted = sum(files.sweep() for _ in range(30))
+    deleted = 0
+    for _ in range(20):
+        time.sleep(0.02)
+        deleted += files.sweep()
     stop.set()
     for thread in threads:
         thread.join()
