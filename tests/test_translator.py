@@ -344,6 +344,7 @@ def test_a_compiler_that_fails_costs_no_request(tmp_path):
     program = """
 import logging, torch
 from PIL import Image
+from stargan.drawing import Translator
 from stargan.models.checkpoint import Model
 from stargan.models.config import Architecture, ModelConfig
 from stargan.inference import translator
