@@ -1,6 +1,9 @@
-.PHONY: demo test lint lock space clean
+.PHONY: demo test lint audit lock space clean
 PYTHON ?= python3
 BIN := .venv/bin
+# whom the audit asks; known to answer with vulnerabilities for the package in PROBE
+OSV := https://api.osv.dev/v1/query
+PROBE := {'package': {'name': 'requests', 'ecosystem': 'PyPI'}, 'version': '2.19.0'}
 
 demo: .venv/runtime ## the app, at http://127.0.0.1:7860
 	$(BIN)/python app.py
@@ -8,12 +11,19 @@ demo: .venv/runtime ## the app, at http://127.0.0.1:7860
 test: .venv/dev ## all tests
 	$(BIN)/python -m pytest
 
-lint: .venv/dev
+lint: .venv/dev ## style, types, known vulnerabilities
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	@$(MAKE) --no-print-directory audit
 
-lock: .venv/bin/uv ## the newest versions that requirements*.txt allow
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --upgrade requirements-dev.txt -o requirements.lock
+audit: .venv/dev ## known vulnerabilities of what requirements.lock names; offline it is skipped
+	@if $(BIN)/python -c "import requests; requests.post('$(OSV)', json=$(PROBE), timeout=10).json()['vulns']" 2>/dev/null; then \
+		$(BIN)/pip-audit --disable-pip --requirement requirements.lock --vulnerability-service osv --osv-url $(OSV); \
+	else echo "Skipped the audit of known vulnerabilities: $(OSV) does not answer."; fi
+
+lock: .venv/bin/uv ## the newest versions that requirements*.txt allow, with the hashes of their files
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --upgrade --generate-hashes requirements-dev.txt -o requirements.lock
 
 .venv/runtime: requirements.txt requirements.lock | .venv/bin/uv
 	$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python -r requirements.txt -c requirements.lock

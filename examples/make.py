@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 from stargan import Translator, load_translator
-from stargan.pictures.io import open_photo
+from stargan.drawing import Source, prepare
 from stargan.pictures.provenance import Provenance, save_picture
 from stargan.pictures.tensors import grid
 
@@ -35,7 +35,7 @@ def enlarged(picture: Image.Image) -> Image.Image:
 
 def main() -> None:
     translator = load_translator()
-    source = translator.align(open_photo(PORTRAIT)).picture
+    source = prepare(Source.open(PORTRAIT), translator.config).crops[0]
     (drawing,) = draw(translator, source, "anime", DRAWING_SEEDS[:1])
     # drawing → photo-like face, of a person who does not exist → drawing, of one more
     people = []
@@ -49,12 +49,12 @@ def main() -> None:
         save(translator, drawings[-1], HERE / "drawings" / f"seed-{seed}.png", "anime", seed)
     pictures = HERE / "readme"
     pictures.mkdir(exist_ok=True)
-    latent = translator.latent(open_photo(PORTRAIT), "anime", count=10, seed=5, psi=0.7)
+    latent = translator.latent(PORTRAIT, "anime", count=10, seed=5, psi=0.7)
     cells = [enlarged(picture) for picture in (source, *latent)]
     hero = grid([cells[:6], [None, *cells[6:]]])
     provenance = Provenance(translator.name, details={"domain": "anime", "seeds": "5-14", "psi": "0.7"})
     save_picture(hero, pictures / "latent.png", provenance)
-    mixed = translator.reference(open_photo(PORTRAIT), drawings, "anime")
+    mixed = translator.reference(PORTRAIT, drawings, "anime")
     rows = [[None, *map(enlarged, drawings)], [enlarged(source), *map(enlarged, mixed)]]
     save_picture(grid(rows), pictures / "reference.png", provenance)
 

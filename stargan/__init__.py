@@ -2,45 +2,27 @@
 
 from stargan import load_translator
 
-translator = load_translator("anime-64")
-drawings = translator.latent(photo, domain="anime", count=10, seed=0, psi=0.7)
+translator = load_translator()
+drawings = translator.latent("photo.jpg", domain="anime", count=10, seed=0, psi=0.7)
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import torch
-
-    from stargan.inference.translator import Translator
+    from stargan.drawing import Translator, load_translator
+    from stargan.pictures.io import open_photo
 
 __version__ = "0.1.0"
-__all__ = ["Translator", "load_translator"]
+__all__ = ["Translator", "load_translator", "open_photo"]
 
-
-def load_translator(
-    name: str = "anime-64", device: str | torch.device | None = None, precision: str = "auto"
-) -> Translator:
-    """A model, ready to translate; loaded once a process and shared.
-
-    Args:
-        name: a registered name, a model folder, or "user/repo[@revision]" on the Hub.
-        device: None chooses CUDA, then Apple's MPS, then the CPU.
-        precision: "auto", "exact" (fp32) or "bf16".
-
-    Raises:
-        stargan.models.checkpoint.ModelError: the model cannot be found, fetched or read.
-    """
-    from stargan.inference.translator import cached_translator
-
-    return cached_translator(name, device, precision)
+_PLACES = {"Translator": "drawing", "load_translator": "drawing", "open_photo": "pictures.io"}
 
 
 def __getattr__(name: str) -> object:
     # torch takes seconds to import: `import stargan` alone does not
-    if name == "Translator":
-        from stargan.inference.translator import Translator
-
-        return Translator
+    if name in _PLACES:
+        return getattr(import_module(f"stargan.{_PLACES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,4 +2,4 @@ import sys
 
 from stargan.commands import main
 
-sys.exit(main())
+sys.exit(main(program="python -m stargan"))

@@ -13,18 +13,28 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import torch
 from PIL import Image
-from torch import Tensor
 
-from stargan.inference.translator import Encoded, NoFaceError, Translator
+from stargan.drawing import (
+    Paint,
+    Prepared,
+    References,
+    Seeds,
+    Source,
+    Styles,
+    Task,
+    checked_domain,
+    prepare,
+    prepare_reference,
+    silent,
+)
+from stargan.errors import NoFaceError, PhotoError
+from stargan.models.config import ModelConfig
 from stargan.pictures import faces
-from stargan.pictures.io import PhotoError, open_photo
+from stargan.pictures.io import SUFFIXES
 from stargan.pictures.provenance import Provenance, read_provenance, save_picture
 from stargan.pictures.tensors import grid
 
-# What a folder is searched for. A file that is named itself may have any ending.
-SUFFIXES = {".avif", ".bmp", ".gif", ".heic", ".heif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 # Photos on one grid: more would not fit a screen.
 GRID_ROWS = 8
 
@@ -35,61 +45,50 @@ class Looks:
 
     Attributes:
         names: one a style, for the file names.
-        provenances: one a style.
-        styles: ``(N, style_dim)``.
-        strength: 1 takes the styles as they are, 0 the photo's own.
         references: the aligned pictures that the styles are of, where they are.
     """
 
     names: list[str]
-    provenances: list[Provenance]
-    styles: Tensor
-    strength: float = 1.0
+    styles: Styles
     references: list[Image.Image] = field(default_factory=list)
 
-    @property
-    def domain(self) -> str:
-        return self.provenances[0].details["domain"]
-
-    def for_photo(self, translator: Translator, encoded: Encoded) -> Tensor:
-        if self.strength == 1:
-            return self.styles
-        return torch.lerp(translator.own_style(encoded), self.styles, self.strength)
+    def provenances(self, whole: bool = False) -> list[Provenance]:
+        return [self.styles.provenance(index, composite=whole) for index in range(len(self.styles))]
 
 
-def latent_looks(translator: Translator, domain: str, seeds: Sequence[int], psi: float) -> Looks:
+def latent_looks(paint: Paint, config: ModelConfig, domain: str | None, seeds: Sequence[int], psi: float) -> Looks:
     """Styles of seeds.
 
     Raises:
-        ValueError: the model has no such domain.
+        stargan.errors.RequestError: the model has no such domain.
     """
-    details = {"domain": domain, "psi": f"{psi:g}"}
-    made = [Provenance(translator.name, seed, details) for seed in seeds]
-    return Looks([f"{domain}-seed{seed}" for seed in seeds], made, translator.latent_styles(domain, seeds, psi))
+    domain = checked_domain(config, domain)
+    styles = paint(Task((), Seeds(domain, tuple(seeds), psi)), silent).styles
+    return Looks([f"{domain}-seed{seed}" for seed in seeds], styles)
 
 
-def reference_looks(translator: Translator, domain: str, references: Iterable[Path], strength: float) -> Looks:
+def reference_looks(
+    paint: Paint, config: ModelConfig, domain: str | None, references: Iterable[Path], strength: float
+) -> Looks:
     """Styles of pictures of ``domain``: files, or folders of them.
 
     Raises:
-        ValueError: the model has no such domain, or two pictures would give files of one name.
-        PhotoError: a picture cannot be read.
+        stargan.errors.RequestError: the model has no such domain.
+        ValueError: two pictures would give files of one name, or a picture, which is named, cannot be read.
     """
-    translator.domain_index(domain)
+    domain = checked_domain(config, domain)
     files = find_photos(references)
-    pictures, made = [], []
+    pictures, digests = [], []
     for path in files.values():
         try:
-            pictures.append(translator.align_reference(open_photo(path)).picture)
-        except PhotoError as error:
-            raise PhotoError(f"{path}: {error}") from error
-        # by content, as its name is the person's own matter
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-        made.append(
-            Provenance(translator.name, None, {"domain": domain, "reference": digest, "strength": f"{strength:g}"})
-        )
-    names = [f"{domain}-like-{name.replace('/', '-')}" for name in files]
-    return Looks(names, made, translator.reference_styles(pictures, domain), strength, pictures)
+            source = Source.open(path)
+            pictures.append(prepare_reference(source, config))
+        except (PhotoError, OSError) as error:
+            raise ValueError(f"{path}: {error}") from error
+        digests.append(source.digest[:16])  # by content, as its name is the person's own matter
+    recipe = References(domain, tuple(pictures), tuple(digests), None, strength)
+    styles = paint(Task((), recipe), silent).styles
+    return Looks([f"{domain}-like-{name.replace('/', '-')}" for name in files], styles, pictures)
 
 
 def find_photos(places: Iterable[Path], output: Path | None = None) -> dict[str, Path]:
@@ -150,7 +149,8 @@ def share(photos: dict[str, Path], rank: int, processes: int, with_grid: bool) -
 
 
 def translate_all(
-    translator: Translator,
+    paint: Paint,
+    config: ModelConfig,
     photos: dict[str, Path],
     looks: Looks,
     output: Path,
@@ -161,7 +161,7 @@ def translate_all(
     rank: int = 0,
     processes: int = 1,
     report: Callable[[str], None] = print,
-    progress: Callable[[int], None] = lambda _: None,
+    progress: Callable[[int], object] = lambda _: None,
 ) -> Tally:
     """Draws every photo in every look: ``<photo>-<look>.png``, and ``grid-<number>.png`` of eight photos each.
 
@@ -184,18 +184,15 @@ def translate_all(
         sheet, about_sheet = output / f"grid-{number * processes + rank + 1}.png", _about_sheet(looks, group)
         # a new drawing belongs on the grid
         draw_sheet = with_grid and (any(missing) or overwrite or not _is_made(sheet, about_sheet))
-        strips = []
+        strips: list[list[Image.Image | None]] = []
         for (_, path), files, new in zip(group, wanted, missing, strict=True):
             if new or draw_sheet:
                 try:
-                    photo = open_photo(path)
-                    aligned = translator.align(photo)
-                    encoded = translator.encode(aligned.picture)
-                    drawings = translator.decode(encoded, looks.for_photo(translator, encoded), looks.domain)
+                    prepared, drawings = _drawn(paint, config, path, looks)
                     for (file, about), drawing in zip(files.items(), drawings, strict=True):
                         if file in new:
-                            _save(faces.paste_back(photo, aligned, drawing) if whole else drawing, file, about)
-                    strips.append([aligned.picture, *drawings])
+                            _save(_placed(prepared, drawing) if whole else drawing, file, about)
+                    strips.append([prepared.crops[0], *drawings])
                 except (PhotoError, NoFaceError, OSError) as error:
                     tally.failed += 1
                     report(f"{path}: {error}")
@@ -208,21 +205,32 @@ def translate_all(
             tally.done += not new
         if strips and draw_sheet:
             # the references head the columns, beside an empty corner
-            header = [[None, *looks.references]] if looks.references else []
+            header: list[list[Image.Image | None]] = [[None, *looks.references]] if looks.references else []
             _save(grid(header + strips), sheet, about_sheet)
     return tally
+
+
+def _drawn(paint: Paint, config: ModelConfig, path: Path, looks: Looks) -> tuple[Prepared, tuple[Image.Image, ...]]:
+    """A photo's biggest face, and its drawing in each look."""
+    prepared = prepare(Source.open(path), config)
+    return prepared, paint(Task(prepared.crops, looks.styles, passing=True), silent).rows[0]
+
+
+def _placed(prepared: Prepared, drawing: Image.Image) -> Image.Image:
+    return faces.paste_back(prepared.source.picture, prepared.aligned[0], drawing)
 
 
 def _wanted(looks: Looks, base: Path, whole: bool) -> dict[Path, Provenance]:
     """A photo's files, and what each says of itself."""
     files = [base.with_name(f"{base.name}-{name}.png") for name in looks.names]
-    return {file: replace(about, composite=whole) for file, about in zip(files, looks.provenances, strict=True)}
+    return dict(zip(files, looks.provenances(whole), strict=True))
 
 
 def _about_sheet(looks: Looks, group: Sequence[tuple[str, Path]]) -> Provenance:
     """What a grid says of itself: what its looks share, and a digest of what is on it."""
-    first = looks.provenances[0]
-    content = [*(name for name, _ in group), *looks.names, *map(str, looks.provenances)]
+    provenances = looks.provenances()
+    first = provenances[0]
+    content = [*(name for name, _ in group), *looks.names, *map(str, provenances)]
     digest = hashlib.sha256("\n".join(content).encode()).hexdigest()[:16]
     shared = {name: value for name, value in first.details.items() if name != "reference"}
     return replace(first, seed=None, details=shared | {"content": digest})

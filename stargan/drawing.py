@@ -1,84 +1,586 @@
-"""What the app does with a photo, free of any interface: faces chosen, drawn in styles, set back, packed for saving."""
+"""The core: a photo's way to its drawings. Page, endpoints, commands, clips, the camera and the library all go it.
+
+    path, bytes, file or PIL picture
+      → Source      opened once, upright RGB, known by its content
+      → Prepared    its chosen faces as aligned crops, for a model
+      → Drawn       every face in every style; the whole photo, sheet and archive are made when they are asked for
+
+    seeds, references, blends, walks, neighbours → Styles: vectors, their domain and captions in one value
+
+What is drawn, :class:`Task`, and what comes of it, :class:`Painted`, are small and can be sent to another process, such as the
+one that has the GPU: crops and vectors, no paths. What does not depend on the style is kept in one cache, by content.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import io
+import math
+import threading
 import zipfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO, Protocol
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from stargan import video
-from stargan.inference.translator import NoFaceError, Translator
-from stargan.page.texts import RequestError
+from stargan.cache import ByteCache
+from stargan.constants import DEFAULT_MODEL, MAX_PSI
+from stargan.errors import NoFaceError, RequestError
+from stargan.inference.translator import Encoded, best_device
+from stargan.inference.translator import Translator as CropTranslator
+from stargan.models.checkpoint import load_model
+from stargan.models.config import ModelConfig
+from stargan.models.registry import find_model
 from stargan.pictures import faces
-from stargan.pictures.io import open_photo
-from stargan.pictures.provenance import Provenance
-from stargan.pictures.tensors import grid, to_grayscale
+from stargan.pictures.io import MAX_BYTES, Photo, open_photo
+from stargan.pictures.provenance import Provenance, save_picture
+from stargan.pictures.tensors import digest, grid, to_grayscale
 
 # Told how much of the work is done, 0 to 1.
-Progress = Callable[[float], None]
+Progress = Callable[[float], object]
+
+
+def silent(_part: float) -> None:
+    """Nobody is told; a function of its own, as it may be sent to another process."""
+
+
 # A square in a picture: centre x and y in fractions of the width and height, side in fractions of the shorter side.
 Square = tuple[float, float, float]
+# What a style came from: ("seed", 7), ("reference", 2), ("blend", 0), ("near", 1), ("between", 40).
+Caption = tuple[str, int]
 
 MIDDLE: Square = (0.5, 0.5, 1.0)
-MAX_COUNT, MAX_SEED, MAX_PSI, MAX_REFERENCES = 16, 2**31 - 1, 1.5, 8
-CLIP_SECONDS, CLIP_RATE = 4, {".mp4": 25, ".gif": 12.5}
-# Longer side of a camera's picture, px: more would cost frames.
-LIVE_SIZE = 640
-# Decoded between two reports of progress.
+MAX_COUNT, MAX_SEED, MAX_REFERENCES = 16, 2**31 - 1, 8
+# Pictures of one request: faces times styles.
+MAX_DRAWINGS = 64
+# Styles decoded between two reports of progress.
 STEP = 4
+# Frames of a walk decoded in one task.
+WALK_STEP = 64
+# Longer side, px, of the photo in a before/after view.
+PREVIEW = 1280
+# Decoded photos, previews, faces, crops and features, for all requests. A photo of 12 megapixels takes 36 MB.
+CACHE = ByteCache(320_000_000)
+
+
+# Sources
+
+
+class Source:
+    """A picture as it came, opened once.
+
+    Attributes:
+        digest: of its content, what it is known by.
+        name: of its file, without the ending; empty where it had none.
+    """
+
+    def __init__(self, digest: str, name: str, photo: Photo) -> None:
+        self.digest, self.name = digest, name
+        self._photo = photo
+
+    @classmethod
+    def open(cls, photo: Photo) -> Source:
+        """Reads and judges a picture: see :func:`stargan.pictures.io.open_photo`.
+
+        Raises:
+            stargan.errors.PhotoError: it cannot be used.
+            FileNotFoundError: there is no such file.
+        """
+        if isinstance(photo, Image.Image):
+            upright = open_photo(photo)
+            return cls(digest(upright), "", upright)
+        if isinstance(photo, str | Path):
+            source = cls(_digest_of_file(Path(photo)), Path(photo).stem, Path(photo))
+        else:
+            content = photo if isinstance(photo, bytes) else photo.read(MAX_BYTES + 1)
+            source = cls(_hashed(content), "", content)
+        source.picture  # noqa: B018 - what is no picture is refused here
+        return source
+
+    @property
+    def picture(self) -> Image.Image:
+        """RGB, upright, at its full size; not to be changed.
+
+        Raises:
+            FileNotFoundError: its file was deleted since, and the cache has let go of it.
+        """
+        if isinstance(self._photo, Image.Image):
+            return self._photo
+        return CACHE.get(("picture", self.digest), self._decode, _bytes)
+
+    def _decode(self) -> Image.Image:
+        if isinstance(self._photo, Path):
+            self._photo.stat()  # a file that is gone is another matter than one that cannot be read
+        return open_photo(self._photo)
+
+    @property
+    def preview(self) -> Image.Image:
+        """The same with a longer side of at most 1280 px."""
+
+        def make() -> Image.Image:
+            shown = self.picture.copy()
+            shown.thumbnail((PREVIEW, PREVIEW), Image.Resampling.LANCZOS, reducing_gap=2.0)
+            return shown
+
+        return CACHE.get(("preview", self.digest), make, _bytes)
+
+    @property
+    def faces(self) -> tuple[faces.Face, ...]:
+        """Its faces, biggest first."""
+        return CACHE.get(
+            ("faces", self.digest), lambda: tuple(faces.find(self.picture)), lambda found: 500 * len(found)
+        )
+
+
+def _digest_of_file(path: Path) -> str:
+    """Of its content. A file that is not written to again, as an upload, is read once."""
+    about = path.stat()
+    if about.st_size > MAX_BYTES:
+        open_photo(path)  # refuses it by its size
+    key = ("content", str(path), about.st_mtime_ns, about.st_size, about.st_ino)
+    return CACHE.get(key, lambda: _hashed(path.read_bytes()), lambda _: 200)
+
+
+def _hashed(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def _bytes(picture: Image.Image) -> int:
+    return 3 * picture.width * picture.height
+
+
+# Prepared sources
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """What of a source is drawn.
+
+    Attributes:
+        aligned: crops in the model's framing, one a chosen face.
+    """
+
+    source: Source
+    aligned: tuple[faces.Aligned, ...]
+
+    @property
+    def crops(self) -> tuple[Image.Image, ...]:
+        return tuple(aligned.picture for aligned in self.aligned)
+
+
+def prepare(
+    source: Source, config: ModelConfig, chosen: Sequence[int] = (1,), square: Square | None = None
+) -> Prepared:
+    """The chosen faces of a source, as a model wants them.
+
+    Args:
+        chosen: numbers of faces, from 1, the biggest.
+        square: what to take where there is no face, or the model looks for none; None refuses a photo without a face.
+
+    Raises:
+        stargan.errors.NoFaceError: there is no face, or none of a chosen number.
+        stargan.errors.RequestError: no face is chosen.
+    """
+    if config.framing is None:
+        return Prepared(source, (_crop(source, square or MIDDLE, config),))
+    found = source.faces
+    if not found:
+        if square is None:
+            raise NoFaceError()
+        return Prepared(source, (_crop(source, square, config),))
+    if not chosen:
+        raise RequestError("no_faces_chosen")
+    for number in chosen:
+        if not 1 <= number <= len(found):
+            raise NoFaceError("no_such_face", number=number, count=len(found))
+    return Prepared(source, tuple(_align(source, number, config) for number in sorted(set(chosen))))
+
+
+def prepare_reference(source: Source, config: ModelConfig, square: Square | None = None) -> Image.Image:
+    """A reference as a model wants it: its biggest face; where none is found, as in most drawings, its proposed square.
+
+    Args:
+        square: where its face is, if a person has said so.
+    """
+    if square is None and config.framing is not None and source.faces:
+        return _align(source, 1, config).picture
+    return _crop(source, square or proposed_square(source), config).picture
+
+
+def proposed_square(source: Source) -> Square:
+    """Where a drawn face probably is."""
+    width, height = source.picture.size
+    left, top, right, bottom = faces.propose_crop(source.picture)
+    return (left + right) / 2 / width, (top + bottom) / 2 / height, (right - left) / min(width, height)
+
+
+def _align(source: Source, number: int, config: ModelConfig) -> faces.Aligned:
+    size, framing = config.architecture.image_size, config.framing
+    assert framing is not None
+    return CACHE.get(
+        ("aligned", source.digest, number, framing, size),
+        lambda: faces.align(source.picture, source.faces[number - 1].landmarks, framing, size),
+        lambda aligned: _bytes(aligned.picture),
+    )
+
+
+def _crop(source: Source, square: Square, config: ModelConfig) -> faces.Aligned:
+    """The square of a picture; what lies outside of the picture is reflected."""
+    size = config.architecture.image_size
+
+    def make() -> faces.Aligned:
+        x, y, part = square
+        photo = source.picture
+        side = max(part * min(photo.size), 1)
+        left, top = x * photo.width - side / 2, y * photo.height - side / 2
+        return faces.crop(photo, (left, top, left + side, top + side), size)
+
+    return CACHE.get(("crop", source.digest, square, size), make, lambda aligned: _bytes(aligned.picture))
+
+
+def numbered(source: Source) -> Image.Image:
+    """The photo, at most 1024 px, with a numbered frame around each face."""
+    photo = source.picture
+    shown = photo.copy()
+    shown.thumbnail((1024, 1024))
+    scale = shown.width / photo.width
+    pen, line = ImageDraw.Draw(shown), max(2, round(max(shown.size) / 300))
+    font = ImageFont.load_default(size=max(14, max(shown.size) // 28))
+    for number, face in enumerate(source.faces, start=1):
+        left, top, right, bottom = (value * scale for value in face.box)
+        pen.rectangle((left, top, right, bottom), outline="white", width=line * 2)
+        pen.rectangle((left, top, right, bottom), outline="#4338ca", width=line)
+        text = pen.textbbox((left, top), str(number), font=font)
+        pen.rectangle((left, top, text[2] + 4 * line, text[3] + 4 * line), fill="#4338ca")
+        pen.text((left + 2 * line, top + 2 * line), str(number), font=font, fill="white")
+    return shown
+
+
+# Styles
+
+
+@dataclass(frozen=True, eq=False)
+class Styles:
+    """Styles of one domain of a model, and where each is from.
+
+    Attributes:
+        vectors: ``(N, style_dim)`` float32 on the CPU.
+        captions: one a style.
+        about: one a style: what else it takes to make it again, for what a saved picture says of itself.
+        strength: 1 takes the styles as they are, 0 the photo's own.
+    """
+
+    vectors: Tensor
+    model: str
+    domain: str
+    captions: tuple[Caption, ...]
+    about: tuple[dict[str, str], ...]
+    strength: float = 1.0
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def styles(self, translator: CropTranslator) -> Styles:
+        """Themselves: see :class:`Recipe`.
+
+        Raises:
+            stargan.errors.RequestError: they are of another model.
+        """
+        if self.model != translator.name:
+            raise RequestError("other_model", slot="A", model=self.model)
+        return self
+
+    def part(self, first: int, last: int) -> Styles:
+        """Those from ``first`` up to ``last``, the latter not included."""
+        cut = slice(first, last)
+        return replace(self, vectors=self.vectors[cut], captions=self.captions[cut], about=self.about[cut])
+
+    def provenance(self, index: int, composite: bool = False) -> Provenance:
+        """What a picture in the style of that number says of itself."""
+        kind, value = self.captions[index]
+        details = {"domain": self.domain, **self.about[index]}
+        return Provenance(self.model, value if kind == "seed" else None, details, composite)
+
+    def blend(self, weights: Sequence[float]) -> Styles:
+        """One style: their weighted mean. Weights that are all 0 count as equal."""
+        w = torch.tensor(weights if any(weights) else [1.0] * len(self), dtype=self.vectors.dtype)
+        vector = (w[:, None] * self.vectors).sum(dim=0, keepdim=True) / w.sum()
+        return replace(self, vectors=vector, captions=(("blend", 0),), about=(self._shared(),))
+
+    def towards(self, other: Styles, part: float) -> Styles:
+        """Each ``part`` of the way, from 0 to 1, to those of ``other``, of which there are as many, or one of these."""
+        vectors = torch.lerp(self.vectors, other.vectors, part)
+        share = round(100 * part)
+        return replace(
+            self,
+            vectors=vectors,
+            captions=(("between", share),) * len(vectors),
+            about=({"between": f"{share} %"},) * len(vectors),
+        )
+
+    def walk(self, frames: int, loop: bool = False) -> Styles:
+        """A walk through them: see :func:`interpolate`; one style a frame."""
+        vectors = interpolate(self.vectors, frames, loop)
+        return replace(
+            self, vectors=vectors, captions=(("between", 0),) * frames, about=({"styles": self.note()},) * frames
+        )
+
+    def note(self) -> str:
+        """In words, for a video's metadata."""
+        return ", ".join(f"{kind} {value}" for kind, value in self.captions)
+
+    def _shared(self) -> dict[str, str]:
+        """What they all say."""
+        return {name: value for name, value in self.about[0].items() if all(a.get(name) == value for a in self.about)}
+
+
+def joined(parts: Sequence[Styles]) -> Styles:
+    """Styles of one model, domain and strength behind each other."""
+    return replace(
+        parts[0],
+        vectors=torch.cat([part.vectors for part in parts]),
+        captions=tuple(caption for part in parts for caption in part.captions),
+        about=tuple(about for part in parts for about in part.about),
+    )
+
+
+def interpolate(styles: Tensor, frames: int, loop: bool = False) -> Tensor:
+    """A walk through styles: ``(N, style_dim)`` → ``(frames, style_dim)``, slowing down at each of them.
+
+    Between two styles it goes straight: the mapping network and the style encoder put out plain vectors, without the
+    constant length that would ask for a walk on a sphere.
+
+    Args:
+        loop: goes back to the first style, and ends one step before it: repeated, the video does not stand still there.
+
+    Raises:
+        ValueError: fewer than two styles, or fewer frames than styles.
+    """
+    if len(styles) < 2:
+        raise ValueError(f"A walk needs at least two styles, not {len(styles)}.")
+    if frames < len(styles):
+        raise ValueError(f"A walk through {len(styles)} styles needs at least as many frames, not {frames}.")
+    stops = torch.cat([styles, styles[:1]]) if loop else styles
+    legs = len(stops) - 1
+    way = torch.arange(frames, dtype=torch.float64, device=styles.device) * legs / (frames if loop else frames - 1)
+    leg = way.long().clamp(max=legs - 1)
+    t = way - leg
+    t = (t * t * (3 - 2 * t)).to(styles.dtype)
+    return torch.lerp(stops[leg], stops[leg + 1], t[:, None])
+
+
+class Recipe(Protocol):
+    """What styles are made of, where the model is: small, and to be sent there. :class:`Styles` are one themselves."""
+
+    def __len__(self) -> int: ...
+
+    def styles(self, translator: CropTranslator) -> Styles: ...
 
 
 @dataclass(frozen=True)
-class Subject:
-    """What is to be drawn.
+class Seeds:
+    """The styles of seeds, truncated by ``psi``: see :func:`seeds`."""
 
-    Attributes:
-        photo: path of the uploaded file.
-        chosen: numbers of its faces, from 1, the biggest.
-        square: what to take where there is no face; None refuses such a photo.
-        grayscale: draw in black and white.
+    domain: str
+    numbers: tuple[int, ...]
+    psi: float
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def styles(self, translator: CropTranslator) -> Styles:
+        vectors = translator.latent_styles(self.domain, self.numbers, self.psi).float().cpu()
+        captions = tuple(("seed", number) for number in self.numbers)
+        about = ({"psi": f"{self.psi:g}"},) * len(self)
+        return Styles(vectors, translator.name, self.domain, captions, about)
+
+
+@dataclass(frozen=True)
+class References:
+    """The styles of aligned pictures and, of several, in the end their blend: see :func:`references`."""
+
+    domain: str
+    crops: tuple[Image.Image, ...]
+    names: tuple[str, ...]
+    weights: tuple[float, ...] | None
+    strength: float
+
+    def __len__(self) -> int:
+        return len(self.crops) + self._blended
+
+    @property
+    def _blended(self) -> bool:
+        return self.weights is not None and len(self.crops) > 1
+
+    def styles(self, translator: CropTranslator) -> Styles:
+        vectors = translator.reference_styles(self.crops, self.domain).float().cpu()
+        captions = tuple(("reference", number) for number in range(1, len(self.crops) + 1))
+        about = tuple({"reference": name, "strength": f"{self.strength:g}"} for name in self.names)
+        each = Styles(vectors, translator.name, self.domain, captions, about, self.strength)
+        return joined([each, each.blend(self.weights)]) if self._blended and self.weights else each
+
+
+@dataclass(frozen=True, eq=False)
+class Near:
+    """Styles between a given one and those of seeds: see :func:`near`."""
+
+    style: Styles
+    numbers: tuple[int, ...]
+    distance: float
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def styles(self, translator: CropTranslator) -> Styles:
+        style = self.style.styles(translator)
+        found = style.towards(Seeds(style.domain, self.numbers, 1.0).styles(translator), self.distance)
+        about = tuple({"distance": f"{self.distance:g}", "towards": str(number)} for number in self.numbers)
+        return replace(found, captions=tuple(("near", n) for n in range(1, len(self) + 1)), about=about)
+
+
+def seeds(config: ModelConfig, domain: str | None, count: object, seed: object, psi: object) -> Seeds:
+    """The styles of the seeds ``seed``, ``seed + 1``, …
+
+    Raises:
+        stargan.errors.RequestError: there is no such domain, or a number is out of range.
     """
+    count = whole("count", count, 1, MAX_COUNT)
+    first = whole("seed", seed, 0, MAX_SEED)
+    return Seeds(checked_domain(config, domain), tuple(range(first, first + count)), number("psi", psi, 0, MAX_PSI))
 
-    photo: str | None
-    chosen: Sequence[int] = (1,)
-    square: Square | None = None
-    grayscale: bool = False
+
+def seed_pair(config: ModelConfig, domain: str | None, start: object, end: object, psi: object) -> Seeds:
+    """The styles of two seeds, to walk between them; raises as :func:`seeds`."""
+    pair = (whole("seed", start, 0, MAX_SEED), whole("seed", end, 0, MAX_SEED))
+    return Seeds(checked_domain(config, domain), pair, number("psi", psi, 0, MAX_PSI))
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A reference picture: its file, its part in the blend, and where its face is, if a person has said so."""
+    """A reference picture: its part in the blend, and where its face is, if a person has said so."""
 
-    path: str
+    photo: Photo
     weight: float = 1.0
     square: Square | None = None
 
 
-@dataclass(frozen=True)
+def references(
+    config: ModelConfig, pictures: Sequence[Reference], domain: str | None, strength: object = 1.0
+) -> References:
+    """The style of each reference picture and, of several, their blend.
+
+    Args:
+        domain: what they show.
+        strength: 0 is the photo's own style, 1 the reference's.
+
+    Raises:
+        stargan.errors.RequestError: there is no reference, or too many; or as :func:`seeds`.
+        stargan.errors.PhotoError: one of them cannot be used.
+    """
+    if not pictures:
+        raise RequestError("no_references")
+    if len(pictures) > MAX_REFERENCES:
+        raise RequestError("many_references", count=len(pictures), limit=MAX_REFERENCES)
+    domain, strength = checked_domain(config, domain), number("strength", strength, 0, 1)
+    weights = tuple(number("weight", picture.weight, 0, 1) for picture in pictures)
+    sources = [Source.open(picture.photo) for picture in pictures]
+    crops = tuple(
+        prepare_reference(source, config, picture.square) for source, picture in zip(sources, pictures, strict=True)
+    )
+    return References(domain, crops, tuple(source.digest[:16] for source in sources), weights, strength)
+
+
+def near(style: Styles, distance: object, count: object, seed: object) -> Near:
+    """``count`` styles near a given one: moved towards those of the seeds ``seed``, ``seed + 1``, …
+
+    Args:
+        distance: 0 stays at ``style``, 1 arrives at the seeds' styles.
+
+    Raises:
+        stargan.errors.RequestError: a number is out of range.
+    """
+    count, first = whole("count", count, 1, MAX_COUNT), whole("seed", seed, 0, MAX_SEED)
+    return Near(style, tuple(range(first, first + count)), number("distance", distance, 0, 1))
+
+
+# Drawing
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What is to be drawn, to be sent to where the model is.
+
+    Attributes:
+        crops: aligned pictures.
+        passing: these are frames of many, not worth keeping anything of.
+    """
+
+    crops: tuple[Image.Image, ...]
+    recipe: Recipe
+    grayscale: bool = False
+    passing: bool = False
+
+    def __len__(self) -> int:
+        """Pictures to be drawn."""
+        return len(self.crops) * len(self.recipe)
+
+
+@dataclass(frozen=True, eq=False)
+class Painted:
+    """What came of a task: a row of pictures a crop, one a style; and the styles, as the first crop was drawn in."""
+
+    rows: tuple[tuple[Image.Image, ...], ...]
+    styles: Styles
+
+
+# A task and whom to tell of the progress → what came of it: :func:`paint` with a translator, here or in another process.
+Paint = Callable[[Task, Progress], Painted]
+
+
+def paint(translator: CropTranslator, task: Task, progress: Progress = silent) -> Painted:
+    """Every crop in every style.
+
+    Raises:
+        stargan.errors.RequestError: the styles are of another model.
+    """
+    styles = task.recipe.styles(translator)
+    shown: Styles | None = None
+    rows: list[tuple[Image.Image, ...]] = []
+    for crop in task.crops:
+        encoded = translator.encode(crop) if task.passing else _encoded(translator, crop)
+        vectors = styles.vectors
+        if styles.strength != 1:
+            vectors = torch.lerp(translator.own_style(encoded).float().cpu(), vectors, styles.strength)
+        shown = shown or replace(styles, vectors=vectors, strength=1.0)
+        row: list[Image.Image] = []
+        for part in vectors.split(STEP):
+            row += translator.decode(encoded, part, styles.domain)
+            progress((len(rows) + len(row) / len(styles)) / len(task.crops))
+        rows.append(tuple(to_grayscale(picture) for picture in row) if task.grayscale else tuple(row))
+    return Painted(tuple(rows), shown or styles)
+
+
+def _encoded(translator: CropTranslator, crop: Image.Image) -> Encoded:
+    key = ("encoded", translator.number, digest(crop))
+    return CACHE.get(key, lambda: translator.encode(crop), lambda encoded: encoded.size)
+
+
+@dataclass(frozen=True, eq=False)
 class Drawn:
     """Drawings of the faces of one photo: a row a face, a column a style.
 
     Attributes:
-        photo: path of the uploaded file.
-        styles: ``(columns, style_dim)`` on the CPU, as the first face was drawn.
-        captions: one a column, as ``("seed", 7)`` or ``("reference", 2)``.
-        details: the settings, for what a saved picture says of itself.
+        styles: one a column, as the first face was drawn in.
     """
 
-    photo: str
-    model: str
-    domain: str
-    aligned: list[faces.Aligned]
-    rows: list[list[Image.Image]]
-    styles: Tensor
-    captions: list[tuple[str, int]]
-    details: dict[str, str]
+    prepared: Prepared
+    rows: tuple[tuple[Image.Image, ...], ...]
+    styles: Styles
 
     @property
     def pictures(self) -> list[Image.Image]:
@@ -86,362 +588,238 @@ class Drawn:
 
     def place(self, index: int) -> tuple[int, int]:
         """Row and column of the picture at ``index`` of :attr:`pictures`."""
-        return divmod(index, len(self.captions))
+        return divmod(index, len(self.styles))
+
+    def file_name(self, index: int) -> str:
+        """What that picture is saved as."""
+        row, column = self.place(index)
+        kind, value = self.styles.captions[column]
+        name = f"{self.styles.domain}-{kind}-{value}.png"
+        return f"face-{row + 1}-{name}" if len(self.rows) > 1 else name
 
     def sheet(self, header: Sequence[Image.Image] = ()) -> Image.Image:
         """One picture: each row begins with the face as it was; ``header``, as of references, is a row above."""
-        rows = [[aligned.picture, *row] for aligned, row in zip(self.aligned, self.rows, strict=True)]
+        rows = [[crop, *row] for crop, row in zip(self.prepared.crops, self.rows, strict=True)]
         return grid([[None, *header], *rows] if header else rows)
 
-    def in_photo(self, photo: Image.Image, column: int) -> Image.Image:
-        """The photo with all drawn faces of a column in their places."""
-        for aligned, row in zip(self.aligned, self.rows, strict=True):
-            photo = faces.paste_back(photo, aligned, row[column])
+    def in_photo(self, column: int) -> Image.Image:
+        """The photo at its full size with all drawn faces of a column in their places."""
+        return self._pasted(self.prepared.source.picture, self.prepared.aligned, column)
+
+    def in_preview(self, column: int) -> Image.Image:
+        """The same in :attr:`Source.preview`."""
+        source = self.prepared.source
+        scale = source.preview.width / source.picture.width
+        return self._pasted(source.preview, [aligned.scaled(scale) for aligned in self.prepared.aligned], column)
+
+    def _pasted(self, photo: Image.Image, aligned: Sequence[faces.Aligned], column: int) -> Image.Image:
+        for face, row in zip(aligned, self.rows, strict=True):
+            photo = faces.paste_back(photo, face, row[column])
         return photo
 
-    def provenance(self, column: int = 0, composite: bool = False) -> Provenance:
-        kind, value = self.captions[column]
-        seed = value if kind == "seed" else None
-        return Provenance(self.model, seed, self.details, composite)
+    def sheet_provenance(self) -> Provenance:
+        return self.styles.provenance(0)
+
+    def pack(
+        self,
+        archive: str | Path | BinaryIO,
+        column: int,
+        header: Sequence[Image.Image] = (),
+        progress: Progress = silent,
+    ) -> None:
+        """A zip of it all: the crop, every drawing, the sheet, and the photo with the drawings of a column in it."""
+        steps = len(self.pictures) + 3
+        with zipfile.ZipFile(archive, "w") as store:  # stored as they are: pictures do not shrink
+
+            def add(name: str, picture: Image.Image, about: Provenance | None) -> None:
+                store.writestr(name, png(picture, about))
+                progress(len(store.namelist()) / steps)
+
+            add("crop.png", self.prepared.crops[0], None)
+            for index, picture in enumerate(self.pictures):
+                add(self.file_name(index), picture, self.styles.provenance(self.place(index)[1]))
+            add(f"{self.styles.domain}-sheet.png", self.sheet(header), self.sheet_provenance())
+            whole_photo = self.in_photo(column)
+            add(f"{self.styles.domain}-in-photo.png", whole_photo, self.styles.provenance(column, composite=True))
 
 
-# drawings
-
-
-def latent(
-    translator: Translator,
-    subject: Subject,
-    domain: str | None,
-    count: int,
-    seed: int,
-    psi: float,
-    progress: Progress = lambda _: None,
-) -> Drawn:
-    """The subject in the styles of the seeds ``seed``, ``seed + 1``, …
-
-    Raises:
-        RequestError: there is no photo or no face in it, no such domain, or a number is out of range.
-        stargan.pictures.io.PhotoError: the file is no picture that can be used.
-    """
-    domain = checked_domain(translator, domain)
-    count = number("count", count, 1, MAX_COUNT, whole=True)
-    seed = number("seed", seed, 0, MAX_SEED, whole=True)
-    psi = number("psi", psi, 0, MAX_PSI)
-    aligned = frame(translator, subject)
-    seeds = range(seed, seed + count)
-    styles = translator.latent_styles(domain, seeds, psi)
-    return draw(translator, subject, aligned, domain, styles, [("seed", s) for s in seeds], progress, psi=psi)
-
-
-def mix(
-    translator: Translator,
-    subject: Subject,
-    references: Sequence[Reference],
-    domain: str | None,
-    strength: float,
-    progress: Progress = lambda _: None,
-) -> tuple[Drawn, list[Image.Image]]:
-    """The subject in the style of each reference and, of several, in their blend; also the crops of these.
-
-    Args:
-        domain: what the references show.
-        strength: 0 is the photo's own style, 1 the reference's.
-
-    Raises:
-        RequestError, PhotoError: as :func:`latent`; or there is no reference, or too many.
-    """
-    if not references:
-        raise RequestError("no_references")
-    if len(references) > MAX_REFERENCES:
-        raise RequestError("many_references", count=len(references), limit=MAX_REFERENCES)
-    domain = checked_domain(translator, domain)
-    strength = number("strength", strength, 0, 1)
-    weights = [number("weight", reference.weight, 0, 1) for reference in references]
-    aligned = frame(translator, subject)
-    crops = [frame_reference(translator, reference).picture for reference in references]
-    styles = translator.reference_styles(crops, domain)
-    captions = [("reference", n) for n in range(1, len(crops) + 1)]
-    if len(crops) > 1:
-        styles = torch.cat([styles, blend(styles, weights)[None]])
-        captions.append(("blend", 0))
-    return draw(translator, subject, aligned, domain, styles, captions, progress, strength=strength), crops
-
-
-def walk(
-    translator: Translator,
-    subject: Subject,
-    domain: str,
-    start: Tensor,
-    end: Tensor,
-    part: float,
-    progress: Progress = lambda _: None,
-) -> Drawn:
-    """The subject in one style, ``part`` of the way from ``start`` to ``end``, both ``(style_dim,)``."""
-    part = number("between", part, 0, 1)
-    style = torch.lerp(start, end, part)[None]
-    return draw(
-        translator, subject, frame(translator, subject), domain, style, [("between", round(100 * part))], progress
-    )
-
-
-def nearby(
-    translator: Translator,
-    subject: Subject,
-    domain: str,
-    style: Tensor,
-    distance: float,
-    count: int,
-    seed: int,
-    progress: Progress = lambda _: None,
-) -> Drawn:
-    """The subject in ``count`` styles near ``style``: moved towards those of the seeds ``seed``, ``seed + 1``, …
-
-    Args:
-        distance: 0 stays at ``style``, 1 arrives at the seeds' styles.
-    """
-    count = number("count", count, 1, MAX_COUNT, whole=True)
-    seed = number("seed", seed, 0, MAX_SEED, whole=True)
-    distance = number("distance", distance, 0, 1)
-    others = translator.latent_styles(domain, range(seed, seed + count))
-    styles = torch.lerp(style.to(others), others, distance)
-    captions = [("near", n) for n in range(1, count + 1)]
-    return draw(translator, subject, frame(translator, subject), domain, styles, captions, progress)
-
-
-def film(
-    translator: Translator,
-    subject: Subject,
-    domain: str,
-    styles: Tensor,
-    path: Path,
-    note: str = "",
-    progress: Progress = lambda _: None,
-) -> Path:
-    """A clip, .mp4 or .gif by ``path``, of the subject's first face going from style to style of a domain, ``(N, style_dim)``."""
-    encoded = translator.encode(frame(translator, subject)[0].picture)
-    return video.walk(
-        translator,
-        encoded,
-        styles.to(translator.device),
-        path,
-        seconds=CLIP_SECONDS,
-        fps=CLIP_RATE[path.suffix],
-        domain=domain,
-        note=note,
-        finish=to_grayscale if subject.grayscale else None,
-        progress=lambda done, frames: progress(done / frames),
-    )
-
-
-def film_seeds(
-    translator: Translator,
-    subject: Subject,
-    domain: str | None,
-    seeds: Sequence[int],
-    psi: float,
-    path: Path,
-    progress: Progress = lambda _: None,
-) -> Path:
-    """As :func:`film`, through the styles of seeds."""
-    domain, styles = seed_styles(translator, domain, seeds, psi)
-    return film(translator, subject, domain, styles, path, f"{domain}, seeds {', '.join(map(str, seeds))}", progress)
-
-
-def draw_frame(
-    translator: Translator, picture: Image.Image, style: Tensor | None, domain: str | None, seed: int, psi: float
-) -> Image.Image | None:
-    """A camera's picture, at most 640 px, with its biggest face drawn; None where it shows none.
-
-    Args:
-        style: ``(style_dim,)``, of ``domain``; None takes that of the seed.
-    """
-    if style is None:
-        style = seed_styles(translator, domain, [seed], psi)[1][0]
-    picture = picture.convert("RGB")
-    picture.thumbnail((LIVE_SIZE, LIVE_SIZE))
-    try:
-        aligned = translator.align(picture)
-    except NoFaceError:
-        return None
-    (drawn,) = translator.decode(translator.encode(aligned.picture), style[None], domain)
-    return faces.paste_back(picture, aligned, drawn)
-
-
-def draw_clip(
-    translator: Translator,
-    source: str,
-    path: Path,
-    style: Tensor | None,
-    domain: str | None,
-    seed: int,
-    psi: float,
-    progress: Progress = lambda _: None,
-) -> Path:
-    """A short video with its main face drawn in one style, see :func:`stargan.video.translate_clip`.
-
-    Args:
-        style: ``(style_dim,)``, of ``domain``; None takes that of the seed.
-
-    Raises:
-        stargan.video.VideoError: it cannot be read, or is too long.
-        stargan.inference.translator.NoFaceError: it shows no face.
-    """
-    note = ""
-    if style is None:
-        domain, styles = seed_styles(translator, domain, [seed], psi)
-        style, note = styles[0], f"{domain}, seed {seed}"
-    return video.translate_clip(
-        translator,
-        source,
-        style.to(translator.device),
-        path,
-        domain=domain,
-        note=note,
-        progress=lambda done, steps: progress(done / steps),
-    )
+def png(picture: Image.Image, about: Provenance | None) -> bytes:
+    """A PNG's bytes; without ``about`` where it is no result, such as a crop of the photo."""
+    out = io.BytesIO()
+    if about:
+        save_picture(picture, out, about)
+    else:
+        picture.save(out, "PNG")
+    return out.getvalue()
 
 
 def draw(
-    translator: Translator,
-    subject: Subject,
-    aligned: list[faces.Aligned],
-    domain: str,
-    styles: Tensor,
-    captions: list[tuple[str, int]],
-    progress: Progress,
-    **settings: float,
+    prepared: Prepared,
+    recipe: Recipe,
+    paint: Paint,
+    *,
+    grayscale: bool = False,
+    progress: Progress = silent,
 ) -> Drawn:
-    """Every face in every style, at ``strength``, if that is among the settings."""
-    strength = settings.get("strength", 1)
-    rows: list[list[Image.Image]] = []
-    shown = None
-    for face in aligned:
-        encoded = translator.encode(face.picture)
-        target = styles if strength == 1 else torch.lerp(translator.own_style(encoded), styles, strength)
-        shown = target if shown is None else shown
-        row: list[Image.Image] = []
-        for part in target.split(STEP):
-            row += translator.decode(encoded, part, domain)
-            progress((len(rows) + len(row) / len(styles)) / len(aligned))
-        rows.append([to_grayscale(picture) for picture in row] if subject.grayscale else row)
-    details = {"domain": domain, **{name: f"{value:g}" for name, value in settings.items()}}
-    return Drawn(subject.photo, translator.name, domain, aligned, rows, shown.cpu(), captions, details)
-
-
-def seed_styles(translator: Translator, domain: str | None, seeds: Sequence[int], psi: float) -> tuple[str, Tensor]:
-    """The checked domain, and its styles of the seeds: ``(len(seeds), style_dim)``."""
-    domain = checked_domain(translator, domain)
-    seeds = [number("seed", seed, 0, MAX_SEED, whole=True) for seed in seeds]
-    return domain, translator.latent_styles(domain, seeds, number("psi", psi, 0, MAX_PSI))
-
-
-def blend(styles: Tensor, weights: Sequence[float]) -> Tensor:
-    """The weighted mean of styles ``(N, style_dim)``: ``(style_dim,)``. Weights that are all 0 count as equal."""
-    w = torch.tensor(weights if any(weights) else [1.0] * len(weights), dtype=styles.dtype, device=styles.device)
-    return (w[:, None] * styles).sum(dim=0) / w.sum()
-
-
-# faces and frames
-
-
-@lru_cache(maxsize=32)
-def faces_of(path: str) -> tuple[faces.Face, ...]:
-    """The faces in an uploaded file, biggest first; remembered for the last few files."""
-    return tuple(faces.find(open_photo(path)))
-
-
-def frame(translator: Translator, subject: Subject) -> list[faces.Aligned]:
-    """The subject's faces in the model's framing.
+    """Every face in every style.
 
     Raises:
-        RequestError: there is no photo; or no face and no ``square``; or no face of a chosen number.
+        stargan.errors.RequestError: that would be too many; or as :func:`paint`.
     """
-    if not subject.photo:
-        raise RequestError("no_photo")
-    photo = open_photo(subject.photo)
-    if translator.config.framing is None:
-        return [crop(photo, subject.square or MIDDLE, translator.image_size)]
-    found = faces_of(subject.photo)
-    if not found:
-        if subject.square is None:
-            raise RequestError("no_face")
-        return [crop(photo, subject.square, translator.image_size)]
-    for face in subject.chosen:
-        if not 1 <= face <= len(found):
-            raise RequestError("no_such_face", number=face, count=len(found))
-    return [translator.align(photo, found[face - 1]) for face in sorted(set(subject.chosen))]
+    task = Task(prepared.crops, recipe, grayscale)
+    if len(task) > MAX_DRAWINGS:
+        raise RequestError("many_drawings", faces=len(task.crops), styles=len(recipe), limit=MAX_DRAWINGS)
+    painted = paint(task, progress)
+    return Drawn(prepared, painted.rows, painted.styles)
 
 
-def frame_reference(translator: Translator, reference: Reference) -> faces.Aligned:
-    """A reference in the model's framing; where no face is found, as in most drawings, its proposed square."""
-    picture = open_photo(reference.path)
-    square = reference.square
-    if square is None and translator.config.framing is not None and (found := faces_of(reference.path)):
-        return translator.align(picture, found[0])
-    return crop(picture, square or proposed_square(picture), translator.image_size)
+def walk(
+    crop: Image.Image,
+    stops: Recipe,
+    frames: int,
+    paint: Paint,
+    *,
+    loop: bool = False,
+    grayscale: bool = False,
+    progress: Progress = silent,
+) -> Iterator[Image.Image]:
+    """One face going from style to style: a picture a frame, made as they are asked for.
+
+    Raises:
+        ValueError: see :func:`interpolate`.
+    """
+    way = paint(Task((crop,), stops), silent).styles.walk(frames, loop)
+    for first in range(0, frames, WALK_STEP):
+        part = way.part(first, first + WALK_STEP)
+        told = partial(_told_of_part, progress, first / frames, len(part) / frames)
+        yield from paint(Task((crop,), part, grayscale), told).rows[0]
 
 
-def crop(photo: Image.Image, square: Square, size: int) -> faces.Aligned:
-    """The square of a picture; what lies outside of the picture is reflected."""
-    x, y, part = square
-    side = max(part * min(photo.size), 1)
-    left, top = x * photo.width - side / 2, y * photo.height - side / 2
-    return faces.crop(photo, (left, top, left + side, top + side), size)
+def _told_of_part(progress: Progress, before: float, share: float, done: float) -> None:
+    progress(before + share * done)
 
 
-def proposed_square(picture: Image.Image) -> Square:
-    """Where a drawn face probably is."""
-    left, top, right, bottom = faces.propose_crop(picture)
-    x, y = (left + right) / 2 / picture.width, (top + bottom) / 2 / picture.height
-    return x, y, (right - left) / min(picture.size)
+# Checks
 
 
-def numbered(photo: Image.Image, found: Sequence[faces.Face]) -> Image.Image:
-    """The photo, at most 1024 px, with a numbered frame around each face."""
-    shown = photo.copy()
-    shown.thumbnail((1024, 1024))
-    scale = shown.width / photo.width
-    pen, line = ImageDraw.Draw(shown), max(2, round(max(shown.size) / 300))
-    font = ImageFont.load_default(size=max(14, max(shown.size) // 28))
-    for number_, face in enumerate(found, start=1):
-        left, top, right, bottom = (value * scale for value in face.box)
-        pen.rectangle((left, top, right, bottom), outline="white", width=line * 2)
-        pen.rectangle((left, top, right, bottom), outline="#4338ca", width=line)
-        text = pen.textbbox((left, top), str(number_), font=font)
-        pen.rectangle((left, top, text[2] + 4 * line, text[3] + 4 * line), fill="#4338ca")
-        pen.text((left + 2 * line, top + 2 * line), str(number_), font=font, fill="white")
-    return shown
+def checked_domain(config: ModelConfig, domain: str | None) -> str:
+    """A domain of the model; its first where none is given.
 
-
-# checks and files
-
-
-def checked_domain(translator: Translator, domain: str | None) -> str:
-    """A domain of the model; its first where none is given."""
-    domain = domain or translator.domains[0]
-    if domain not in translator.domains:
-        raise RequestError("bad_domain", model=translator.name, value=domain, choices=", ".join(translator.domains))
+    Raises:
+        stargan.errors.RequestError: it has no such domain.
+    """
+    domain = domain or config.domains[0]
+    if domain not in config.domains:
+        raise RequestError("bad_domain", model=config.name, value=domain, choices=", ".join(config.domains))
     return domain
 
 
-def number(name: str, value: object, low: float, high: float, whole: bool = False) -> float | int:
+def number(name: str, value: object, low: float, high: float) -> float:
     """A number that a person or a program gave, checked.
 
     Raises:
-        RequestError: it is none, or out of range; ``name`` is the key of its label.
+        stargan.errors.RequestError: it is none, or out of range; ``name`` is the key of its label.
     """
     try:
         checked = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        checked = float("nan")
-    if not low <= checked <= high or (whole and checked != int(checked)):
+    except (TypeError, ValueError, OverflowError):
+        checked = math.nan
+    if not low <= checked <= high:
         raise RequestError("bad_number", name=name, low=low, high=high, value=value)
-    return int(checked) if whole else checked
+    return checked
 
 
-def pack(files: Sequence[str], archive: Path) -> Path:
-    """A zip of files, stored as they are: pictures do not shrink."""
-    with zipfile.ZipFile(archive, "w") as store:
-        for file in files:
-            store.write(file, Path(file).name)
-    return archive
+def whole(name: str, value: object, low: int, high: int) -> int:
+    """As :func:`number`, and it has no fraction."""
+    checked = number(name, value, low, high)
+    if checked != int(checked):
+        raise RequestError("bad_number", name=name, low=low, high=high, value=value)
+    return int(checked)
+
+
+# The library
+
+
+class Translator(CropTranslator):
+    """A model on a device, for photos: see :class:`stargan.inference.translator.Translator` for its arguments."""
+
+    def paint(self, task: Task, progress: Progress = silent) -> Painted:
+        """See :func:`paint`."""
+        return paint(self, task, progress)
+
+    def latent(
+        self, photo: Photo, domain: str | None = None, count: int = 10, seed: int = 0, psi: float = 0.7
+    ) -> list[Image.Image]:
+        """The photo's biggest face in ``count`` styles, of the seeds ``seed``, ``seed + 1``, …
+
+        Args:
+            photo: a path, a file's bytes, an open binary file, or a PIL picture of any mode.
+            domain: None takes the model's first.
+            count: 0 or more; an empty list for 0.
+            psi: truncation: 0 gives the average drawing, 1 the full variety, at most 1.5.
+
+        Raises:
+            stargan.errors.UserError: (a ValueError) the photo cannot be read or shows no face; there is no such domain; a
+                number is out of range.
+        """
+        count = whole("count", count, 0, MAX_SEED)
+        first = whole("seed", seed, 0, MAX_SEED)
+        recipe = Seeds(
+            checked_domain(self.config, domain), tuple(range(first, first + count)), number("psi", psi, 0, MAX_PSI)
+        )
+        return self._drawn(photo, recipe)
+
+    def reference(
+        self, photo: Photo, references: Sequence[Photo], domain: str | None = None, strength: float = 1.0
+    ) -> list[Image.Image]:
+        """The photo's biggest face in the style of each reference, a picture of a face of ``domain``.
+
+        Args:
+            references: as ``photo``. One without a face, as most drawings are to the detector, is cropped by
+                :func:`stargan.pictures.faces.propose_crop`. An empty list for none.
+            strength: 1 takes the reference's style, 0 the photo's own.
+
+        Raises:
+            stargan.errors.UserError: as :meth:`latent`.
+        """
+        domain, strength = checked_domain(self.config, domain), number("strength", strength, 0, 1)
+        sources = [Source.open(reference) for reference in references]
+        crops = tuple(prepare_reference(source, self.config) for source in sources)
+        names = tuple(source.digest[:16] for source in sources)
+        return self._drawn(photo, References(domain, crops, names, None, strength))
+
+    def _drawn(self, photo: Photo, recipe: Recipe) -> list[Image.Image]:
+        prepared = prepare(Source.open(photo), self.config)
+        return list(self.paint(Task(prepared.crops, recipe)).rows[0]) if len(recipe) else []
+
+
+_loaded: dict[tuple[str, str, str], Translator] = {}
+_loading: dict[tuple[str, str, str], threading.Lock] = {}
+_loading_lock = threading.Lock()
+
+
+def load_translator(
+    name: str | None = None,
+    device: str | torch.device | None = None,
+    precision: str = "auto",
+    progress: Callable[[float, str], object] | None = None,
+) -> Translator:
+    """A model, ready to translate; loaded once a process and shared. While one loads, others can be had.
+
+    Args:
+        name: a registered name, a model folder, or "user/repo[@revision]" on the Hub; None: the default model.
+        device: None chooses CUDA, then Apple's MPS, then the CPU.
+        precision: "auto", "exact" (fp32) or "bf16".
+        progress: told how a download gets on; None draws a bar on the terminal.
+
+    Raises:
+        stargan.models.config.ModelError: the model cannot be found, fetched or read.
+    """
+    name = name or DEFAULT_MODEL
+    key = (name, str(device or best_device()), precision)
+    with _loading_lock:
+        own = _loading.setdefault(key, threading.Lock())
+    with own:
+        if key not in _loaded:
+            _loaded[key] = Translator(load_model(find_model(name, progress=progress)), device, precision)
+        return _loaded[key]

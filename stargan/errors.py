@@ -29,6 +29,7 @@ SENTENCES: dict[str, str] = {
     "clip_empty": "{file} has no picture in it.",
     "clip_long": "{file} is {seconds} seconds long; at most {limit} are possible.",
     "clip_longer": "{file} is longer than {limit} seconds, the most that is possible.",
+    "clip_heavy": "{file} takes too long to read. Take a shorter video, or one of a smaller size.",
     "clip_broken": "{file} is broken.",
     "clip_no_face": "No face was found in {file}.",
     "clip_unwritten": "{file} could not be written: {detail}.",
@@ -43,10 +44,10 @@ SENTENCES: dict[str, str] = {
     "nothing_kept": "Keep a style as {slot} first.",
     "nothing_chosen": "Choose a drawing first.",
     "other_model": "Style {slot} belongs to the model {model}. Choose that model, or keep another style.",
+    "stopping": "The app is being restarted. Please try again in a minute.",
     "bad_model": "There is no model {value}: choose one of {choices}.",
     "bad_domain": "The model {model} cannot draw {value}: choose one of {choices}.",
     "bad_number": "{name} must be a number from {low} to {high}, not {value}.",
-    "bad_whole": "{name} must be a whole number from {low} to {high}, not {value}.",
 }  # fmt: skip
 
 

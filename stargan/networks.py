@@ -17,14 +17,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stargan.constants import default_base_channels
+
 # Sides at which a high-pass generator carries the encoder's edges over to the decoder (paper, appendix E: CelebA-HQ).
 SKIP_SIDES = (32, 64, 128)
-_LEAK = 0.2
-
-
-def default_base_channels(image_size: int) -> int:
-    """The published width of the first layer: 64 at 256 px, 128 at 128 px."""
-    return 2**14 // image_size
+# Slope of the leaky ReLUs below zero, and what keeps a norm from dividing by zero.
+LEAK, EPSILON = 0.2, 1e-5
+# Codes that a domain's mean style is taken over: at 10,000 it moves by less than 1 % from draw to draw.
+MEAN_STYLE_CODES = 10_000
 
 
 def init_weights(module: nn.Module) -> None:
@@ -42,7 +42,7 @@ def instance_norm(x: Tensor) -> Tensor:
     """
     wide = x.float()
     var, mean = torch.var_mean(wide, dim=(2, 3), keepdim=True, correction=0)
-    return ((wide - mean) * torch.rsqrt(var + 1e-5)).to(x.dtype)
+    return ((wide - mean) * torch.rsqrt(var + EPSILON)).to(x.dtype)
 
 
 def _pick(per_domain: Tensor, domain: Tensor) -> Tensor:
@@ -88,10 +88,10 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.conv1x1 is None else self.conv1x1(x)
-        out = self.conv1(F.leaky_relu(x if self.norm1 is None else self.norm1(x), _LEAK))
+        out = self.conv1(F.leaky_relu(x if self.norm1 is None else self.norm1(x), LEAK))
         if self.downsample:
             shortcut, out = F.avg_pool2d(shortcut, 2), F.avg_pool2d(out, 2)
-        out = self.conv2(F.leaky_relu(out if self.norm2 is None else self.norm2(out), _LEAK))
+        out = self.conv2(F.leaky_relu(out if self.norm2 is None else self.norm2(out), LEAK))
         return (shortcut + out) / math.sqrt(2)  # keeps the variance of the sum at one
 
 
@@ -115,10 +115,10 @@ class AdainResBlock(nn.Module):
         self.conv1x1 = nn.Conv2d(dim_in, dim_out, 1, bias=False) if dim_in != dim_out else None
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
-        out = F.leaky_relu(self.norm1(x, style), _LEAK)
+        out = F.leaky_relu(self.norm1(x, style), LEAK)
         if self.upsample:
             out = F.interpolate(out, scale_factor=2.0, mode="nearest")
-        out = self.conv2(F.leaky_relu(self.norm2(self.conv1(out), style), _LEAK))
+        out = self.conv2(F.leaky_relu(self.norm2(self.conv1(out), style), LEAK))
         if not self.shortcut:
             return out
         if self.conv1x1 is not None:
@@ -130,6 +130,8 @@ class AdainResBlock(nn.Module):
 
 class HighPass(nn.Module):
     """Depthwise 3×3 Laplacian, divided by the high-pass weight."""
+
+    filter: Tensor
 
     def __init__(self, weight: float) -> None:
         super().__init__()
@@ -172,7 +174,7 @@ class Generator(nn.Module):
         high_pass = high_pass_weight > 0
         halvings = int(math.log2(image_size)) - 4 + high_pass  # the bottleneck is 16 px wide, 8 px with high-pass
         self.from_rgb = nn.Conv2d(3, channels, 3, padding=1)
-        self.to_rgb = nn.Sequential(InstanceNorm(channels), nn.LeakyReLU(_LEAK), nn.Conv2d(channels, 3, 1))
+        self.to_rgb = nn.Sequential(InstanceNorm(channels), nn.LeakyReLU(LEAK), nn.Conv2d(channels, 3, 1))
         encode, decode = [], []
         for _ in range(halvings):
             wider = min(2 * channels, max_channels)
@@ -240,6 +242,19 @@ class MappingNetwork(nn.Module):
         return _pick(torch.stack([head(h) for head in self.unshared], dim=1), domain)
 
 
+def latent_code(seed: int, latent_dim: int) -> Tensor:
+    """The latent code that a seed stands for, ``(latent_dim,)`` on the CPU: the same on every machine."""
+    return torch.randn(latent_dim, generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def mean_style(network: MappingNetwork, domain: int) -> Tensor:
+    """The mean style of a domain over fixed latent codes, ``(style_dim,)`` on the network's device: what ψ truncates to."""
+    z = torch.randn(MEAN_STYLE_CODES, network.latent_dim, generator=torch.Generator().manual_seed(0))
+    device = next(network.parameters()).device
+    return network(z.to(device), torch.full((len(z),), domain, device=device)).mean(dim=0)
+
+
 def _perceptron(dim_in: int, width: int, dim_out: int | None = None) -> list[nn.Module]:
     """Four linear layers with ReLU between them."""
     dims = [dim_in, width, width, width, dim_out or width]
@@ -257,7 +272,7 @@ def _trunk(image_size: int, base_channels: int | None, max_channels: int) -> tup
         wider = min(2 * channels, max_channels)
         layers.append(ResBlock(channels, wider, downsample=True))
         channels = wider
-    layers += [nn.LeakyReLU(_LEAK), nn.Conv2d(channels, channels, 4), nn.LeakyReLU(_LEAK)]
+    layers += [nn.LeakyReLU(LEAK), nn.Conv2d(channels, channels, 4), nn.LeakyReLU(LEAK)]
     return layers, channels
 
 

@@ -1,135 +1,100 @@
-"""Videos: walks through styles, and short clips with the drawn face in every frame.
+"""Videos: drawings one after another, and short clips with the drawn face in every frame.
 
-Frames reach ffmpeg as they are made and come from it as they are needed, so memory does not grow with a video's length.
+Frames are decoded as they are needed and encoded as they are made, so memory does not grow with a video's length. What is
+drawn comes from a plain function of crops: models and styles are not known here.
 """
 
 from __future__ import annotations
 
-import logging
 import math
 import os
+import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, suppress
-from dataclasses import dataclass
-from itertools import chain
+import struct
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+from uuid import uuid4
 
-import imageio_ffmpeg
+import av
 import numpy as np
-import torch
+from av.container import InputContainer, OutputContainer
+from av.filter import Graph
+from av.sidedata.sidedata import SideData
+from av.stream import Disposition
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from PIL import Image
-from torch import Tensor
 
-from stargan.inference.translator import BATCH, Encoded, NoFaceError, Translator
+from stargan.errors import NoFaceError, VideoError
 from stargan.pictures import faces
 from stargan.pictures.provenance import Provenance
 
-# It warns of every scaled frame size, which here is meant.
-logging.getLogger("imageio_ffmpeg").setLevel(logging.ERROR)
+if TYPE_CHECKING:
+    from stargan.models.config import Points
+
+# What counts as a video by its name; a .gif is a picture here, as it is for everything else that takes photos.
+VIDEO_SUFFIXES = frozenset(
+    {".mp4", ".m4v", ".mov", ".3gp", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".ogv", ".flv"}
+    | {".wmv", ".asf"}
+)
 
 # Players blur small videos when they fill the screen; a drawing's side is brought to about this, by an integer factor.
 SHOWN_SIDE = {".mp4": 512, ".gif": 256}
 # The shortest delay that browsers honour in a GIF is 2/100 s.
 GIF_MAX_FPS = 50
+MAX_SECONDS = 600
 
 MAX_CLIP_SECONDS = 20
 # A clip is brought to these: beyond them it takes longer, and the drawn face does not get better.
 MAX_CLIP_SIDE = 1280
 MAX_CLIP_FPS = 30
-# What may be read as a clip. ffmpeg also knows playlists and scripts, which make it open other files and addresses.
-READ_ONLY = ["-protocol_whitelist", "file", "-format_whitelist", "mov,matroska,webm,avi,gif,mpeg,mpegts,ogg,flv,asf"]
+# A clip of fewer frames a second repeats them: the face is drawn again for little, and every player shows the result.
+MIN_CLIP_FPS = 1
+# A frame of more pixels is not decoded, here or while ffmpeg's libraries look at the file; 8K has 33 million.
+MAX_PIXELS = 50_000_000
+# Nor is a clip of more pixels in all. 20 seconds of 8K at 30 frames a second are 20 thousand million, and take minutes.
+MAX_CLIP_PIXELS = 30_000_000_000
+# What the smallest packet counts as, in pixels.
+PACKET_PIXELS = 100_000
+# Nor is an MP4 opened whose tables claim more samples: 20 seconds of uncompressed sound in two tracks have 4 million.
+MAX_SAMPLES = 5_000_000
+# Nor one in more pieces: recorders begin a new one every second or so.
+MAX_BOXES = 10_000
+# What may be read as a clip. There are playlists and scripts, which make the reader open other files and addresses.
+READ_ONLY = {
+    "protocol_whitelist": "file",
+    "format_whitelist": "mov,matroska,webm,avi,gif,mpeg,mpegts,ogg,flv,asf",
+    "max_streams": "32",
+    "max_pixels": str(MAX_PIXELS),
+}
 # Audio that an MP4 can carry as it is and that browsers play there.
 COPIED_AUDIO = ("aac", "mp3", "opus")
+AUDIO_RATE = 48_000
+# How a reader of hostile files fails; av.FFmpegError is its own, the others come from values it cannot represent.
+_UNREADABLE = (av.FFmpegError, OSError, ValueError, ArithmeticError, LookupError, RuntimeError, MemoryError)
 
-# A face is looked for in every so manieth frame: at 30 frames a second a head moves little in between.
-DETECT_EVERY = 3
+# So often a second a face is looked for, where there are so many frames: a head moves little in between.
+DETECTIONS = 10
 # A face that is not seen for longer is lost: its drawing goes, and another face may take its place.
 LOST_AFTER = 0.5
 # Standard deviation, in seconds, of the smoothing over time: the detector's landmarks tremble by 1 to 2 % of the face.
 SMOOTHING = 0.08
+# Frames whose faces are drawn in one call.
+CHUNK = 16
 
+# Square RGB crops → a drawing of each.
+Draw = Callable[[Sequence[Image.Image]], list[Image.Image]]
+# Told the steps done and all there will be.
 Progress = Callable[[int, int], None]
 
 
-class VideoError(ValueError):
-    """A video that cannot be read, used or written; the message is a sentence for the user."""
-
-
-# walks
-
-
-def interpolate(styles: Tensor, frames: int, loop: bool = False) -> Tensor:
-    """A walk through styles: ``(N, style_dim)`` → ``(frames, style_dim)``, slowing down at each of them.
-
-    Between two styles it goes straight: the mapping network and the style encoder put out plain vectors, without the
-    constant length that would ask for a walk on a sphere.
-
-    Args:
-        loop: goes back to the first style, and ends one step before it: repeated, the video does not stand still there.
-
-    Raises:
-        ValueError: fewer than two styles, or fewer frames than styles.
-    """
-    if len(styles) < 2:
-        raise ValueError(f"A walk needs at least two styles, not {len(styles)}.")
-    if frames < len(styles):
-        raise ValueError(f"A walk through {len(styles)} styles needs at least as many frames, not {frames}.")
-    stops = torch.cat([styles, styles[:1]]) if loop else styles
-    legs = len(stops) - 1
-    way = torch.arange(frames, dtype=torch.float64, device=styles.device) * legs / (frames if loop else frames - 1)
-    leg = way.long().clamp(max=legs - 1)
-    t = way - leg
-    t = (t * t * (3 - 2 * t)).to(styles.dtype)
-    return torch.lerp(stops[leg], stops[leg + 1], t[:, None])
-
-
-def walk(
-    translator: Translator,
-    encoded: Encoded,
-    styles: Tensor,
-    path: str | Path,
-    *,
-    seconds: float = 4.0,
-    fps: float = 25.0,
-    loop: bool = False,
-    domain: str | None = None,
-    note: str = "",
-    composite: bool = False,
-    finish: Callable[[Image.Image], Image.Image] | None = None,
-    progress: Progress | None = None,
-) -> Path:
-    """A video of one picture, going from style to style.
-
-    Args:
-        styles: ``(N, style_dim)``, at least two.
-        path: an .mp4 or .gif file; replaced as a whole, when the video is complete.
-        domain: see :meth:`stargan.inference.translator.Translator.decode`.
-        note: what made the styles (domain, seeds), for the video's metadata.
-        composite: the metadata say that drawings were put into a photo, which ``finish`` does.
-        finish: done to every frame, such as pasting it back into the photo.
-        progress: called with the frames made and all there will be.
-
-    Raises:
-        ValueError: see :func:`interpolate`; or seconds or fps out of range.
-        VideoError: another file format; or the file could not be written.
-    """
-    if not 0 < seconds <= 600:
-        raise ValueError(f"A video takes more than 0 and at most 600 seconds, not {seconds:g}.")
-    path, fps = Path(path), _checked_rate(Path(path), fps)
-    way = interpolate(styles, max(1, round(seconds * fps)), loop)
-
-    def frames() -> Iterator[Image.Image]:
-        done = 0
-        for part in way.split(BATCH.get(translator.device.type, 8)):
-            for picture in translator.decode(encoded, part, domain):
-                yield finish(picture) if finish else picture
-                done += 1
-                if progress:
-                    progress(done, len(way))
-
-    return _write(frames(), path, fps, _provenance(translator, note, composite))
+def is_video(path: str | Path) -> bool:
+    """Whether a file is a video, going by its name."""
+    return Path(path).suffix.lower() in VIDEO_SUFFIXES
 
 
 # clips
@@ -143,87 +108,96 @@ class Clip:
         size: width and height of the frames as :meth:`frames` gives them, in px.
         fps: frames a second, as :meth:`frames` gives them.
         seconds: as the file says; 0 where it does not, as in a browser's recordings.
+        count: frames in the file, as it says; None where it does not.
         audio: codec of its sound, None without.
+        turn: what puts its pictures upright.
     """
 
     path: Path
     size: tuple[int, int]
-    fps: float
+    fps: Fraction
     seconds: float
+    count: int | None
     audio: str | None
+    turn: Image.Transpose | None = None
 
     def frames(self) -> Iterator[Image.Image]:
-        """All frames, upright, at a constant rate."""
-        # from the file's beginning, where the sound starts
-        steady = f"fps={self.fps}:start_time=0,scale={self.size[0]}:{self.size[1]}:flags=area"
-        reader = imageio_ffmpeg.read_frames(
-            self.path.resolve(), input_params=READ_ONLY, output_params=["-vf", steady, "-an"]
-        )
-        try:
-            next(reader)
-            for data in reader:
-                yield Image.frombytes("RGB", self.size, data)
-        except (OSError, RuntimeError) as error:
-            raise VideoError(f"{self.path.name} is broken.") from error
+        """All frames, upright RGB, at a constant rate from the file's beginning, where the sound starts.
+
+        Raises:
+            VideoError: the file is broken from some frame on, or takes too long to read.
+        """
+        width, height = self.size[::-1] if self.turn in _QUARTER_TURNS.values() else self.size
+        scaler = VideoReformatter()
+        shown: av.VideoFrame | None = None
+        with _reading(self.path, "clip_broken") as container:
+            for frame in _steady(_decoded(container, self.path), self.fps, _start(container, self.fps)):
+                if frame is not shown:
+                    shown = frame
+                    picture = scaler.reformat(
+                        frame, width, height, "rgb24", interpolation=Interpolation.AREA
+                    ).to_image()
+                    if self.turn is not None:
+                        picture = picture.transpose(self.turn)
+                yield picture
 
 
 def open_clip(path: str | Path, max_seconds: float = MAX_CLIP_SECONDS) -> Clip:
-    """Reads what a video file says of itself.
+    """Reads what a video file says of itself, and its first frame.
 
     Raises:
-        VideoError: not a video, or longer than ``max_seconds``.
+        VideoError: not a video, longer than ``max_seconds``, or of too many pixels.
     """
     path = Path(path)
     if not path.is_file():
-        raise VideoError(f"There is no video {path}.")
-    try:
-        reader = imageio_ffmpeg.read_frames(path.resolve(), input_params=READ_ONLY)
-        about = next(reader)
-        first = next(reader, None)
-        reader.close()
-    except (
-        OSError,
-        RuntimeError,
-        IndexError,
-        AttributeError,
-        ValueError,
-    ) as error:  # its parser fails in all of these ways
-        raise VideoError(f"{path.name} is not a video that can be read.") from error
-    if first is None:
-        raise VideoError(f"{path.name} has no picture in it.")
-    if about["duration"] > max_seconds + 0.5:
-        raise VideoError(f"{path.name} is {about['duration']:.0f} seconds long; at most {max_seconds:g} are possible.")
-    width, height = about["size"]
-    scale = min(1.0, MAX_CLIP_SIDE / max(width, height))
-    # H.264 in its usual form needs even sides
-    size = (max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2))
-    fps = min(about["fps"] or MAX_CLIP_FPS, MAX_CLIP_FPS)
-    return Clip(path, size, fps, about["duration"], about.get("audio_codec"))
+        raise VideoError("clip_gone", file=path.name)
+    with _reading(path, "clip_kind") as container:
+        stream = _video_stream(container, path)
+        count = stream.frames if stream.frames > 0 else None
+        pixels = stream.codec_context.width * stream.codec_context.height
+        if pixels > MAX_PIXELS or (count or 0) * pixels > MAX_CLIP_PIXELS:
+            raise VideoError("clip_heavy", file=path.name)
+        seconds = max(0.0, (container.duration or 0) / av.time_base)
+        if seconds > max_seconds + 0.5:
+            raise VideoError("clip_long", file=path.name, seconds=f"{seconds:.0f}", limit=f"{max_seconds:g}")
+        rate = Fraction(stream.average_rate or stream.guessed_rate or MAX_CLIP_FPS)
+        sound = container.streams.best("audio")
+        audio = sound.codec_context.codec.canonical_name if sound and sound.codec_context else None
+        first = next(_decoded(container, path), None)
+        if first is None:
+            raise VideoError("clip_empty", file=path.name)
+        turn = _turn(first)
+        size = (first.height, first.width) if turn in _QUARTER_TURNS.values() else (first.width, first.height)
+    scale = min(1.0, MAX_CLIP_SIDE / max(size))
+    width, height = (max(1, round(side * scale)) for side in size)
+    fps = min(max(rate, Fraction(MIN_CLIP_FPS)), Fraction(MAX_CLIP_FPS))
+    return Clip(path, (width, height), fps, seconds, count, audio, turn)
 
 
 def translate_clip(
-    translator: Translator,
+    draw: Draw,
+    framing: Points | None,
+    size: int,
     source: str | Path,
-    style: Tensor,
     path: str | Path,
     *,
     whole: bool = True,
     max_seconds: float = MAX_CLIP_SECONDS,
-    domain: str | None = None,
-    note: str = "",
+    provenance: Provenance,
     progress: Progress | None = None,
 ) -> Path:
-    """A short clip with its main face drawn in every frame, in one style; its sound is kept.
+    """A short clip with its main face drawn in every frame; its sound is kept.
 
     The clip is read twice: once to follow the face, so that its path can be smoothed both ways in time, without lag;
     once to draw it. Where the face is lost for more than a moment, the frames stay as they are.
 
     Args:
-        style: ``(style_dim,)``.
+        draw: called with the crops of up to 16 frames at a time.
+        framing: where the crops show the landmarks, in fractions of their side; None takes the middle of the frames.
+        size: side of the crops, px.
         path: an .mp4 or .gif file (the latter without sound); replaced as a whole, when the video is complete.
         whole: the drawing is pasted back into the frames; otherwise the video shows the drawing alone.
-        domain: see :meth:`stargan.inference.translator.Translator.decode`.
-        note: what made the style, for the video's metadata.
+        provenance: of the drawings; whether they are put into the frames is added.
         progress: called with the steps done and all there will be: in each frame, the face is found, then drawn.
 
     Raises:
@@ -231,39 +205,43 @@ def translate_clip(
         NoFaceError: no frame shows a face.
     """
     path, clip = Path(path), open_clip(source, max_seconds)
-    fps = _checked_rate(path, clip.fps)
-    framing = translator.config.framing
+    checked_rate(path, clip.fps)
     expected = round((clip.seconds or max_seconds) * clip.fps)
 
     found: dict[int, list[faces.Face]] = {}
     count = 0
     for frame in clip.frames():
-        if framing is not None and count % DETECT_EVERY == 0:
+        if framing is not None and count % stride(clip.fps) == 0:
             found[count] = faces.find(frame)
         count += 1
         if count > (max_seconds + 0.5) * clip.fps:
-            raise VideoError(f"{clip.path.name} is longer than {max_seconds:g} seconds, the most that is possible.")
+            raise VideoError("clip_longer", file=clip.path.name, limit=f"{max_seconds:g}")
         if progress:
             progress(count, 2 * max(count, expected))
     if framing is not None and not any(found.values()):
-        raise NoFaceError(f"No face was found in {clip.path.name}.")
-    track = follow(found, count, clip.fps) if framing is not None else None
+        raise NoFaceError("clip_no_face", file=clip.path.name)
+    track = follow(found, count, float(clip.fps)) if framing is not None else None
+
+    def align(index: int, frame: Image.Image) -> faces.Aligned | None:
+        if framing is None or track is None:
+            return faces.centre_crop(frame, size)
+        if whole and not track.seen[index]:
+            return None
+        return faces.align(frame, track.landmarks[index], framing, size)
 
     def drawn() -> Iterator[Image.Image]:
-        for index, frame in enumerate(clip.frames()):
-            if whole and track and not track.seen[index]:
-                yield frame
-            else:
-                if track:
-                    aligned = faces.align(frame, track.landmarks[index], framing, translator.image_size)
-                else:
-                    aligned = faces.centre_crop(frame, translator.image_size)
-                (picture,) = translator.decode(translator.encode(aligned.picture), style[None], domain)
-                yield faces.paste_back(frame, aligned, picture) if whole else picture
-            if progress:
-                progress(count + index + 1, 2 * count)
+        frames = zip(range(count), clip.frames(), strict=False)
+        while chunk := list(islice(frames, CHUNK)):
+            crops = [align(index, frame) for index, frame in chunk]
+            seen = [crop.picture for crop in crops if crop]
+            pictures = iter(draw(seen) if seen else [])
+            for (index, frame), crop in zip(chunk, crops, strict=True):
+                picture = next(pictures) if crop else frame
+                yield faces.paste_back(frame, crop, picture) if whole and crop else picture
+                if progress:
+                    progress(count + index + 1, 2 * count)
 
-    return _write(drawn(), path, fps, _provenance(translator, note, whole), clip)
+    return write_video(drawn(), path, clip.fps, replace(provenance, composite=whole), clip)
 
 
 @dataclass(frozen=True)
@@ -279,7 +257,12 @@ class Track:
     seen: np.ndarray
 
 
-def follow(found: dict[int, Sequence[faces.Face]], frames: int, fps: float) -> Track:
+def stride(fps: float | Fraction) -> int:
+    """A face is looked for in every so manieth frame."""
+    return max(1, math.ceil(fps / DETECTIONS))
+
+
+def follow(found: Mapping[int, Sequence[faces.Face]], frames: int, fps: float) -> Track:
     """Follows the biggest face of a clip, from the faces found in some of its frames (by frame, in their order).
 
     From one frame to the next it takes the face nearest to where the face was; the biggest, when it has been lost.
@@ -288,22 +271,23 @@ def follow(found: dict[int, Sequence[faces.Face]], frames: int, fps: float) -> T
         ValueError: no frame shows a face.
     """
     runs: list[list[tuple[int, np.ndarray]]] = []
-    for index, seen in found.items():
-        present = bool(runs) and index - runs[-1][-1][0] <= LOST_AFTER * fps
-        if present and seen:
+    for index, there in found.items():
+        present = bool(runs) and index - runs[-1][-1][0] <= max(LOST_AFTER * fps, stride(fps))
+        if present and there:
             last = runs[-1][-1][1]
-            shifts = [float(np.linalg.norm(np.asarray(face.landmarks) - last, axis=1).mean()) for face in seen]
+            shifts = [float(np.linalg.norm(np.asarray(face.landmarks) - last, axis=1).mean()) for face in there]
             nearest = int(np.argmin(shifts))
             # further than from the eyes to the mouth, it is another face
             if shifts[nearest] < np.linalg.norm(last[3:].mean(axis=0) - last[:2].mean(axis=0)):
-                runs[-1].append((index, np.asarray(seen[nearest].landmarks, dtype=float)))
-        elif seen:
-            runs.append([(index, np.asarray(seen[0].landmarks, dtype=float))])
+                runs[-1].append((index, np.asarray(there[nearest].landmarks, dtype=float)))
+        elif there:
+            runs.append([(index, np.asarray(there[0].landmarks, dtype=float))])
     if not runs:
         raise ValueError("No frame shows a face.")
 
-    step = DETECT_EVERY - 1  # a face is also there in the frames around, where it was not looked for
-    known, points = [], []
+    step = stride(fps) - 1  # a face is also there in the frames around, where it was not looked for
+    known: list[np.ndarray] = []
+    points: list[np.ndarray] = []
     for run in runs:
         at, where = np.array([i for i, _ in run]), np.array([w for _, w in run]).reshape(len(run), 10)
         begin = max(at[0] - step, known[-1][-1] + 1 if known else 0)
@@ -328,82 +312,340 @@ def _smooth(signal: np.ndarray, deviation: float) -> np.ndarray:
     return np.stack([np.convolve(column, weights / weights.sum(), mode="valid") for column in padded.T], axis=1)
 
 
-# files
+# reading
 
 
-def _checked_rate(path: Path, fps: float) -> float:
-    if path.suffix.lower() not in SHOWN_SIDE:
-        raise VideoError(f"A video is written as .mp4 or .gif, not as {path.name}.")
+@contextmanager
+def _reading(path: Path, key: str) -> Iterator[InputContainer]:
+    """An open video file; whatever its content makes fail in here is a :class:`VideoError` of that key."""
+    try:
+        _check_tables(path)
+        with av.open(str(path.resolve()), metadata_errors="replace", options=READ_ONLY) as container:
+            yield container
+    except VideoError:
+        raise
+    except _UNREADABLE as error:
+        raise VideoError(key, file=path.name) from error
+
+
+def _check_tables(path: Path) -> None:
+    """Refuses an MP4 or QuickTime file whose tables claim to describe more samples than a clip can have.
+
+    The library makes room for all of them when it opens the file, 40 bytes each, before it looks whether they are there:
+    20 bytes can ask for gigabytes.
+    """
+    claimed = boxes = 0
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        while len(header := file.read(16)) >= 8:
+            boxes += 1
+            start = file.tell() - len(header)
+            length, kind = struct.unpack(">I4s", header[:8])
+            if length == 1 and len(header) == 16:
+                length = int.from_bytes(header[8:], "big")
+            end = min(start + length, size) if length >= 8 else size
+            # the pictures and sounds themselves are big, and no table; other kinds of files have no such names
+            if kind != b"mdat" and kind.isascii() and kind.decode().isprintable():
+                file.seek(start)
+                box = file.read(end - start)
+                claimed += sum(int.from_bytes(b"".join(counts), "big") for counts in _SAMPLE_COUNTS.findall(box))
+                if b"cmov" in box:  # compressed tables, as nothing has written in this century
+                    raise VideoError("clip_heavy", file=path.name)
+            if claimed > MAX_SAMPLES or boxes > MAX_BOXES:
+                raise VideoError("clip_heavy", file=path.name)
+            file.seek(end)
+
+
+# The number of samples in a table of their sizes, whole or of a fragment; names may overlap in a file made to hide them.
+_SAMPLE_COUNTS = re.compile(rb"(?=stsz.{8}(.{4})|stz2.{8}(.{4})|trun.{4}(.{4}))", re.DOTALL)
+
+
+def _video_stream(container: InputContainer, path: Path) -> av.VideoStream:
+    stream = container.streams.best("video")
+    if not isinstance(stream, av.VideoStream) or stream.disposition & Disposition.attached_pic:  # of sound: its cover
+        raise VideoError("clip_empty", file=path.name)
+    if stream.codec_context is None:
+        raise VideoError("clip_kind", file=path.name)
+    return stream
+
+
+def _decoded(container: InputContainer, path: Path) -> Iterator[av.VideoFrame]:
+    """The frames in the file, as they come, until they are too much work."""
+    stream = _video_stream(container, path)
+    context = stream.codec_context
+    context.options = {"max_pixels": READ_ONLY["max_pixels"]}
+    stream.thread_type = "AUTO"
+    done = 0
+    for packet in container.demux(stream):
+        done += max(PACKET_PIXELS, context.width * context.height)
+        if done > MAX_CLIP_PIXELS:
+            raise VideoError("clip_heavy", file=path.name)
+        yield from packet.decode()
+
+
+def _start(container: InputContainer, fps: Fraction) -> float:
+    """When the clip begins, in seconds on the file's own clock: with its first stream.
+
+    Sound begins some samples early where its codec needs them; the pictures then keep their times.
+    """
+    start = (container.start_time or 0) / av.time_base
+    stream = container.streams.best("video")
+    if stream is None or stream.start_time is None or stream.time_base is None:
+        return start
+    shown = float(stream.start_time * stream.time_base)
+    return shown if start < shown < start + 1 / fps else start
+
+
+def _steady(frames: Iterator[av.VideoFrame], fps: Fraction, start: float) -> Iterator[av.VideoFrame]:
+    """Frames at a constant rate: each of the file's where its time is nearest, again until the next, or not at all.
+
+    The first is there from ``start`` on.
+    """
+    held: av.VideoFrame | None = None
+    shown, time = 0, start
+    for frame in frames:
+        # where the file gives no times, its frames follow each other
+        time = float(frame.time if frame.time is not None else time + (1 / fps if held else 0))
+        due = math.floor((time - start) * fps + 0.5)
+        while held is not None and shown < due:
+            yield held
+            shown += 1
+        held = frame
+    if held is not None:
+        lasts = held.duration * held.time_base if held.duration and held.time_base else 1 / fps
+        end = math.floor((time + lasts - start) * fps + 0.5)
+        for _ in range(shown, max(end, 1)):
+            yield held
+
+
+# How a frame is put upright, by what of its display matrix is negative: a, d where the axes stay; b, c where they change.
+_FLIPS = {
+    (True, True): Image.Transpose.ROTATE_180,
+    (True, False): Image.Transpose.FLIP_LEFT_RIGHT,
+    (False, True): Image.Transpose.FLIP_TOP_BOTTOM,
+}
+_QUARTER_TURNS = {
+    (False, True): Image.Transpose.ROTATE_270,
+    (True, False): Image.Transpose.ROTATE_90,
+    (False, False): Image.Transpose.TRANSPOSE,
+    (True, True): Image.Transpose.TRANSVERSE,
+}
+
+
+def _turn(frame: av.VideoFrame) -> Image.Transpose | None:
+    """What puts the pictures of a file upright, of which this is the first."""
+    # a frame that was asked for its side data stays in memory until the garbage collector comes
+    matrix = frame.side_data.get("DISPLAYMATRIX") if frame.rotation else None
+    if not isinstance(matrix, SideData):
+        return None
+    # x' = a x + c y, y' = b x + d y
+    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].astype(float)
+    if abs(a) + abs(d) >= abs(b) + abs(c):
+        return _FLIPS.get((a < 0, d < 0))
+    return _QUARTER_TURNS[b < 0, c < 0]
+
+
+# writing
+
+
+def frame_count(path: str | Path, seconds: float, fps: float) -> int:
+    """How many frames a video of that length has, in the format that ``path`` names.
+
+    Raises:
+        ValueError: seconds or fps out of range.
+        VideoError: another file format.
+    """
+    if not 0 < seconds <= MAX_SECONDS:
+        raise ValueError(f"A video takes more than 0 and at most {MAX_SECONDS} seconds, not {seconds:g}.")
+    return max(1, round(seconds * checked_rate(path, fps)))
+
+
+def checked_rate(path: str | Path, fps: float | Fraction) -> Fraction:
+    """Frames a second as the format that ``path`` names can have them.
+
+    Raises:
+        ValueError: fps out of range.
+        VideoError: another file format.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in SHOWN_SIDE:
+        raise VideoError("clip_format", file=path.name)
     if not 1 <= fps <= 120:
-        raise ValueError(f"A video has 1 to 120 frames a second, not {fps:g}.")
-    return min(fps, GIF_MAX_FPS) if path.suffix.lower() == ".gif" else fps
+        raise ValueError(f"A video has 1 to 120 frames a second, not {float(fps):g}.")
+    rate = Fraction(fps).limit_denominator(1001)  # as in 30000/1001, the odd rates of television
+    return min(rate, Fraction(GIF_MAX_FPS)) if suffix == ".gif" else rate
 
 
-def _provenance(translator: Translator, note: str, composite: bool) -> Provenance:
-    return Provenance(translator.name, None, {"styles": note} if note else {}, composite)
-
-
-def _write(
-    frames: Iterator[Image.Image], path: Path, fps: float, provenance: Provenance, clip: Clip | None = None
+def write_video(
+    frames: Iterable[Image.Image],
+    path: str | Path,
+    fps: float | Fraction,
+    provenance: Provenance,
+    sound: Clip | None = None,
 ) -> Path:
-    """Encodes frames of one size; ``clip`` gives the sound."""
-    comment = "Synthetic video. " + "; ".join(f"{name}: {value}" for name, value in provenance.texts().items())
-    gif = path.suffix.lower() == ".gif"
-    first = next(frames)
-    shown = SHOWN_SIDE[path.suffix.lower()]
-    times = 1 if provenance.composite else max(1, round(shown / max(first.size)))  # a photo keeps its size
-    scaling = f"scale=iw*{times}:ih*{times}:flags=lanczos+accurate_rnd"
-    sound = clip.audio if clip and not gif else None
-    if gif:
-        # a palette for each frame: one for all would need them all at once
-        palettes = "split[a][b];[a]palettegen=stats_mode=single[p];[b][p]paletteuse=new=1:dither=bayer:bayer_scale=4"
-        filters = f"{scaling},{palettes}"
-        encoding = {"codec": "gif", "pix_fmt_out": "pal8", "quality": None}
-        options = ["-vf", filters]
-    else:
-        # Untagged, players guess the matrix by the size and get the colours wrong for some.
-        colours = "setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709:range=tv"
-        # H.264 in the form that all players know needs even sides
-        filters = f"{scaling}:out_color_matrix=bt709:out_range=tv,crop=trunc(iw/2)*2:trunc(ih/2)*2,{colours}"
-        encoding = {"quality": 6, "audio_codec": "copy" if sound in COPIED_AUDIO else "aac"}
-        # the clip's own metadata may hold place and camera
-        hidden = ["-map_metadata", "-1", "-map_chapters", "-1"]
-        options = ["-vf", filters, *hidden, "-metadata", f"comment={comment}", "-movflags", "+faststart"]
+    """Writes frames of one size, and the sound of a clip for as long as they last.
 
-    if sound:
-        encoding["audio_path"] = str(clip.path.resolve())
-    partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    Drawings alone are enlarged for players; what is put into photos keeps its size, but for an odd row or column that
+    H.264 cannot have. Metadata say that the video is synthetic and how it was made; a clip's own are left out.
+
+    Args:
+        frames: at least one.
+        path: an .mp4 or .gif file (the latter without sound); replaced as a whole, when the video is complete.
+
+    Raises:
+        ValueError: no frame; or fps out of range.
+        VideoError: another file format; the file could not be written; or the clip's sound could not be read.
+    """
+    path, rate = Path(path), checked_rate(path, fps)
+    gif = path.suffix.lower() == ".gif"
+    frames = iter(frames)
+    first = next(frames, None)
+    if first is None:
+        raise ValueError("A video needs at least one frame.")
+    # a photo keeps its size
+    times = 1 if provenance.composite else max(1, round(SHOWN_SIDE[path.suffix.lower()] / max(first.size)))
+    fitted = (_fitted(picture, times, even=not gif) for picture in chain([first], frames))
+    comment = "Synthetic video. " + "; ".join(f"{name}: {value}" for name, value in provenance.texts().items())
+    partial = path.with_name(f".{uuid4().hex}{path.suffix.lower()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _encode(chain([first], frames), partial, first.size, fps=fps, output_params=options, **encoding)
         if gif:
+            _write_gif(fitted, partial, rate)
             _add_gif_comment(partial, comment)
+        else:
+            _write_mp4(fitted, partial, rate, comment, sound)
         os.replace(partial, path)
-    except OSError as error:
-        # the message of a broken pipe to ffmpeg is its whole command
-        reason = error.strerror or str(error).splitlines()[0]
-        raise VideoError(f"{path} could not be written: {reason}.") from error
+    except (OSError, av.FFmpegError) as error:
+        if sound and isinstance(error, av.InvalidDataError):  # only what was copied can be invalid
+            raise VideoError("clip_broken", file=sound.path.name) from error
+        raise VideoError("clip_unwritten", file=path.name, detail=error.strerror or type(error).__name__) from error
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
     return path
 
 
-def _encode(frames: Iterable[Image.Image], path: Path, size: tuple[int, int], **encoding: Any) -> None:
-    writer = imageio_ffmpeg.write_frames(path.resolve(), size, macro_block_size=1, ffmpeg_log_level="error", **encoding)
-    writer.send(None)
-    sent = 0
-    with closing(writer):
-        for picture in frames:
-            writer.send(picture.tobytes())
-            sent += 1
-    # ffmpeg's exit status is not to be had: what it wrote is counted
-    try:
-        written, _ = imageio_ffmpeg.count_frames_and_secs(path.resolve())
-    except RuntimeError:
-        written = 0
-    if written != sent:
-        raise OSError(f"ffmpeg kept {written} of {sent} frames")
+def _fitted(picture: Image.Image, times: int, even: bool) -> Image.Image:
+    """A frame in RGB, ``times`` as large, its sides cut to even ones; of a single row or column it makes two."""
+    picture = picture.convert("RGB")
+    if times > 1:
+        picture = picture.resize((picture.width * times, picture.height * times), Image.Resampling.LANCZOS)
+    if not even:
+        return picture
+    width, height = picture.width // 2 * 2, picture.height // 2 * 2
+    return picture.crop((0, 0, width, height)) if width and height else picture.resize((width or 2, height or 2))
+
+
+def _timed(pictures: Iterable[Image.Image], rate: Fraction) -> Iterator[av.VideoFrame]:
+    for index, picture in enumerate(pictures):
+        frame = av.VideoFrame.from_image(picture)
+        frame.pts, frame.time_base = index, 1 / rate
+        yield frame
+
+
+def _write_mp4(pictures: Iterator[Image.Image], path: Path, rate: Fraction, comment: str, clip: Clip | None) -> None:
+    with av.open(str(path.resolve()), "w", format="mp4", options={"movflags": "+faststart"}) as output:
+        output.metadata["comment"] = comment
+        stream = output.add_stream("libx264", rate=rate, options={"crf": "20"})
+        context = stream.codec_context
+        # Untagged, players guess the matrix by the size and get the colours wrong for some: 1 is BT.709, and its limited range.
+        context.colorspace = context.color_primaries = context.color_trc = context.color_range = 1
+        converter = VideoReformatter()
+        with closing(_sound(clip, output)) as sound:
+            waiting = next(sound, None)  # adds its stream, which must be there before the first packet
+            for index, frame in enumerate(_timed(pictures, rate), 1):
+                if not context.is_open:
+                    context.width, context.height, context.pix_fmt = frame.width, frame.height, "yuv420p"
+                converted = converter.reformat(
+                    frame,
+                    format="yuv420p",
+                    dst_colorspace=Colorspace.ITU709,
+                    dst_color_range=ColorRange.MPEG,
+                    interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND,
+                )
+                output.mux(stream.encode(converted))
+                # the sound until the frame's end; what comes after the last one is left out
+                while waiting is not None and waiting[0] < index / rate:
+                    output.mux(waiting[1])
+                    waiting = next(sound, None)
+            output.mux(stream.encode(None))
+
+
+def _sound(clip: Clip | None, output: OutputContainer) -> Generator[tuple[float, av.Packet]]:
+    """The packets of a clip's sound for ``output``, each with its time on the clock of :meth:`Clip.frames`, in seconds."""
+    if clip is None or clip.audio is None:
+        return
+    with _reading(clip.path, "clip_broken") as container:
+        source = container.streams.best("audio")
+        if not isinstance(source, av.AudioStream):
+            return
+        last, start = None, _start(container, clip.fps)
+        for packet in (_copied if clip.audio in COPIED_AUDIO else _recoded)(container, source, output, start):
+            # a file may be wrong about its times, which an MP4 may not
+            if packet.dts is not None and packet.pts is not None and (last is None or packet.dts > last):
+                last = packet.dts
+                yield float(packet.dts * packet.time_base), packet
+
+
+def _copied(
+    container: InputContainer, source: av.AudioStream, output: OutputContainer, start: float
+) -> Iterator[av.Packet]:
+    target = output.add_stream_from_template(source)
+    for packet in container.demux(source):
+        if packet.dts is not None and packet.pts is not None:
+            shift = round(start / packet.time_base)
+            packet.dts, packet.pts, packet.stream = packet.dts - shift, packet.pts - shift, target
+            yield packet
+
+
+def _recoded(
+    container: InputContainer, source: av.AudioStream, output: OutputContainer, start: float
+) -> Iterator[av.Packet]:
+    layout = "mono" if source.codec_context.channels == 1 else "stereo"
+    target = output.add_stream("aac", rate=AUDIO_RATE, layout=layout)
+    for frame in container.decode(source):
+        if frame.pts is not None and frame.time_base is not None:
+            frame.pts -= round(start / frame.time_base)
+        yield from target.encode(frame)
+    yield from target.encode(None)
+
+
+def _write_gif(pictures: Iterator[Image.Image], path: Path, rate: Fraction) -> None:
+    with av.open(str(path.resolve()), "w", format="gif") as output:
+        stream = output.add_stream("gif", rate=rate, pix_fmt="pal8")
+        graph: Graph | None = None
+        for frame in _timed(pictures, rate):
+            if graph is None:
+                stream.codec_context.width, stream.codec_context.height = frame.width, frame.height
+                graph = _palettes(frame)
+            graph.push(frame)
+            _encode_ready(graph, stream, output)
+        if graph is not None:
+            graph.push(None)
+            _encode_ready(graph, stream, output)
+        output.mux(stream.encode(None))
+
+
+def _palettes(frame: av.VideoFrame) -> Graph:
+    """A palette for each frame: one for all would need them all at once."""
+    graph = Graph()
+    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base)
+    both, palette = graph.add("split"), graph.add("palettegen", "stats_mode=single")
+    applied = graph.add("paletteuse", "new=1:dither=bayer:bayer_scale=4")
+    source.link_to(both)
+    both.link_to(applied, 0, 0)
+    both.link_to(palette, 1, 0)
+    palette.link_to(applied, 0, 1)
+    applied.link_to(graph.add("buffersink"))
+    graph.configure()
+    return graph
+
+
+def _encode_ready(graph: Graph, stream: av.VideoStream, output: OutputContainer) -> None:
+    with suppress(av.BlockingIOError, av.EOFError):  # no frame is ready, or none will be
+        while True:
+            output.mux(stream.encode(graph.vpull()))
 
 
 def _add_gif_comment(path: Path, comment: str) -> None:

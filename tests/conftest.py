@@ -13,7 +13,7 @@ from PIL import Image
 
 # Tests that must never be skipped where STARGAN_NO_SKIPS is set: there, everything they need is installed.
 NEVER_SKIPPED = ("test_api", "test_browser", "test_readme", "test_mcp", "test_space")
-FACES = Path(__file__).resolve().parents[2] / "shared" / "faces"
+FACES = Path(__file__).resolve().parents[2] / "shared" / "faces-192"
 
 
 @pytest.hookimpl(wrapper=True)

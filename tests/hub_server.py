@@ -64,7 +64,8 @@ class HubServer:
 
     Attributes:
         breaks: by name pattern of files, how their next transfers break half way: "close" ends the connection too
-            early, "reset" is what a dead router does.
+            early, "reset" is what a dead router does, "corrupt" sends as many bytes, but others.
+        held: by name pattern of a repository's files ("user/repo/file"), what must be set before any is sent.
         silent: connections are accepted and never answered.
         portal: every answer is a web page, like that of a network where one has to log in first.
         readers, writers: access tokens that may read private repositories, and create and change repositories.
@@ -74,6 +75,7 @@ class HubServer:
     def __init__(self) -> None:
         self.repositories: dict[str, Repository] = {}
         self.breaks: dict[str, list[str]] = {}
+        self.held: dict[str, threading.Event] = {}
         self.portal = False
         self.silent = threading.Event()
         self.readers = {"hf_reader", "hf_writer"}
@@ -208,6 +210,9 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
+        if breaks == "corrupt":
+            self.wfile.write(body[:-1] + bytes([body[-1] ^ 1]))
+            return
         self.wfile.write(body[: len(body) // 2] if breaks else body)
         if breaks == "reset":  # closing a socket that lingers for no time sends a reset
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -272,6 +277,9 @@ class Handler(BaseHTTPRequestHandler):
         commit, files = self.at(repo, revision)
         if self.repository(repo).gated:
             raise HubError(403, "GatedRepo", f"Access to model {repo} is restricted")
+        for pattern, event in list(self.hub.held.items()):
+            if fnmatch.fnmatch(f"{repo}/{path}", pattern):
+                event.wait(60)
         if path not in files:
             raise HubError(404, "EntryNotFound", "Entry not found")
         content = files[path]

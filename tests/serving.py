@@ -86,7 +86,8 @@ def shared_app() -> Server:
 @cache
 def untrained_model() -> Path:
     """A folder with a small model of random weights and other domains."""
-    from stargan.models.checkpoint import Architecture, Model, ModelConfig, save_model
+    from stargan.models.checkpoint import Model, save_model
+    from stargan.models.config import Architecture, ModelConfig
 
     folder = Path(tempfile.mkdtemp(prefix="stargan-model-")) / "untrained"
     architecture = Architecture(image_size=32, style_dim=8, latent_dim=4, base_channels=8, max_channels=16)

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from stargan.bench.inference import inference as bench
+from stargan.bench import inference, training
 from stargan.commands import main
 from stargan.inference import compiling
 from stargan.inference.translator import has_bf16
-from stargan.models.checkpoint import Architecture, Model, ModelConfig, save_model
-from stargan.training.config import ANIME_FRAMING
+from stargan.models.checkpoint import Model, save_model
+from stargan.models.config import ANIME_FRAMING, Architecture, ModelConfig
 
 KEYS = [
     "case",
@@ -60,7 +60,8 @@ class Here:
 
 @pytest.fixture
 def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench, "get_context", Here)
+    for bench in (inference, training):
+        monkeypatch.setattr(bench, "get_context", Here)
 
 
 def check(rows: list[dict[str, object]], cases: list[str]) -> None:
@@ -116,7 +117,7 @@ def test_infer_where_nothing_is_compiled(
 @pytest.mark.usefixtures("one_process")
 def test_infer_counts_what_is_computed() -> None:
     """The published widths: the paper's decoder, but for what folding saves."""
-    encoder, decoder = bench.infer_flops(Architecture(256))
+    encoder, decoder = inference.count_flops(Architecture(256))
     assert 20 < encoder < 36
     assert 20 < decoder < 61
 
@@ -145,7 +146,8 @@ def test_train(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["infer", "--case", "0x1"], "not '0x1'"),
         (["infer", "--turns", "0"], "must be a whole number, 1 or more, not '0'"),
         (["infer", "--model", "nothing", "--device", "cpu"], "There is no model 'nothing'"),
-        (["train", "--preset", "tiny", "--device", "cpu", "--set", "speed=1"], "Training has no option 'speed'"),
+        (["train", "--preset", "tiny", "--device", "cpu", "--speed", "1"], "Unrecognized options: --speed"),
+        (["train", "--preset", "small"], "There is no preset 'small'"),
     ],
 )
 def test_refusals_are_sentences(arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -137,6 +137,7 @@ def violations(page: Page) -> list[str]:
 def pictures(portrait: Image.Image, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pictures")
     portrait.save(folder / "one.png")
+    portrait.resize((3464, 3464), Image.Resampling.BICUBIC).save(folder / "phone.jpg", quality=92)  # 12 megapixels
     four = Image.new("RGB", (1024, 1024))
     for corner in ((0, 0), (512, 0), (0, 512), (512, 512)):
         four.paste(portrait, corner)

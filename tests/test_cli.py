@@ -18,10 +18,10 @@ from hub_server import HubServer
 from PIL import Image
 
 from stargan.batch import GRID_ROWS, find_photos
-from stargan.commands import main
-from stargan.models.checkpoint import Architecture, Model, ModelConfig, save_model
+from stargan.commands import command_line, main
+from stargan.models.checkpoint import Model, save_model
+from stargan.models.config import ANIME_FRAMING, Architecture, ModelConfig
 from stargan.pictures.provenance import read_provenance
-from stargan.training.config import ANIME_FRAMING
 
 ROOT = Path(__file__).resolve().parents[1]
 DOMAINS = ("anime", "female", "male")
@@ -96,6 +96,72 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def times(folder: Path) -> dict[str, int]:
     return {name: (folder / name).stat().st_mtime_ns for name in listing(folder)}
+
+
+# the parsers
+
+# What takes seconds to import, and what does the work; only a command that runs needs them.
+HEAVY = ("torch", "torchvision", "numpy", "PIL", "huggingface_hub", "gradio")
+COMMANDS = ("train", "prepare", "evaluate", "sheet", "translate", "video", "import", "push", "bench")
+
+
+@pytest.mark.parametrize("words", [(), *((name,) for name in COMMANDS), ("bench", "infer"), ("bench", "train")])
+def test_help_imports_nothing_heavy(words: tuple[str, ...]) -> None:
+    program = f"""
+import atexit, sys
+atexit.register(lambda: print(sorted(set({HEAVY}) & set(sys.modules)), len(sys.modules), file=sys.stderr))
+from stargan.commands import main
+main([*{words}, "--help"])
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(" ".join(["usage: stargan", *words]))
+    heavy, _, count = done.stderr.strip().rpartition(" ")
+    assert heavy == "[]"
+    # these modules and what they need of Python come to 100; what lists the options of training to 600; torch to 1,500
+    assert int(count) < (1000 if words == ("train",) else 300)
+
+
+def test_the_program_lists_every_command() -> None:
+    told, _ = (process := command("--help")).communicate(timeout=60)
+    assert process.returncode == 0
+    assert told.startswith("usage: python -m stargan")
+    assert f"{{{','.join(COMMANDS)}}}" in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option", "choices"),
+    [
+        (["prepare", "photos", "faces"], "--preset", ["anime-128", "tiny"]),
+        (["evaluate", "m", "--data", "d", "--validation", "v"], "--modes", ["latent", "reference"]),
+        (["import", "file", "--output", "o"], "--framing", ["celeba-hq", "whole"]),
+    ],
+)
+def test_choices_are_named(
+    capsys: pytest.CaptureFixture, arguments: list[str], option: str, choices: list[str]
+) -> None:
+    """What a module too heavy for the parser lists is taken, and nothing else."""
+    for choice in choices:
+        options = command_line().parse_args([*arguments, option, choice])
+        assert getattr(options, option[2:]) in (choice, [choice])
+    with pytest.raises(SystemExit) as stop:
+        main([*arguments, option, "other"])
+    assert stop.value.code == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert f"error: argument {option}: invalid choice: 'other' (choose from " in told
+    assert all(f"{choice!r}" in told for choice in choices)
+
+
+@pytest.mark.parametrize("arguments", [["train", "--data", "d", "--run", "r"], ["bench", "train"]])
+def test_presets_are_named(
+    capsys: pytest.CaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([*arguments, "--preset", "other"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("There is no preset 'other': choose one of anime-128, ")
+    assert "tiny" in told
+    assert not list(tmp_path.iterdir())
 
 
 # translate
@@ -306,7 +372,7 @@ def test_names_of_results(face: Image.Image, tmp_path: Path) -> None:
     [
         (["missing"], "There is no file or folder missing."),
         (["."], "There are no pictures in ."),
-        (["a.png", "--domain", "cat"], "has the domains anime, female, male, not 'cat'."),
+        (["a.png", "--domain", "cat"], "The model whole cannot draw cat: choose one of anime, female, male."),
         (["a.png", "--model", "nothing"], "There is no model 'nothing'"),
         (["a.png", "--references", "missing"], "There is no file or folder missing."),
     ],

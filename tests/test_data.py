@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -115,3 +118,82 @@ def test_augmentation_is_as_its_generator_decides_and_stays_in_range() -> None:
     assert torch.equal(first, again)
     assert not torch.equal(first, augment(x, 0.5, torch.Generator().manual_seed(8)))
     assert first.abs().max() <= 1
+
+
+def test_reading_takes_hardly_more_memory_than_the_set(tmp_path: Path) -> None:
+    """In a process of its own, whose peak of resident memory is measured against that before reading."""
+    for domain in ("a", "b"):
+        (tmp_path / domain).mkdir()
+        picture = Image.effect_noise((64, 64), 80)
+        for index in range(1000):  # enlarged to 128 px: 98 MB in all
+            picture.save(tmp_path / domain / f"{index}.jpg", quality=30)
+    program = f"""
+import resource, torch
+from pathlib import Path
+from PIL import Image
+from stargan.training.data import Faces, read_square
+torch.zeros(2, 3, 8, 8)[0] = torch.ones(3, 8, 8)
+read_square(Path({str(tmp_path)!r}) / "a" / "0.jpg", 128)
+
+def peak():
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+before = peak()
+faces = Faces(Path({str(tmp_path)!r}), 128, torch.device("cpu"))
+print(peak() - before, sum(pictures.nbytes for pictures in faces.pictures))
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True, timeout=300
+    )
+    taken, held = map(int, done.stdout.split())
+    assert held == 2000 * 3 * 128 * 128
+    assert taken < 1.2 * held + 20e6
+
+
+def test_broken_pictures_leave_no_hole(root: Path) -> None:
+    for index in (0, 7, 29):
+        (root / "anime" / f"{index:02d}.png").write_bytes(b"broken")
+    Image.new("RGB", (40, 40), (0, 0, 100)).save(root / "anime" / "28.png")
+    faces = Faces(root, 32, CPU)
+    assert faces.names[0] == [f"{i:02d}.png" for i in range(30) if i not in (0, 7, 29)]
+    assert [tuple(p[:, 0, 0].tolist()) for p in faces.pictures[0]] == [COLOURS["anime"]] * 26 + [(0, 0, 100)]
+
+
+# weights
+
+
+def test_sources_are_drawn_by_their_weights(root: Path) -> None:
+    for domain, names in (("female", ("n", "n2", "g")), ("male", ("n", "g", "g2"))):
+        for index, name in enumerate(names):
+            (root / domain / f"{index:02d}.png").rename(root / domain / f"{name}.png")
+            Image.new("RGB", (32, 32), (0, 0, 50 * index)).save(root / domain / f"{name}.png")
+    faces = Faces(root, 32, CPU)
+    assert faces.names[1:] == [["g.png", "n.png", "n2.png"], ["g.png", "g2.png", "n.png"]]
+    domains, odds = faces.weights({"anime": 2.0, "female/n": 3.0, "female/n2": 6.0})
+    assert domains.tolist() == [2.0, 1.0, 1.0]
+    assert odds[0] is None
+    assert odds[1] is not None
+    assert odds[1].tolist() == [1.0, 3.0, 6.0]  # the longest prefix counts
+    assert odds[2] is None
+
+    random = torch.Generator().manual_seed(0)
+    for index, expected in ((1, [0.1, 0.3, 0.6]), (2, [1 / 3, 1 / 3, 1 / 3])):
+        x = faces.sample(torch.full((3000,), index), random, odds)
+        drawn = [(x[:, 2, 0, 0] == p[2, 0, 0].float() / 127.5 - 1).float().mean().item() for p in faces.pictures[index]]
+        assert drawn == pytest.approx(expected, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("weights", "sentence"),
+    [
+        ({"manga": 2.0}, "name the domain 'manga'; the data has anime, female, male"),
+        ({"manga/n": 2.0}, "name the domain 'manga'"),
+        ({"female/x": 2.0}, "No picture of female has a name that begins with 'x'"),
+        ({"female/0": 0.0}, "All pictures of female have the weight 0"),
+        ({"anime": 0.0, "female": 0.0, "male": 0.0}, "All domains have the weight 0"),
+    ],
+)
+def test_weights_that_cannot_be(root: Path, weights: dict[str, float], sentence: str) -> None:
+    with pytest.raises(DataError, match=sentence):
+        Faces(root, 32, CPU).weights(weights)

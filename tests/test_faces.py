@@ -12,9 +12,9 @@ import pytest
 from conftest import FACES
 from PIL import Image
 
+from stargan.models.config import ANIME_FRAMING
 from stargan.pictures import faces
 from stargan.pictures.io import open_photo
-from stargan.training.config import ANIME_FRAMING
 
 SIZE = 128
 FRAMING = np.array(ANIME_FRAMING)

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from stargan.inference import folding
-from stargan.inference.folding import FoldedDecoder, FoldedEncoder, fold_style_encoder, prepare, scaled_norm
+from stargan.inference import folding, kernels
+from stargan.inference.folding import FoldedDecoder, FoldedEncoder, fold_style_encoder, prepare
+from stargan.inference.kernels import scaled_norm
 from stargan.networks import AdainResBlock, Generator, ResBlock, StyleEncoder, instance_norm
 
 CPU = torch.device("cpu")
@@ -44,7 +45,7 @@ def test_spread_after_upsampling():
     conv = randomised(nn.Conv2d(3, 5, 3, padding=1))
     x = torch.randn(2, 3, 7, 6, dtype=torch.float64)
     expected = conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
-    weight = folding.spread(conv.weight).flip(2, 3).transpose(0, 1)
+    weight = kernels.spread(conv.weight).flip(2, 3).transpose(0, 1)
     torch.testing.assert_close(F.conv_transpose2d(x, weight, conv.bias, stride=2, padding=1), expected, **EXACT)
 
 
@@ -52,17 +53,17 @@ def test_spread_before_pooling():
     conv = randomised(nn.Conv2d(3, 5, 3, padding=1))
     x = torch.randn(2, 3, 8, 6, dtype=torch.float64)
     expected = F.avg_pool2d(conv(x), 2)
-    weight = folding.spread(conv.weight) / 4
+    weight = kernels.spread(conv.weight) / 4
     torch.testing.assert_close(F.conv2d(x, weight, conv.bias, stride=2, padding=1), expected, **EXACT)
 
 
 @pytest.mark.parametrize("tile", [2, 4])
 @pytest.mark.parametrize("biased", [False, True])
 def test_winograd(monkeypatch, tile, biased):
-    monkeypatch.setattr(folding, "_STRIP", 4096)  # several strips, the last one shorter
+    monkeypatch.setattr(kernels, "_STRIP", 4096)  # several strips, the last one shorter
     conv = randomised(nn.Conv2d(6, 5, 3, padding=1, bias=biased))
     x = torch.randn(2, 6, 20, 12, dtype=torch.float64)
-    result = folding.Winograd(conv.weight, conv.bias, (20, 12), tile)(x)
+    result = kernels.Winograd(conv.weight, conv.bias, (20, 12), tile)(x)
     torch.testing.assert_close(result, conv(x), **EXACT)
     assert result.is_contiguous(memory_format=torch.channels_last)
 
@@ -72,8 +73,8 @@ def test_upsampling(biased):
     conv = randomised(nn.Conv2d(6, 5, 3, padding=1, bias=biased))
     x = torch.randn(2, 6, 7, 9, dtype=torch.float64)
     expected = conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
-    weight = folding.spread(conv.weight).flip(2, 3).transpose(0, 1)
-    result = folding.Upsampling(weight, conv.bias, (7, 9))(x)
+    weight = kernels.spread(conv.weight).flip(2, 3).transpose(0, 1)
+    result = kernels.Upsampling(weight, conv.bias, (7, 9))(x)
     torch.testing.assert_close(result, expected, **EXACT)
     assert result.is_contiguous(memory_format=torch.channels_last)
 
@@ -187,7 +188,7 @@ def test_wide_networks(dtype):
     generator = randomised(Generator(128, 16, base_channels=64, max_channels=256), torch.float32)
     encoder, decoder = (prepare(part(generator), CPU, dtype) for part in (FoldedEncoder, FoldedDecoder))
     kinds = {type(part) for part in decoder.modules()}
-    assert {folding.Winograd, folding.Upsampling} <= kinds
+    assert {kernels.Winograd, kernels.Upsampling} <= kinds
     x, style = torch.tanh(torch.randn(1, 3, 128, 128)), torch.randn(3, 16)
     expected = generator(x.expand(3, -1, -1, -1), style)
     features, edges = encoder(x.to(dtype))
@@ -201,7 +202,7 @@ def test_wide_networks(dtype):
 def test_packing_is_used_and_keeps_other_sides_working():
     generator = randomised(Generator(64, 16, base_channels=16, max_channels=32), torch.float32)
     decoder = prepare(FoldedDecoder(generator), CPU, torch.float32)
-    packed = [part._packed is not None for part in decoder.modules() if isinstance(part, folding.FoldedConv)]
+    packed = [part._packed is not None for part in decoder.modules() if isinstance(part, kernels.FoldedConv)]
     assert all(packed) == torch.backends.mkldnn.is_available()
     features, style = torch.randn(3, 32, 8, 8), torch.randn(3, 16)
     torch.testing.assert_close(decoder(features, style), generator.decoder(features, style), rtol=1e-4, atol=2e-5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import zipfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -18,12 +19,13 @@ from parity import Synthetic
 from PIL import Image
 from torch import Tensor
 
-from stargan import landmarks, load_translator
+from stargan import Translator, landmarks, load_translator
 from stargan.commands import main
-from stargan.inference.translator import Translator
+from stargan.drawing import CACHE, Source, prepare, prepare_reference
 from stargan.landmarks import LandmarkNetwork
-from stargan.models.checkpoint import Model, ModelError, load_model
-from stargan.models.importing import CELEBA_HQ_FRAMING, import_checkpoint
+from stargan.models.checkpoint import Model, load_model
+from stargan.models.config import CELEBA_HQ_FRAMING, ModelError
+from stargan.models.importing import import_checkpoint
 from stargan.networks import Discriminator, Generator, MappingNetwork, StyleEncoder
 from stargan.pictures import faces
 from stargan.pictures.tensors import to_pictures, to_tensor
@@ -326,6 +328,31 @@ def test_not_a_dictionary(saved, content: object, kind: str) -> None:
         import_checkpoint(saved(content))
 
 
+def test_small_file_that_would_fill_the_memory(saved, checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """PyTorch itself reads all of these without a word."""
+
+    class Long:
+        def __reduce__(self) -> tuple[type, tuple[int]]:
+            return bytearray, (10**6,)
+
+    files = [tmp_path / "compressed.ckpt", tmp_path / "overlapping.ckpt"]
+    large = saved(checkpoint | {"fan": {"x": torch.zeros(10**6)}})
+    with zipfile.ZipFile(large) as plain, zipfile.ZipFile(files[0], "w", zipfile.ZIP_DEFLATED) as compressed:
+        for name in plain.namelist():
+            compressed.writestr(name, plain.read(name))
+    assert files[0].stat().st_size < large.stat().st_size - 3 * 10**6
+    with zipfile.ZipFile(files[1], "w") as archive:
+        archive.writestr("a", b"0" * 10**5)
+        archive.filelist += archive.filelist * 50
+    for file in files:
+        with pytest.raises(ModelError, match="is refused: read, it would take more memory than it has bytes"):
+            import_checkpoint(file)
+    for zipped in (True, False):
+        file = saved(checkpoint | {"fan": {"x": Long()}}, _use_new_zipfile_serialization=zipped)
+        with pytest.raises(ModelError, match="is refused: read, it would take more memory than it has bytes"):
+            import_checkpoint(file)
+
+
 # refused: networks
 
 
@@ -492,7 +519,7 @@ def test_unsorted_domains(saved, checkpoint: Checkpoint, domains: tuple[str, ...
 
 
 def test_unknown_framing(saved, checkpoint: Checkpoint) -> None:
-    with pytest.raises(ModelError, match="must be celeba-hq or whole, not 'square'"):
+    with pytest.raises(ModelError, match="must be one of anime, celeba-hq, whole, not 'square'"):
         import_checkpoint(saved(checkpoint), framing="square")
 
 
@@ -555,6 +582,10 @@ def animals(tmp_path_factory) -> tuple[Path, Nets]:
     return folder / "afhq", nets
 
 
+def aligned_crop(translator: Translator, photo: Image.Image) -> Image.Image:
+    return prepare(Source.open(photo), translator.config).crops[0]
+
+
 def plainly(nets: Nets, picture: Image.Image, styles: Tensor) -> Tensor:
     """What the networks make of an aligned picture, one full pass a style."""
     x = to_tensor([picture])
@@ -573,10 +604,10 @@ def error(pictures: list[Image.Image], tensors: Tensor) -> int:
 def same_as_plain(translator: Translator, nets: Nets, portrait: Image.Image) -> None:
     """Drawn from seeds and by references, each by itself and together."""
     domain = translator.domains[1]
-    aligned = translator.align(portrait).picture
+    aligned = aligned_crop(translator, portrait)
     index, codes = torch.tensor([1]), torch.stack([torch.randn(16, generator=seeded(seed)) for seed in (3, 4, 5)])
     references = [portrait.rotate(4), portrait.transpose(Image.Transpose.FLIP_LEFT_RIGHT)]
-    framed = [translator.align_reference(reference).picture for reference in references]
+    framed = [prepare_reference(Source.open(reference), translator.config) for reference in references]
     with torch.inference_mode():
         of_seeds = nets["mapping_network"](codes, index.expand(3))
         of_references = nets["style_encoder"](to_tensor(framed), index.expand(2))
@@ -601,7 +632,7 @@ def test_celeba_hq_draws_what_its_networks_draw(celeba_hq: tuple[Path, Nets], po
     translator = load_translator(str(folder), "cpu", "exact")
     assert (translator.domains, translator.image_size) == (("female", "male"), 256)
     same_as_plain(translator, nets, portrait)
-    aligned = translator.align(portrait).picture
+    aligned = aligned_crop(translator, portrait)
     styles = translator.latent_styles("male", [3])
     without_edges = plainly({"generator": nets["generator"]}, aligned, styles)
     assert error(translator.decode(translator.encode(aligned), styles), without_edges) > 1
@@ -617,7 +648,7 @@ def test_afhq_draws_what_its_networks_draw(
     same_as_plain(translator, nets, portrait)
     tall = Image.new("RGB", (300, 500), "teal")
     tall.paste(portrait.resize((300, 300)), (0, 100))
-    middle = np.asarray(translator.align(tall).picture, int)
+    middle = np.asarray(aligned_crop(translator, tall), int)
     whole = np.asarray(portrait.resize((300, 300)).resize((256, 256), Image.Resampling.BICUBIC), int)
     assert np.abs(middle - whole).mean() < 2
 
@@ -633,10 +664,11 @@ def test_landmarks_and_masks_are_found_once_a_picture(
     ]
     masks = landmarks.face_masks
     monkeypatch.setattr(landmarks, "face_masks", lambda heatmaps: calls.update(["masks"]) or masks(heatmaps))
+    CACHE.clear()
     assert len(translator.latent(portrait, "male", count=4)) == 4
     assert calls == {"landmarks": 1, "encoder": 1, "masks": 1}
     translator.reference(portrait, [portrait] * 3, "female", strength=0.5)
-    assert calls == {"landmarks": 2, "encoder": 2, "masks": 2}  # references need none
+    assert calls == {"landmarks": 1, "encoder": 1, "masks": 1}  # the photo is known, and references need none
     for hook in hooks:
         hook.remove()
 
@@ -647,7 +679,7 @@ def test_celeba_hq_framing(celeba_hq: tuple[Path, Nets], portrait: Image.Image) 
     assert translator.config.framing == CELEBA_HQ_FRAMING
     expected = np.array(CELEBA_HQ_FRAMING)
     for photo in (portrait, portrait.rotate(15, Image.Resampling.BICUBIC), portrait.resize((900, 900))):
-        (face,) = faces.find(translator.align(photo).picture)
+        (face,) = faces.find(aligned_crop(translator, photo))
         assert np.abs(face.landmarks / 256 - expected).max() < 0.04
 
 
@@ -655,7 +687,7 @@ def test_celeba_hq_framing(celeba_hq: tuple[Path, Nets], portrait: Image.Image) 
 def test_bf16_stays_close(model: str, portrait: Image.Image, request: pytest.FixtureRequest) -> None:
     folder, nets = request.getfixturevalue(model)
     translator = load_translator(str(folder), "cpu", "bf16")
-    aligned, styles = translator.align(portrait).picture, translator.latent_styles(translator.domains[0], [1, 2])
+    aligned, styles = aligned_crop(translator, portrait), translator.latent_styles(translator.domains[0], [1, 2])
     expected = plainly(nets, aligned, styles)
     drawn = torch.cat(list(translator._decode(translator.encode(aligned), styles)))
     assert 0 < (drawn - expected).square().mean() < 4 / 10**3  # 30 dB; random weights are worse than trained ones

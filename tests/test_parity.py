@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from stargan.landmarks import LandmarkNetwork, face_masks
-from stargan.models.checkpoint import Architecture
+from stargan.models.config import Architecture
 from stargan.networks import Discriminator, Generator, MappingNetwork, StyleEncoder
 from stargan.training.config import TrainConfig
 from stargan.training.data import Faces

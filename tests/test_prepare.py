@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from stargan.commands import main
+from stargan.models.config import ANIME_FRAMING
 from stargan.pictures.faces import find
-from stargan.training.config import ANIME_FRAMING
 from stargan.training.data import DataError, list_domains
 from stargan.training.prepare import Job, parse_crop, prepare
 

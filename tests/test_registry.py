@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import pytest
 import torch
 from hub_server import HubServer, sha256
+from huggingface_hub.hf_api import RepoSibling
 
+import stargan
+from stargan import load_translator
 from stargan.models import checkpoint, registry
-from stargan.models.checkpoint import Architecture, Model, ModelConfig, ModelError, load_model, save_model
-from stargan.models.registry import MODELS, ModelSpec, available_models, find_model, push_model
+from stargan.models.checkpoint import Model, load_model, save_model
+from stargan.models.config import Architecture, ModelConfig, ModelError
+from stargan.models.registry import MODELS, ModelSpec, available_models, config_of, find_model, push_model
 
 CARD = "---\nlicense: cc0-1.0\nlibrary_name: stargan\ntags:\n- image-to-image\n---\n# A model\n"
 TINY = Architecture(image_size=32, base_channels=8, max_channels=16)
@@ -44,6 +54,26 @@ def fetch_row(spec: ModelSpec) -> Path:
     return find_model(spec.name)
 
 
+def fetch_slowly(slow: str, quick: str) -> Path:
+    """find_model of a model that is slow to come in one thread, meanwhile of another in the next."""
+    running.append(Thread(target=find_model, args=(slow,)))
+    running[0].start()
+    time.sleep(0.3)
+    return find_model(quick)
+
+
+def finish() -> None:
+    running.pop().join()
+
+
+def fetch_in_threads(name: str) -> set[Path]:
+    with ThreadPoolExecutor(4) as threads:
+        return set(threads.map(find_model, [name] * 4))
+
+
+running: list[Thread] = []
+
+
 @pytest.fixture(scope="module")
 def hub() -> Iterator[HubServer]:
     server = HubServer()
@@ -60,20 +90,27 @@ Client = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
-def clients(hub: HubServer, home: Path) -> Iterator[dict[str, Client]]:
+def environment(hub: HubServer, home: Path) -> dict[str, str]:
+    """Of a process that finds its Hub here."""
+    return {
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(home),
+        "HF_HUB_ETAG_TIMEOUT": "1",
+        "HF_HUB_DISABLE_XET": "1",  # Xet has a server of its own
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_HUB_OFFLINE": "0",
+    }
+
+
+@pytest.fixture(scope="module")
+def clients(environment: dict[str, str]) -> Iterator[dict[str, Client]]:
     """Processes whose environment says where the Hub is; each value runs a function in one of them.
 
     They share a cache, as one start of a program after another does. All begin together, to load while others work.
     """
     pools = {}
     with pytest.MonkeyPatch.context() as patch:
-        for key, value in {
-            "HF_ENDPOINT": hub.url,
-            "HF_HOME": str(home),
-            "HF_HUB_ETAG_TIMEOUT": "1",
-            "HF_HUB_DISABLE_XET": "1",  # Xet has a server of its own
-            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        }.items():
+        for key, value in environment.items():
             patch.setenv(key, value)
         for name, offline in (("first", "0"), ("second", "0"), ("told to be offline", "1")):
             patch.setenv("HF_HUB_OFFLINE", offline)
@@ -161,6 +198,45 @@ def test_name_that_is_nothing(name: str) -> None:
         find_model(name)
     assert repr(name) in str(caught.value)
     assert "anime-64" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["x" * 5000, "~nobody-of-that-name/model", "nul\0l", "a/" * 3000, "user/repo@" + "x" * 5000, "🦊" * 300]
+)
+def test_name_that_no_path_can_have(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sentence, which does not say all of it back."""
+    with pytest.raises(ModelError, match="There is no model") as caught:
+        find_model(name)
+    assert len(str(caught.value)) < 160
+    with pytest.raises(ModelError, match="There is no model"):
+        config_of(name)
+    if "\0" not in name:  # no environment variable can hold that
+        monkeypatch.setenv("STARGAN_MODELS", name)
+        with pytest.raises(ModelError, match=r"STARGAN_MODELS lists .*, which is neither a folder nor") as caught:
+            available_models()
+        assert len(str(caught.value)) < 150
+
+
+def test_default_model_needs_no_name() -> None:
+    assert load_translator() is load_translator(registry.DEFAULT_MODEL)
+
+
+def test_weights_of_an_installed_package(tmp_path: Path) -> None:
+    """There they lie within it; whatever else is around."""
+    package = Path(stargan.__file__).parent
+    shutil.copytree(package, tmp_path / "site" / "stargan", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(registry.WEIGHTS, tmp_path / "site" / "stargan" / "weights")
+    (tmp_path / "site" / "weights").mkdir()
+    code = (
+        "from stargan.models.registry import *; print(find_model(DEFAULT_MODEL)); print(config_of(DEFAULT_MODEL).name)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True, text=True, check=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
+    )  # fmt: skip
+    folder, name = run.stdout.splitlines()
+    assert Path(folder) == tmp_path / "site" / "stargan" / "weights" / registry.DEFAULT_MODEL
+    assert name == registry.DEFAULT_MODEL
 
 
 def test_wrong_sum_of_a_folder_leaves_its_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,7 +370,7 @@ def test_wrong_sum_is_never_used(hub: HubServer, client: Client, files: dict[str
         hub.requests.clear()
         with pytest.raises(ModelError, match=r"config\.json of the model signed has the sha256 \w+ instead of"):
             client(fetch_row, spec)
-        assert any(line.endswith("config.json") for line in hub.requests)  # the second start asked again
+        assert hub.requests  # the second start asked again
 
     repository.commit(files)
     assert_same(client(fetch_row, spec), model)
@@ -355,6 +431,230 @@ def test_second_start_without_network(
     hub.requests.clear()
     clients["second"](fetch, "user/kept")
     assert hub.requests == []  # so there is no time-out to wait for
+
+
+# The config alone
+
+
+def weights_asked(hub: HubServer) -> list[str]:
+    return [line for line in hub.requests if "safetensors" in line]
+
+
+def test_config_is_had_without_weights(
+    hub: HubServer, clients: dict[str, Client], files: dict[str, bytes], model: Model
+) -> None:
+    hub.add("user/config", files)
+    hub.requests.clear()
+    assert clients["first"](config_of, "user/config") == model.config
+    assert any(line.endswith("config.json") for line in hub.requests)
+    assert weights_asked(hub) == []
+    hub.requests.clear()
+    for client in clients.values():
+        assert client(config_of, "user/config") == model.config
+    assert hub.requests == []
+    hub.stop()
+    try:
+        assert clients["second"](config_of, "user/config") == model.config
+        with pytest.raises(ModelError, match="The model user/config is not in the cache, and the Hub"):
+            clients["second"](find_model, "user/config")
+        with pytest.raises(ModelError, match="The model user/unseen is not in the cache, and the Hub"):
+            clients["second"](config_of, "user/unseen")
+    finally:
+        hub.start()
+    assert_same(clients["second"](find_model, "user/config"), model)
+
+
+def test_config_of_names_and_folders(folder: Path, model: Model) -> None:
+    assert config_of(str(folder)) == model.config
+    assert config_of(registry.DEFAULT_MODEL).name == registry.DEFAULT_MODEL
+    for shard in folder.glob("*.safetensors"):
+        shard.unlink()
+    assert config_of(str(folder)) == model.config
+    with pytest.raises(ModelError, match=r"has no config\.json"):
+        config_of(str(folder.parent))
+
+
+def test_config_does_not_wait_for_weights(
+    hub: HubServer, clients: dict[str, Client], files: dict[str, bytes], model: Model
+) -> None:
+    hub.add("user/heavy", files)
+    hub.held["user/heavy/model-*"] = Event()
+    with ThreadPoolExecutor() as threads:
+        download = threads.submit(clients["first"], find_model, "user/heavy")
+        until(lambda: any("user/heavy/resolve" in line for line in weights_asked(hub)))
+        config = threads.submit(clients["second"], config_of, "user/heavy")
+        try:
+            assert config.result(timeout=20) == model.config
+            assert not download.done()
+        finally:
+            hub.held.pop("user/heavy/model-*").set()
+        assert_same(download.result(), model)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_repository_that_is_too_much(hub: HubServer, client: Client, files: dict[str, bytes]) -> None:
+    """Told by its listing: none of it is downloaded."""
+    config = files["config.json"]
+    for name, content, sentence in (
+        ("user/long", {"config.json": config + b" " * 100_000}, "config.json has more than 100000 bytes."),
+        (
+            "user/split",
+            {"config.json": config} | {f"model-{i:05}-of-00300.safetensors": b"%d" % i for i in range(300)},
+            "it has 300 files of weights, over 256.",
+        ),
+        (
+            "user/index",
+            {"config.json": config, "model.safetensors.index.json": b" " * 1_000_001},
+            "model.safetensors.index.json has more than 1000000 bytes.",
+        ),
+    ):
+        hub.add(name, content)
+        hub.requests.clear()
+        with pytest.raises(ModelError) as caught:
+            client(find_model, name)
+        assert str(caught.value) == f"{name} is not a model for this program: {sentence}"
+        assert not [line for line in hub.requests if "/resolve/" in line]
+    listed = {name: RepoSibling(rfilename=name, size=size) for name, size in (("config.json", 9), ("a", 2_200_000_000))}
+    with pytest.raises(ModelError, match=r"it has 2\.2 GB, over 2\.1\."):
+        registry._check_listing(listed)
+
+
+# Whole, or not at all
+
+
+def blobs_sent(hub: HubServer) -> list[str]:
+    return [line for line in hub.requests if line.startswith("GET /objects/")]
+
+
+def reference(home: Path, repo: str) -> Path:
+    """What says which commit the main branch is, in the cache."""
+    return home / "hub" / f"models--{repo.replace('/', '--')}" / "refs" / "main"
+
+
+def test_file_that_arrives_damaged_is_fetched_again(
+    hub: HubServer, client: Client, files: dict[str, bytes], model: Model
+) -> None:
+    """As many bytes as the Hub says, but others."""
+    hub.add("user/noisy", files)
+    for name in ("config.json", shards(files)[0]):
+        hub.breaks[name] = ["corrupt"]
+    assert_same(client(find_model, "user/noisy"), model)
+    assert not any(hub.breaks.values())
+
+
+def test_file_that_stays_damaged_is_never_used(
+    hub: HubServer, clients: dict[str, Client], home: Path, files: dict[str, bytes], model: Model
+) -> None:
+    hub.add("user/bad", files)
+    last = shards(files)[-1]
+    hub.breaks[last] = ["corrupt"] * 2
+    with pytest.raises(
+        ModelError, match=f"The download of user/bad broke off; .*: {last} is not what the Hub says it is"
+    ):
+        clients["first"](find_model, "user/bad")
+    assert not reference(home, "user/bad").exists()
+    with pytest.raises(ModelError, match="The model user/bad is not in the cache"):
+        clients["told to be offline"](find_model, "user/bad")
+    assert_same(clients["first"](find_model, "user/bad"), model)
+    assert reference(home, "user/bad").exists()
+
+
+@pytest.mark.parametrize("spoil", ["flipped", "cut", "gone"])
+def test_file_damaged_in_the_cache(
+    hub: HubServer, clients: dict[str, Client], files: dict[str, bytes], model: Model, spoil: str
+) -> None:
+    name = f"user/{spoil}"
+    hub.add(name, files)
+    folder = clients["first"](find_model, name)
+    for file in (folder / "config.json", folder / shards(files)[0]):
+        content = bytearray(file.read_bytes())
+        content[-3] ^= 1
+        blob = file.resolve()
+        if spoil == "gone":
+            blob.unlink()
+        else:
+            blob.write_bytes(content if spoil == "flipped" else content[:-1])
+    with pytest.raises(ModelError, match=f"The model {name} is not in the cache"):
+        clients["told to be offline"](find_model, name)
+    assert_same(clients["second"](find_model, name), model)
+    assert_same(clients["told to be offline"](find_model, name), model)
+
+
+# Several at once
+
+
+def test_two_processes_download_one_model(
+    hub: HubServer, clients: dict[str, Client], files: dict[str, bytes], model: Model
+) -> None:
+    """The second waits, even for a file that came damaged at first, and finds it."""
+    hub.add("user/shared", files)
+    hub.held["user/shared/model-*"] = Event()
+    hub.breaks[shards(files)[0]] = ["corrupt"]
+    hub.requests.clear()
+    with ThreadPoolExecutor() as threads:
+        first = threads.submit(clients["first"], find_model, "user/shared")
+        until(lambda: any("user/shared/resolve" in line for line in weights_asked(hub)))
+        second = threads.submit(clients["second"], find_model, "user/shared")
+        time.sleep(0.5)
+        assert not first.done()
+        assert not second.done()
+        hub.held.pop("user/shared/model-*").set()
+        found = {first.result(), second.result()}
+    assert len(found) == 1
+    assert_same(found.pop(), model)
+    assert len(blobs_sent(hub)) == len(shards(files)) + 1
+    assert sum(line == "GET /api/models/user/shared" for line in hub.requests) == 1
+
+
+def test_process_killed_at_a_download_lets_go(
+    hub: HubServer, clients: dict[str, Client], environment: dict[str, str], files: dict[str, bytes], model: Model
+) -> None:
+    hub.add("user/killed", files)
+    hub.held["user/killed/model-*"] = Event()
+    hub.requests.clear()
+    code = "from stargan.models.registry import find_model; find_model('user/killed')"
+    root = Path(__file__).parents[1]
+    with subprocess.Popen([sys.executable, "-c", code], env=os.environ | environment, cwd=root) as process:
+        until(lambda: any("user/killed/resolve" in line for line in weights_asked(hub)))
+        with ThreadPoolExecutor() as threads:
+            waiting = threads.submit(clients["second"], find_model, "user/killed")
+            time.sleep(0.5)
+            assert not waiting.done()
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            hub.held.pop("user/killed/model-*").set()
+            assert_same(waiting.result(timeout=30), model)
+
+
+def test_slow_download_holds_up_no_other_model(
+    hub: HubServer, client: Client, files: dict[str, bytes], model: Model
+) -> None:
+    for name in ("user/slow", "user/quick"):
+        hub.add(name, files)
+    hub.held["user/slow/*"] = Event()
+    with ThreadPoolExecutor() as threads:
+        try:
+            found = threads.submit(client, fetch_slowly, "user/slow", "user/quick").result(timeout=20)
+        finally:
+            hub.held.pop("user/slow/*").set()
+    assert_same(found, model)
+    client(finish)
+    assert_same(client(find_model, "user/slow"), model)
+
+
+def test_threads_download_a_model_once(hub: HubServer, client: Client, files: dict[str, bytes], model: Model) -> None:
+    hub.add("user/threads", files)
+    hub.requests.clear()
+    (found,) = client(fetch_in_threads, "user/threads")
+    assert_same(found, model)
+    assert len(blobs_sent(hub)) == len(shards(files))
+    assert sum(line == "GET /api/models/user/threads" for line in hub.requests) == 1
 
 
 # To the Hub

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -13,8 +14,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,20 +26,32 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from stargan.commands import main
 from stargan.inference.translator import Translator
-from stargan.models.checkpoint import load_model, read_config, save_model
+from stargan.models.checkpoint import Model, load_model, read_config, save_model
+from stargan.models.config import Architecture
+from stargan.networks import Discriminator, Generator, mean_style
 from stargan.pictures.tensors import to_tensor
+from stargan.training import loop
+from stargan.training import run as entry
+from stargan.training import state as states
 from stargan.training import trainer as training
-from stargan.training.augment import diff_augment, luma_where, to_luma, translation
+from stargan.training.augment import diff_augment, jpeg, luma_where, misalign, photograph, to_luma, translation
 from stargan.training.config import PRESETS, ConfigError, TrainConfig, differences, from_state, with_options
 from stargan.training.data import DataError, Faces
+from stargan.training.grow import grown_name, grows_from, halved, new_level
+from stargan.training.losses import spike_penalty
+from stargan.training.run import train
 from stargan.training.sheets import SEEDS, SOURCES, TRUNCATIONS, fixed_faces, write_sheets
-from stargan.training.trainer import Trainer, TrainingError, train
+from stargan.training.trainer import Trainer, TrainingError
 
 ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
 TINY = PRESETS["tiny"]
 # all that draws random numbers, and all that changes what the discriminator sees
-RANDOM = ["diff_augment=color,translation,cutout", "grayscale_domains=anime"]
+RANDOM: dict[str, Any] = {
+    "diff_augment": ("color", "translation", "cutout"),
+    "grayscale_domains": ("anime",),
+    "photo_augment": ("photo",),
+}
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +86,13 @@ def states_equal(a: object, b: object) -> bool:
 
 
 def saved(run: Path) -> dict:
-    return torch.load(run / training.STATE_FILE, weights_only=True)
+    state = states.load_state(run)
+    assert state is not None
+    return state
+
+
+def options(**changed: Any) -> Callable[[TrainConfig], TrainConfig]:
+    return lambda config: replace(config, **changed)
 
 
 def metrics(run: Path) -> list[dict]:
@@ -85,57 +105,122 @@ def metrics(run: Path) -> list[dict]:
 @pytest.mark.parametrize(
     ("option", "name", "value"),
     [
-        ("lambda_ds=2", "lambda_ds", 2.0),
-        ("bf16=true", "bf16", True),
-        ("diff_augment=color,cutout", "diff_augment", ("color", "cutout")),
-        ("diff_augment=", "diff_augment", ()),
-        ("grayscale_domains=anime", "grayscale_domains", ("anime",)),
-        ("target_weights={'anime': 2.0}", "target_weights", {"anime": 2.0}),
-        ("betas=0.5,0.9", "betas", (0.5, 0.9)),
-        ("framing=none", "framing", None),
+        ("--lambda-ds 2", "lambda_ds", 2.0),
+        ("--bf16", "bf16", True),
+        ("--diff-augment color cutout", "diff_augment", ("color", "cutout")),
+        ("--grayscale-domains anime", "grayscale_domains", ("anime",)),
+        ("--target-weights anime 3 female 1", "target_weights", {"anime": 3.0, "female": 1.0}),
+        ("--source-weights female/n 3", "source_weights", {"female/n": 3.0}),
+        ("--betas 0.5 0.9", "betas", (0.5, 0.9)),
+        ("--framing None", "framing", None),
+        ("--phases alternate", "phases", "alternate"),
+        ("--init anime-64", "init", "anime-64"),
     ],
 )
 def test_an_option_by_name(option: str, name: str, value: object) -> None:
-    changed = with_options(TINY, [option])
+    changed = with_options(TINY, option.split())
     assert getattr(changed, name) == value
     assert replace(changed, **{name: getattr(TINY, name)}) == TINY
+
+
+def test_options_can_be_taken_back() -> None:
+    config = PRESETS["anime-128-cpu"]
+    changed = with_options(
+        config, ["--no-bf16", "--photo-augment", "--target-weights", "None", "--source-weights", "anime", "2"]
+    )
+    expected = {"bf16": False, "photo_augment": (), "target_weights": None, "source_weights": {"anime": 2.0}}
+    assert changed == replace(config, **expected)
 
 
 @pytest.mark.parametrize(
     ("option", "sentence"),
     [
-        ("high_pass_weight=1.0", "Training has no landmark masks"),
-        ("target_weights={'anime': -1.0}", "target_weights must be 0 or more"),
-        ("target_weights={'anime': 0.0}", "and one over 0"),
+        ({"architecture": replace(TINY.architecture, high_pass_weight=1.0)}, "Training has no landmark masks"),
+        ({"target_weights": {"anime": -1.0}}, "target_weights must be 0 or more"),
+        ({"target_weights": {"anime": 0.0}}, "and one over 0"),
+        ({"source_weights": {"anime": -1.0}}, "source_weights must be 0 or more"),
+        ({"iterations": 0}, "iterations must be 1 or more, not 0"),
+        ({"grow_steps": 0}, "grow_steps must be 1 or more, not 0"),
+        ({"phases": "sometimes"}, "both or alternate, not 'sometimes'"),
+        ({"reals": "fakes"}, "sources or targets, not 'fakes'"),
+        ({"diff_augment": ("colour",)}, "policies color, translation, cutout, not 'colour'"),
     ],
 )
-def test_what_cannot_be_trained_is_refused(option: str, sentence: str) -> None:
-    with pytest.raises(ConfigError, match=sentence):
-        with_options(TINY, [option])
+def test_what_cannot_be_trained_is_refused(option: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(sentence)):
+        replace(TINY, **option)
 
 
 def test_options_of_the_architecture() -> None:
-    changed = with_options(TINY, ["image_size=64", "architecture.base_channels=none"])
+    changed = with_options(TINY, ["--architecture.image-size", "64", "--architecture.base-channels", "None"])
     assert changed.architecture == replace(TINY.architecture, image_size=64, base_channels=None)
     assert differences(TINY, changed) == ["image_size: 32 → 64", "base_channels: 8 → None"]
 
 
 @pytest.mark.parametrize(
-    ("option", "sentence"),
+    ("option", "words"),
     [
-        ("lambda_dss=1", "no option 'lambda_dss'; it has framing, iterations"),
-        ("lambda_ds=much", "lambda_ds is of type float, which 'much' is not"),
-        ("bf16=1", "bf16 is of type bool"),
-        ("iterations=none", "iterations is of type int"),
-        ("iterations=0", "iterations must be 1 or more, not 0"),
-        ("phases=sometimes", "both or alternate, not 'sometimes'"),
-        ("diff_augment=colour", "policies color, translation, cutout, not 'colour'"),
-        ("lambda_ds", "written name=value, not 'lambda_ds'"),
+        ("--lambda-dss 1", ["--lambda-dss", "--lambda-ds"]),
+        ("--lambda-ds much", ["--lambda-ds", "much"]),
+        ("--bf16 1", ["1"]),
+        ("--iterations None", ["--iterations", "None"]),
+        ("--iterations 0", ["iterations", "1 or more", "not 0"]),
+        ("--phases sometimes", ["sometimes", "alternate"]),
+        ("--architecture.image-size 100", ["image size", "100"]),
+        ("lambda_ds=2", ["lambda_ds=2"]),
     ],
 )
-def test_an_option_that_cannot_be(option: str, sentence: str) -> None:
-    with pytest.raises(ConfigError, match=re.escape(sentence)):
-        with_options(TINY, [option])
+def test_an_option_that_cannot_be(
+    option: str, words: list[str], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    command = ["train", "--preset", "tiny", "--data", str(data / "train"), "--run", str(tmp_path / "run")]
+    with pytest.raises(SystemExit) as stop:
+        main([*command, *option.split()])
+    assert stop.value.code == 2
+    told = capsys.readouterr().err
+    assert all(word in told for word in words), told
+    assert "Traceback" not in told
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_preset_that_is_not_there_is_said(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["train", "--preset", "anime-1", "--data", str(data), "--run", str(tmp_path / "run")]) == 2
+    assert "There is no preset 'anime-1': choose one of anime-128, anime-64" in capsys.readouterr().err
+
+
+def test_help_explains_every_option_and_shows_the_presets_values(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--preset", "anime-64", "--help"])
+    assert stop.value.code == 0
+    told = re.sub(r"[\s│]+", " ", capsys.readouterr().out)
+    assert "--run-folder" in told
+    assert "weight of the diversity term; falls linearly to 0 over ``ds_iterations``. (default: 2.0)" in told
+    for field in fields(TrainConfig):
+        if field.name != "architecture":
+            flag = f"--{field.name.replace('_', '-')}"
+            found = re.search(rf"{flag}[ ,][^(]*?([a-z][^-]+)\(", told)
+            assert found, field.name
+            assert len(found[1]) > 5, field.name
+    assert "--architecture.base-channels" in told
+
+
+def test_training_a_preset_does_without_tyro(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    command = ["train", "--preset", "tiny", "--data", str(data / "train"), "--run", str(tmp_path), "--device", "cpu"]
+    done = python(
+        f"import sys; sys.modules['tyro'] = None; from stargan.commands import main; sys.exit(main({command!r}))"
+    )
+    assert done.returncode == 0, done.stderr
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(sys.modules, "tyro", None)
+        assert main([*command, "--iterations", "5"]) == 2
+    assert "Options of training need the package tyro" in capsys.readouterr().err
+
+
+def test_other_commands_still_refuse_what_they_do_not_know(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["sheet", "m", "--validation", "v", "--output", "o", "--lambda-ds", "2"])
+    assert stop.value.code == 2
+    assert "unrecognized arguments: --lambda-ds 2" in capsys.readouterr().err
 
 
 def test_every_preset_survives_being_saved() -> None:
@@ -201,6 +286,28 @@ def test_the_sources_encoder_runs_once_for_both_fakes(faces: Faces) -> None:
     assert sum(x is sources.x for x in seen) == 1
 
 
+def test_spikes_in_the_features_cost_and_are_unlearned(faces: Faces) -> None:
+    trainer = Trainer(TINY, faces, CPU)
+    generator = trainer.nets.generator
+    x, style = torch.rand(2, 3, 32, 32) * 2 - 1, torch.randn(2, 64)
+    assert spike_penalty(generator, x, style).item() == 0
+    with torch.no_grad():  # one spot of a picture answers a hundredfold
+        generator.from_rgb.weight.mul_(0).add_(1)
+    x[:, :, 5, 5] = 100
+    before = spike_penalty(generator, x, style)
+    assert before.item() > 1
+    optimizer = torch.optim.Adam(generator.parameters(), 1e-3)
+    for _ in range(20):
+        optimizer.zero_grad()
+        spike_penalty(generator, x, style).backward()
+        optimizer.step()
+    assert spike_penalty(generator, x, style).item() < 0.8 * before.item()
+    spiky = Trainer(replace(TINY, lambda_spikes=0.5), faces, CPU)
+    terms = spiky.step()
+    assert {"g_latent/spikes", "g_reference/spikes"} <= terms.keys()
+    assert "g_latent/spikes" not in trainer.step()
+
+
 def test_the_average_follows_slowly(faces: Faces) -> None:
     trainer = Trainer(TINY, faces, CPU)
     start = next(trainer.nets.generator.parameters()).detach().clone()
@@ -248,7 +355,13 @@ def test_what_waits_for_the_device_is_noticed(wait: Callable[[torch.Tensor], obj
 
 @pytest.mark.parametrize("phases", ["both", "alternate"])
 def test_nothing_in_a_step_waits_for_the_device(faces: Faces, phases: str) -> None:
-    trainer = Trainer(with_options(replace(TINY, phases=phases), [*RANDOM, "bf16=true"]), faces, CPU)
+    trainer = Trainer(
+        replace(
+            TINY, phases=phases, **RANDOM, bf16=True, reals="targets", source_weights={"photo": 2.0, "photo/1": 3.0}
+        ),
+        faces,
+        CPU,
+    )
     trainer.step()  # optimisers make their state at the first step
     with _Synchronisations() as watched:
         trainer.step()
@@ -258,7 +371,7 @@ def test_nothing_in_a_step_waits_for_the_device(faces: Faces, phases: str) -> No
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_nothing_in_a_step_waits_for_the_gpu(data: Path) -> None:
     device = torch.device("cuda")
-    config = with_options(TINY, [*RANDOM, "bf16=true", "channels_last=true"])
+    config = replace(TINY, **RANDOM, bf16=True, channels_last=True)
     trainer = Trainer(config, Faces(data / "train", 32, device), device)
     trainer.step()
     torch.cuda.set_sync_debug_mode("error")
@@ -267,6 +380,178 @@ def test_nothing_in_a_step_waits_for_the_gpu(data: Path) -> None:
     finally:
         torch.cuda.set_sync_debug_mode("default")
     trainer.read(terms)
+
+
+# growing
+
+
+LARGE = replace(TINY, architecture=replace(TINY.architecture, image_size=64, base_channels=4), grow_steps=150)
+
+
+@pytest.fixture(scope="module")
+def small(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A snapshot of 32 px, base width 8, with its discriminator."""
+    run = tmp_path_factory.mktemp("small")
+    train(run, data / "train", preset="tiny", device="cpu")
+    return run / "snapshots" / "000004"
+
+
+@pytest.fixture
+def without_discriminator(small: Path, tmp_path: Path) -> Path:
+    shutil.copytree(small, tmp_path / "bare")
+    (tmp_path / "bare" / states.DISCRIMINATOR_FILE).unlink()
+    return tmp_path / "bare"
+
+
+def untouched(name: str, net: torch.nn.Module, old: torch.nn.Module) -> None:
+    """Every inner tensor of the large network is the small one's; what is left is the new level."""
+    state, seen = net.state_dict(), set()
+    for key, tensor in old.state_dict().items():
+        place = grown_name(name, key)
+        if place is not None:
+            assert torch.equal(state[place], tensor), f"{name}: {key} → {place}"
+            seen.add(place)
+    assert set(state) - seen == {key for key, _ in new_level(name, net)}
+
+
+def difference(small: Model, generator: Generator, faces: Faces) -> float:
+    """Of drawings to the small model's, enlarged, in the first domain's mean style."""
+    x = faces.sample(torch.arange(12) % 2, torch.Generator().manual_seed(5))
+    style = mean_style(small.mapping_network, 0).expand(len(x), -1)
+    with torch.no_grad():
+        wanted = torch.nn.functional.interpolate(
+            small.generator(halved(x), style), scale_factor=2, mode="bicubic", align_corners=False
+        )
+        return (generator(x, style) - wanted).abs().mean().item()
+
+
+@pytest.fixture(scope="module")
+def large_faces(data: Path) -> Faces:
+    return Faces(data / "train", 64, CPU)
+
+
+@pytest.mark.parametrize("with_discriminator", [True, False])
+def test_a_grown_model_holds_the_small_one_and_draws_like_it(
+    small: Path, without_discriminator: Path, large_faces: Faces, with_discriminator: bool
+) -> None:
+    folder = small if with_discriminator else without_discriminator
+    model, discriminator = load_model(folder), states.load_discriminator(small, load_model(small))
+    trainer = Trainer(replace(LARGE, grow_steps=1), large_faces, CPU)
+    fresh = dict(trainer.nets.discriminator.state_dict())
+    fresh = {name: tensor.clone() for name, tensor in fresh.items()}
+    states.start_from(trainer, folder)
+    before = difference(model, trainer.nets.generator, large_faces)
+
+    trainer = Trainer(LARGE, large_faces, CPU)
+    states.start_from(trainer, folder)
+    for name, old in model.networks().items():
+        untouched(name, getattr(trainer.nets, name), old)
+        assert states_equal(
+            dict(getattr(trainer.average, name).state_dict()), dict(getattr(trainer.nets, name).state_dict())
+        )
+    if with_discriminator:
+        untouched("discriminator", trainer.nets.discriminator, discriminator)
+    else:
+        assert states_equal(fresh, dict(trainer.nets.discriminator.state_dict()))
+    assert difference(model, trainer.nets.generator, large_faces) < 0.8 * before
+    assert all(p.requires_grad and p.grad is None for net in vars(trainer.nets).values() for p in net.parameters())
+
+
+def test_published_widths_grow_into_each_other() -> None:
+    """They are written as None, and halve with the side."""
+    assert grows_from(Architecture(256), Architecture(128))
+    assert grows_from(Architecture(256, base_channels=64), Architecture(128))
+    assert grows_from(PRESETS["anime-128-cpu"].architecture, PRESETS["anime-64"].architecture)
+    for large, less in (
+        (Architecture(256), Architecture(64)),
+        (Architecture(128), Architecture(128)),
+        (Architecture(128), Architecture(256)),
+        (Architecture(256, base_channels=32), Architecture(128)),
+        (Architecture(256), Architecture(128, max_channels=256)),
+        (Architecture(256), Architecture(128, style_dim=32)),
+        (Architecture(256, high_pass_weight=1.0), Architecture(128, high_pass_weight=1.0)),
+    ):
+        assert not grows_from(large, less)
+
+
+def test_what_does_not_fit_is_not_grown(small: Path, large_faces: Faces, tmp_path: Path) -> None:
+    wide = replace(LARGE, architecture=replace(LARGE.architecture, base_channels=8))
+    with pytest.raises(TrainingError, match=r"cannot start from there.*half the side and twice the base width"):
+        states.start_from(Trainer(wide, large_faces, CPU), small)
+    for name, content in (("cut", (small / states.DISCRIMINATOR_FILE).read_bytes()[:1000]), ("text", b"text")):
+        shutil.copytree(small, tmp_path / name)
+        (tmp_path / name / states.DISCRIMINATOR_FILE).write_bytes(content)
+        with pytest.raises(TrainingError, match=r"discriminator\.safetensors is broken"):
+            states.start_from(Trainer(LARGE, large_faces, CPU), tmp_path / name)
+    shutil.copytree(small, tmp_path / "other")
+    states.save_discriminator(Discriminator(64, 2, 8, 16), tmp_path / "other")
+    with pytest.raises(TrainingError, match="not the discriminator of this model"):
+        states.start_from(Trainer(LARGE, large_faces, CPU), tmp_path / "other")
+
+
+def test_a_discriminator_travels_with_a_snapshot(small: Path, data: Path, tmp_path: Path) -> None:
+    """A run of the same size starts with it, in half precision."""
+    train(tmp_path, data / "train", preset="tiny", change=options(init=str(small), iterations=1), device="cpu")
+    trainer = Trainer(TINY, Faces(data / "train", 32, CPU), CPU)
+    states.start_from(trainer, small)
+    trained = saved(small.parents[1])["networks"]["discriminator"]
+    for name, tensor in trainer.nets.discriminator.state_dict().items():
+        assert torch.equal(tensor, trained[name].half().float())
+
+
+def test_a_grown_run_goes_on_bit_for_bit(
+    small: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Straight; stopped and gone on with; and killed after growing, before the first iteration is done."""
+    options_ = {"architecture": LARGE.architecture, "grow_steps": 5, "init": str(small)} | RANDOM
+    for name in ("straight", "stopped", "killed"):
+        if name == "killed":
+            with monkeypatch.context() as patched:
+                patched.setattr(loop, "run", lambda *_: None)
+                train(tmp_path / name, data / "train", preset="tiny", change=options(**options_), device="cpu")
+            assert saved(tmp_path / name)["iteration"] == 0
+        else:
+            iterations = 4 if name == "straight" else 2
+            change = options(**options_, iterations=iterations)
+            train(tmp_path / name, data / "train", preset="tiny", change=change, device="cpu")
+        with monkeypatch.context() as patched:
+            patched.setattr(entry, "start_from", lambda *_: pytest.fail("grown a second time"))
+            train(tmp_path / name, data / "train", change=options(iterations=4), device="cpu")
+    first, second, third = (saved(tmp_path / name) for name in ("straight", "stopped", "killed"))
+    for name in ("networks", "average", "optimizers", "random", "iteration", "samples"):
+        assert states_equal(first[name], second[name]), name
+        assert states_equal(first[name], third[name]), name
+
+
+def test_two_processes_grow_the_same_network(small: Path, data: Path, tmp_path: Path) -> None:
+    """Each regresses on its own part of the batch: were the gradients not shared, they would drift apart."""
+    script = tmp_path / "grow.py"
+    script.write_text(f"""
+import torch, torch.distributed as dist
+from dataclasses import replace
+from pathlib import Path
+from stargan.models.config import Architecture
+from stargan.training.config import PRESETS
+from stargan.training.data import Faces
+from stargan.training.state import start_from
+from stargan.training.trainer import Trainer
+
+dist.init_process_group("gloo")
+device = torch.device("cpu")
+architecture = Architecture(64, base_channels=4, max_channels=16)
+config = replace(PRESETS["tiny"], architecture=architecture, grow_steps=3, photo_augment=("photo",))
+trainer = Trainer(config, Faces(Path({str(data / "train")!r}), 64, device), device)
+start_from(trainer, Path({str(small)!r}))
+flat = torch.cat([p.detach().flatten() for net in vars(trainer.nets).values() for p in net.parameters()])
+both = [torch.empty_like(flat) for _ in range(2)]
+dist.all_gather(both, flat)
+assert torch.equal(*both), "the processes have different networks"
+""")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    done = subprocess.run(
+        launcher, env=environment(), cwd=ROOT, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
 
 
 # what the discriminator sees
@@ -294,7 +579,7 @@ def test_a_monochrome_domain_is_drawn_and_seen_in_three_equal_channels(
     seen = [(int(d), gray(one)) for x, domain in judged for one, d in zip(x, domain, strict=True)]
     assert set(seen) == {(0, True), (1, False)}  # anime, photo: reals, fakes and references
 
-    save_model(trainer.snapshot("gray"), tmp_path)
+    save_model(states.as_model(trainer, "gray"), tmp_path)
     translator = Translator(load_model(tmp_path), "cpu")
     picture = Image.open(data / "val" / "photo" / "0.png")
     encoded = translator.encode(picture)
@@ -342,13 +627,149 @@ def test_diff_augment_changes_each_picture_its_own_way_and_lets_gradients_throug
         assert torch.isin(out[out != 0].detach().round(decimals=5), x.detach().round(decimals=5)).all()
 
 
+def kept(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The joint batches that the trainer draws from now on, as they are before photo_augment, and their domains."""
+    drawn, draw = [], trainer.draw_joint
+
+    def noted(domain: torch.Tensor, odds: Any = None) -> torch.Tensor:
+        x = draw(domain, odds)
+        drawn.append((x.clone(), domain))
+        return x
+
+    monkeypatch.setattr(trainer, "draw_joint", noted)
+    return drawn
+
+
+def test_photo_augment_touches_the_sources_of_its_domains_alone(faces: Faces, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = Trainer(replace(TINY, batch_size=64, photo_augment=("photo",)), faces, CPU)
+    drawn = kept(trainer, monkeypatch)
+    sources, reals = trainer.draw_sources()
+    x, domain = drawn[0]
+    assert torch.equal(reals.x, x)
+    changed = (sources.x != x).flatten(1).any(dim=1)
+    photos = domain == 1
+    assert not changed[~photos].any()
+    assert changed[photos].float().mean() > 0.9
+    # the cycle leads back to the picture in its own light: at most moved
+    moved = (sources.clean != x).flatten(1).any(dim=1)
+    assert not moved[~photos].any()
+    assert 0.2 < moved[photos].float().mean() < 0.8
+    still = photos & ~moved
+    assert torch.equal(sources.clean[still], x[still])
+    targets = trainer.draw_targets("reference")
+    assert torch.equal(targets.first, drawn[1][0])
+    assert torch.equal(targets.second, drawn[2][0])
+
+
+def test_the_networks_see_of_photo_augment_what_they_shall(faces: Faces) -> None:
+    """The discriminator real pictures as they are, the style encoder the clean one in the cycle, the generator the photo."""
+    trainer = Trainer(replace(TINY, photo_augment=("anime", "photo")), faces, CPU)
+    sources, reals = trainer.draw_sources()
+    targets = trainer.draw_targets("latent")
+    given: dict[str, list[torch.Tensor]] = {"discriminator": [], "style_encoder": [], "from_rgb": []}
+    trainer.nets.discriminator.register_forward_pre_hook(lambda _, got: given["discriminator"].append(got[0]))
+    trainer.nets.style_encoder.register_forward_pre_hook(lambda _, got: given["style_encoder"].append(got[0]))
+    trainer.nets.generator.from_rgb.register_forward_pre_hook(lambda _, got: given["from_rgb"].append(got[0]))
+    trainer.update_discriminator(reals, sources, targets, 1.0)
+    trainer.update_generator(sources, targets, ("generator",))
+
+    def saw(name: str, x: torch.Tensor) -> bool:
+        return any(torch.equal(x, got) for got in given[name])
+
+    assert saw("discriminator", reals.x)
+    assert saw("style_encoder", sources.clean)
+    assert saw("from_rgb", sources.x)
+    assert not saw("discriminator", sources.x)
+    assert not saw("style_encoder", sources.x)
+
+
+def test_the_discriminator_is_shown_each_domain_as_often_as_it_is_a_target(
+    faces: Faces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = {"target_weights": {"anime": 4.0}, "source_weights": {"photo": 9.0}, "batch_size": 64}
+    shares = {}
+    for reals in ("sources", "targets"):
+        trainer = Trainer(replace(TINY, reals=reals, **weights), faces, CPU)
+        shown: list[torch.Tensor] = []
+        monkeypatch.setattr(trainer, "update", lambda *given, shown=shown: shown.append(given[2].domain) or {})
+        for _ in range(20):
+            trainer.step()
+        shares[reals] = (torch.cat(shown) == 0).float().mean().item()
+    assert shares["targets"] == pytest.approx(4 / 5, abs=0.04)
+    assert shares["sources"] == pytest.approx(1 / 10, abs=0.04)
+
+
+@pytest.mark.parametrize("change", [misalign, photograph])
+def test_what_happens_to_a_photo_is_as_its_generator_decides_and_in_range(
+    change: Callable[..., torch.Tensor], portrait: Image.Image
+) -> None:
+    x = to_tensor([portrait.resize((64, 64))]).expand(200, -1, -1, -1)
+    first, again = (change(x, torch.Generator().manual_seed(7)) for _ in range(2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, change(x, torch.Generator().manual_seed(8)))
+    assert first.shape == x.shape
+    assert first.isfinite().all()
+    assert first.abs().max() <= 1
+    assert len({one.sum().item() for one in first}) > 0.45 * len(x)  # each its own way
+    if change is photograph:  # a face stays one: alike to the original for the most part
+        alike = [torch.corrcoef(torch.stack([one.flatten(), x[0].flatten()]))[0, 1].item() for one in first]
+        assert np.quantile(alike, 0.05) > 0.6
+    else:
+        assert 0.4 < np.mean([torch.allclose(one, x[0], atol=1e-4) for one in first]) < 0.6
+
+
+def test_a_crooked_crop_is_off_by_as_much_as_it_says() -> None:
+    """Found from a ramp in red to the right and one in green downwards: turn, scale and shift of every picture's middle."""
+    ramp = torch.linspace(-0.5, 0.5, 65)[:-1] + 0.5 / 64
+    x = torch.stack([ramp.expand(64, 64), ramp[:, None].expand(64, 64), torch.zeros(64, 64)]).expand(800, -1, -1, -1)
+    out = misalign(x, torch.Generator().manual_seed(0))
+    at = (out[:, :2, 31, 31] + out[:, :2, 32, 32]) / 2  # where the middle of the crop comes from, in sides
+    right = (out[:, :2, 32, 48] - out[:, :2, 32, 16]) / (32 / 64)  # far apart: bicubic sampling bends a ramp a little
+    scale, angle = right.norm(dim=1), torch.atan2(right[:, 1], right[:, 0]).rad2deg()
+    for found, most in ((at[:, 0], 0.1), (at[:, 1], 0.1), (scale - 1, 0.1), (angle, 12.0)):
+        assert 0.9 * most < found.max() < 1.04 * most
+        assert -1.04 * most < found.min() < -0.9 * most
+
+
+def test_jpeg_leaves_much_or_blocks(portrait: Image.Image) -> None:
+    x = to_tensor([portrait.resize((64, 64))])
+    best, worst = (jpeg(x, torch.full((1, 1, 1, 1), quality)) for quality in (1.0, 0.0))
+    assert (best - x).abs().mean() < 0.04
+    assert (worst - x).abs().mean() > 3 * (best - x).abs().mean()
+
+    def jumps(picture: torch.Tensor) -> float:
+        """How much more neighbours differ across the borders of blocks than within them."""
+        steps = (picture[..., 1:] - picture[..., :-1]).abs().mean(dim=(0, 1, 2))
+        border = torch.arange(len(steps)) % 8 == 7
+        return (steps[border].mean() / steps[~border].mean()).item()
+
+    assert jumps(worst) > 1.5 * jumps(x)
+    assert jumps(best) == pytest.approx(jumps(x), rel=0.1)
+    # each picture by its own quality
+    both = jpeg(x.expand(2, -1, -1, -1), torch.tensor([1.0, 0.0]).view(2, 1, 1, 1))
+    torch.testing.assert_close(both, torch.cat([best, worst]))
+
+
+def test_jpeg_is_like_pillows(portrait: Image.Image) -> None:
+    """About what an encoder does at one of its own qualities."""
+    picture = portrait.resize((64, 64))
+    x = to_tensor([picture])
+    ours = (jpeg(x, torch.full((1, 1, 1, 1), 0.5)) - x).abs().mean().item()
+    errors = []
+    for quality in (10, 90):
+        file = io.BytesIO()
+        picture.save(file, "JPEG", quality=quality, subsampling=0)
+        errors.append((to_tensor([Image.open(file).convert("RGB")]) - x).abs().mean().item())
+    assert errors[1] < ours < errors[0]
+
+
 # a run, and what may happen to it
 
 
 def test_a_run_leaves_state_snapshots_sheets_and_curves(data: Path, tmp_path: Path) -> None:
     run = tmp_path / "mine"
     arguments = ["train", "--preset", "tiny", "--data", str(data / "train"), "--validation", str(data / "val")]
-    assert main([*arguments, "--run", str(run), "--device", "cpu", "--set", "diff_augment=color"]) == 0
+    assert main([*arguments, "--run", str(run), "--device", "cpu", "--diff-augment", "color"]) == 0
     assert saved(run)["iteration"] == 4
     assert sorted(folder.name for folder in (run / "snapshots").iterdir()) == ["000002", "000004"]
     config = load_model(run / "snapshots" / "000004").config
@@ -376,8 +797,9 @@ def test_a_run_leaves_state_snapshots_sheets_and_curves(data: Path, tmp_path: Pa
 def test_a_run_starts_from_a_model_and_warms_its_discriminator_up(data: Path, tmp_path: Path) -> None:
     train(tmp_path / "first", data / "train", preset="tiny", device="cpu")
     start = load_model(tmp_path / "first" / "snapshots" / "000004")
-    changes = [f"init={tmp_path / 'first' / 'snapshots' / '000004'}", "discriminator_warmup=2", "iterations=2"]
-    train(tmp_path / "second", data / "train", preset="tiny", changes=changes, device="cpu")
+    init = str(tmp_path / "first" / "snapshots" / "000004")
+    change = options(init=init, discriminator_warmup=2, iterations=2)
+    train(tmp_path / "second", data / "train", preset="tiny", change=change, device="cpu")
     warm = saved(tmp_path / "second")
     for name, net in start.networks().items():
         assert states_equal(dict(net.state_dict()), dict(warm["networks"][name])), name
@@ -385,23 +807,25 @@ def test_a_run_starts_from_a_model_and_warms_its_discriminator_up(data: Path, tm
     assert not states_equal(
         dict(warm["networks"]["discriminator"]), dict(saved(tmp_path / "first")["networks"]["discriminator"])
     )
-    train(tmp_path / "second", data / "train", changes=["iterations=3"], device="cpu")  # goes on, from its own state
+    train(
+        tmp_path / "second", data / "train", change=options(iterations=3), device="cpu"
+    )  # goes on, from its own state
     after = saved(tmp_path / "second")["networks"]["generator"]
     assert not states_equal(dict(after), dict(warm["networks"]["generator"]))
-    assert load_model(tmp_path / "second" / "snapshots" / "000003").config.training["options"]["init"] == changes[0][5:]
+    assert load_model(tmp_path / "second" / "snapshots" / "000003").config.training["options"]["init"] == init
 
 
 def test_a_model_that_does_not_fit_cannot_be_started_from(data: Path, tmp_path: Path, capsys) -> None:
     arguments = ["train", "--preset", "tiny", "--data", str(data / "train"), "--run", str(tmp_path), "--device", "cpu"]
     for model, sentence in (("anime-64", "cannot start from there"), ("no-such", "There is no model 'no-such'")):
-        assert main([*arguments, "--set", f"init={model}"]) != 0
+        assert main([*arguments, "--init", model]) != 0
         assert sentence in capsys.readouterr().err
-    assert not (tmp_path / training.STATE_FILE).exists()
+    assert not (tmp_path / states.STATE_FILE).exists()
 
 
 def test_curves_for_tensorboard(data: Path, tmp_path: Path) -> None:
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    train(tmp_path, data / "train", preset="tiny", changes=["iterations=2"], device="cpu")
+    train(tmp_path, data / "train", preset="tiny", change=options(iterations=2), device="cpu")
     curves = events.EventAccumulator(str(tmp_path / "tensorboard"))
     curves.Reload()
     found = [(event.step, event.value) for event in curves.Scalars("g_latent/cyc")]
@@ -409,7 +833,7 @@ def test_curves_for_tensorboard(data: Path, tmp_path: Path) -> None:
 
 
 def test_training_does_without_tensorboard_and_what_only_the_app_needs(data: Path, tmp_path: Path) -> None:
-    absent = ("tensorboard", "facenet_pytorch", "gradio", "pillow_heif", "imageio_ffmpeg", "torchmetrics", "skimage")
+    absent = ("tensorboard", "facenet_pytorch", "gradio", "pillow_heif", "av", "torchmetrics", "skimage")
     done = python(
         f"import sys; sys.modules.update(dict.fromkeys({absent})); from stargan.commands import main;"
         f"sys.exit(main(['train', '--preset', 'tiny', '--data', {str(data / 'train')!r}, '--run', {str(tmp_path)!r},"
@@ -422,10 +846,10 @@ def test_training_does_without_tensorboard_and_what_only_the_app_needs(data: Pat
 
 def test_four_iterations_are_two_and_two_more(data: Path, tmp_path: Path) -> None:
     straight, resumed = tmp_path / "straight", tmp_path / "resumed"
-    train(straight, data / "train", preset="tiny", changes=RANDOM, device="cpu")
-    train(resumed, data / "train", preset="tiny", changes=[*RANDOM, "iterations=2"], device="cpu")
+    train(straight, data / "train", preset="tiny", change=options(**RANDOM), device="cpu")
+    train(resumed, data / "train", preset="tiny", change=options(**RANDOM, iterations=2), device="cpu")
     torch.manual_seed(99)  # what else goes on in the process must not matter
-    train(resumed, data / "train", changes=["iterations=4"], device="cpu")  # no preset: the run's own options
+    train(resumed, data / "train", change=options(iterations=4), device="cpu")  # no preset: the run's own options
     first, second = saved(straight), saved(resumed)
     for state in (first, second):
         del state["seconds"]
@@ -437,8 +861,8 @@ def test_four_iterations_are_two_and_two_more(data: Path, tmp_path: Path) -> Non
 
 
 def test_a_changed_rate_holds_after_resuming(data: Path, tmp_path: Path) -> None:
-    train(tmp_path, data / "train", preset="tiny", changes=["iterations=1"], device="cpu")
-    train(tmp_path, data / "train", changes=["iterations=2", "learning_rate=0.005"], device="cpu")
+    train(tmp_path, data / "train", preset="tiny", change=options(iterations=1), device="cpu")
+    train(tmp_path, data / "train", change=options(iterations=2, learning_rate=0.005), device="cpu")
     state = saved(tmp_path)
     rates = {name: optimizer["param_groups"][0]["lr"] for name, optimizer in state["optimizers"].items()}
     assert rates == {"generator": 0.005, "style_encoder": 0.005, "discriminator": 0.005, "mapping_network": 1e-6}
@@ -456,21 +880,21 @@ def test_the_same_command_goes_on_and_another_preset_is_refused(
         str(data / "train"),
         "--run",
         str(tmp_path),
-        "--set",
-        "lambda_ds=3",
+        "--lambda-ds",
+        "3",
     ]
     assert main(command) == 0
     assert main(command) == 0
     assert main([*command, "--preset", "anime-64"]) == 2
     assert "image_size: 32 → 64" in capsys.readouterr().err
-    assert main([*command, "--set", "image_size=64"]) == 2
+    assert main([*command, "--architecture.image-size", "64"]) == 2
     assert "architecture cannot change (image_size: 32 → 64)" in capsys.readouterr().err
     assert saved(tmp_path)["iteration"] == 4
 
 
 def test_samples_and_changed_options_are_counted_and_told(data: Path, tmp_path: Path) -> None:
-    train(tmp_path, data / "train", preset="tiny", changes=["iterations=2"], device="cpu")
-    train(tmp_path, data / "train", changes=["iterations=4", "batch_size=6"], device="cpu")
+    train(tmp_path, data / "train", preset="tiny", change=options(iterations=2), device="cpu")
+    train(tmp_path, data / "train", change=options(iterations=4, batch_size=6), device="cpu")
     facts = read_config(tmp_path / "snapshots" / "000004").training
     assert facts["samples"] == 2 * 4 + 2 * 6
     (change,) = facts["changes"]
@@ -478,17 +902,77 @@ def test_samples_and_changed_options_are_counted_and_told(data: Path, tmp_path: 
 
 
 def test_figures_that_come_again_are_written_once(data: Path, tmp_path: Path) -> None:
-    train(tmp_path, data / "train", preset="tiny", changes=["iterations=2"], device="cpu")
-    state = (tmp_path / training.STATE_FILE).read_bytes()
-    train(tmp_path, data / "train", changes=["iterations=4"], device="cpu")
-    (tmp_path / training.STATE_FILE).write_bytes(state)  # as if killed before it was saved
-    train(tmp_path, data / "train", changes=["iterations=4"], device="cpu")
+    train(tmp_path, data / "train", preset="tiny", change=options(iterations=2), device="cpu")
+    state = (tmp_path / states.STATE_FILE).read_bytes()
+    train(tmp_path, data / "train", change=options(iterations=4), device="cpu")
+    (tmp_path / states.STATE_FILE).write_bytes(state)  # as if killed before it was saved
+    train(tmp_path, data / "train", change=options(iterations=4), device="cpu")
     assert [row["iteration"] for row in metrics(tmp_path)] == [1, 2, 3, 4]
+
+
+def test_a_line_of_figures_that_a_kill_cut_is_dropped(data: Path, tmp_path: Path) -> None:
+    train(tmp_path, data / "train", preset="tiny", change=options(iterations=3), device="cpu")
+    file = tmp_path / "metrics.jsonl"
+    whole = file.read_text().splitlines(keepends=True)
+    for cut in (whole[2][:9], whole[2][:-2], '"', "17\n", "\x00\x00"):
+        file.write_text("".join(whole[:2]) + cut)
+        with loop._Curves(tmp_path, 3):
+            pass
+        assert file.read_text() == "".join(whole[:2])
+    file.write_text("".join(whole[:2]) + whole[2][:9])
+    train(tmp_path, data / "train", change=options(iterations=4), device="cpu")
+    assert [row["iteration"] for row in metrics(tmp_path)] == [1, 2, 4]
+
+
+def _cut(state: Path) -> None:
+    state.write_bytes(state.read_bytes()[: state.stat().st_size // 2])
+
+
+def _garbage(state: Path) -> None:
+    state.write_bytes(b"PK\x03\x04" + bytes(range(256)) * 40)
+
+
+def _flipped(state: Path) -> None:
+    content = bytearray(state.read_bytes())
+    for at in range(len(content) // 2, len(content) // 2 + 512):
+        content[at] ^= 0xFF
+    state.write_bytes(content)
+
+
+def _gone(state: Path) -> None:  # killed between the two renames
+    state.unlink()
+
+
+@pytest.mark.parametrize("harm", [_cut, _garbage, _flipped, _gone])
+def test_a_broken_state_falls_back_to_the_one_before(
+    data: Path, tmp_path: Path, harm: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    run, straight = tmp_path / "run", tmp_path / "straight"
+    train(run, data / "train", preset="tiny", change=options(iterations=2), device="cpu")
+    train(run, data / "train", change=options(iterations=3, save_minutes=60.0), device="cpu")
+    assert torch.load(run / states.STATE_BEFORE, weights_only=True)["iteration"] == 2
+    harm(run / states.STATE_FILE)
+    train(run, data / "train", change=options(iterations=4), device="cpu")
+    for name in (states.STATE_FILE, states.STATE_BEFORE):  # the broken one takes no good one's place
+        torch.load(run / name, weights_only=True)
+    if harm is not _gone:
+        assert (run / states.STATE_BROKEN).exists()
+        assert "state.pt is broken" in caplog.text
+        assert "goes on from the state before, of iteration 2" in caplog.text
+
+    train(straight, data / "train", preset="tiny", change=options(iterations=4), device="cpu")
+    assert states_equal(saved(run)["networks"], saved(straight)["networks"])
+    assert [row["iteration"] for row in metrics(run)] == [1, 2, 3, 4]
+
+    for name in (states.STATE_FILE, states.STATE_BEFORE):
+        (run / name).write_bytes(b"nothing")
+    with pytest.raises(TrainingError, match=r"(?s)state\.pt is broken.*state\.before\.pt is broken"):
+        train(run, data / "train", device="cpu")
 
 
 def test_half_of_a_snapshot_never_has_its_name(faces: Faces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = Trainer(TINY, faces, CPU)
-    trainer._save_snapshot(tmp_path)
+    states.save_snapshot(trainer, tmp_path)
     whole = {file.name: file.read_bytes() for file in (tmp_path / "snapshots" / "000000").iterdir()}
 
     def stopped(_: object, folder: Path) -> None:
@@ -496,12 +980,12 @@ def test_half_of_a_snapshot_never_has_its_name(faces: Faces, tmp_path: Path, mon
         (folder / "model.safetensors").write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "save_model", stopped)
+    monkeypatch.setattr(states, "save_model", stopped)
     with pytest.raises(KeyboardInterrupt):
-        trainer._save_snapshot(tmp_path)
+        states.save_snapshot(trainer, tmp_path)
     assert {file.name: file.read_bytes() for file in (tmp_path / "snapshots" / "000000").iterdir()} == whole
     monkeypatch.undo()
-    trainer._save_snapshot(tmp_path)
+    states.save_snapshot(trainer, tmp_path)
     assert [folder.name for folder in (tmp_path / "snapshots").iterdir()] == ["000000"]
     assert whole.keys() == {file.name for file in (tmp_path / "snapshots" / "000000").iterdir()}
 
@@ -510,14 +994,14 @@ def test_lazy_r1_comes_every_so_often_and_as_much_stronger(faces: Faces, monkeyp
     trainer = Trainer(replace(TINY, r1_every=4, lambda_reg=0.5), faces, CPU)
     weights = []
     update = trainer.update_discriminator
-    monkeypatch.setattr(trainer, "update_discriminator", lambda *given: (weights.append(given[2]), update(*given))[1])
+    monkeypatch.setattr(trainer, "update_discriminator", lambda *given: (weights.append(given[3]), update(*given))[1])
     for _ in range(4):  # of two updates each
         trainer.step()
     assert weights == [2.0, 0, 0, 0, 2.0, 0, 0, 0]
 
 
 def test_changed_domains_are_refused_on_resume(data: Path, tmp_path: Path) -> None:
-    train(tmp_path / "run", data / "train", preset="tiny", changes=["iterations=1"], device="cpu")
+    train(tmp_path / "run", data / "train", preset="tiny", change=options(iterations=1), device="cpu")
     other = tmp_path / "other"
     for new, old in (("anime", "anime"), ("manga", "photo")):
         (other / new).parent.mkdir(exist_ok=True)
@@ -529,46 +1013,45 @@ def test_changed_domains_are_refused_on_resume(data: Path, tmp_path: Path) -> No
 def test_what_cannot_start_says_why(data: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"There is no run in .*new: start one with a preset \(anime-128, anime-64"):
         train(tmp_path / "new", data / "train")
-    (tmp_path / training.STATE_FILE).write_bytes(b"half of a sta")
+    (tmp_path / states.STATE_FILE).write_bytes(b"half of a sta")
     with pytest.raises(TrainingError, match=r"state\.pt is broken or not the state of a run"):
         train(tmp_path, data / "train")
-    (tmp_path / "manga").mkdir()
-    shutil.copy(data / "val" / "anime" / "0.png", tmp_path / "manga")
+    other = tmp_path / "other"
+    (other / "manga").mkdir(parents=True)
+    shutil.copy(data / "val" / "anime" / "0.png", other / "manga")
     with pytest.raises(DataError, match="no pictures of the domains anime, photo"):
-        train(tmp_path / "new", data / "train", tmp_path, preset="tiny", device="cpu")
+        train(tmp_path / "new", data / "train", other, preset="tiny", device="cpu")
     assert not (tmp_path / "new").exists()
 
 
 def test_a_state_of_another_kind_of_device_goes_on_with_other_random_numbers(faces: Faces) -> None:
     trainer = Trainer(TINY, faces, CPU)
     trainer.step()
-    state = trainer.state() | {"random": torch.zeros(16, dtype=torch.uint8)}  # a CUDA generator's is 16 bytes
+    state = states.capture(trainer) | {"random": torch.zeros(16, dtype=torch.uint8)}  # a CUDA generator's is 16 bytes
     other = Trainer(TINY, faces, CPU)
-    other.restore(state)
+    states.restore(other, state)
     other.step()
     assert other.iteration == 2
 
 
 def test_a_write_that_fails_leaves_the_old_state(tmp_path: Path) -> None:
-    file = tmp_path / training.STATE_FILE
-    training.save_state({"iteration": 1}, file)
+    file = tmp_path / states.STATE_FILE
+    states.save_state({"iteration": 1}, tmp_path)
     with pytest.raises(Exception, match="pickle"):
-        training.save_state({"iteration": 2, "tensor": torch.zeros(10_000), "bad": lambda: None}, file)
+        states.save_state({"iteration": 2, "tensor": torch.zeros(10_000), "bad": lambda: None}, tmp_path)
     assert torch.load(file)["iteration"] == 1
 
 
 def test_divergence_is_said_and_the_last_good_state_kept(data: Path, tmp_path: Path) -> None:
-    train(tmp_path, data / "train", preset="tiny", changes=["iterations=2"], device="cpu")
-    wild = ["iterations=40", "learning_rate=1e20"]
+    train(tmp_path, data / "train", preset="tiny", change=options(iterations=2), device="cpu")
+    wild = options(iterations=40, learning_rate=1e20)
     with pytest.raises(
         TrainingError, match=r"Training has diverged: at iteration \d+, the .* finite|loss .* (nan|inf)"
     ):
-        train(tmp_path, data / "train", changes=wild, device="cpu")
+        train(tmp_path, data / "train", change=wild, device="cpu")
     state = saved(tmp_path)
     assert all(torch.isfinite(t).all() for net in state["networks"].values() for t in net.values())
-    train(
-        tmp_path, data / "train", changes=[f"iterations={state['iteration'] + 1}", "learning_rate=1e-4"], device="cpu"
-    )
+    train(tmp_path, data / "train", change=options(iterations=state["iteration"] + 1, learning_rate=1e-4), device="cpu")
 
 
 @contextlib.contextmanager
@@ -587,9 +1070,9 @@ def limited_memory(extra: int) -> Iterator[None]:
 def test_memory_that_does_not_suffice_comes_with_advice(data: Path, tmp_path: Path) -> None:
     with (
         limited_memory(500_000_000),
-        pytest.raises(TrainingError, match=r"batch_size=400000 at 32 px.*bf16=true") as found,
+        pytest.raises(TrainingError, match=r"batch_size=400000 at 32 px.*bf16") as found,
     ):
-        train(tmp_path, data / "train", preset="tiny", changes=["batch_size=400000"], device="cpu")
+        train(tmp_path, data / "train", preset="tiny", change=options(batch_size=400000), device="cpu")
     assert "image_size" in str(found.value)
 
 
@@ -634,7 +1117,7 @@ def test_stopped_at_any_moment_and_gone_on_with(data: Path, tmp_path: Path) -> N
     """Killed, terminated, interrupted: what is lost is at most what was not saved yet, and the run goes on."""
     with training_process(tmp_path, data, "--preset", "tiny") as process:
         with pytest.raises(TrainingError, match="Another process is training in"):
-            train(tmp_path, data / "train", preset="tiny", device="cpu", changes=["iterations=100000"])
+            train(tmp_path, data / "train", preset="tiny", device="cpu", change=options(iterations=100000))
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
     killed = saved(tmp_path)["iteration"]
@@ -643,22 +1126,23 @@ def test_stopped_at_any_moment_and_gone_on_with(data: Path, tmp_path: Path) -> N
     assert metrics(tmp_path)[-1]["iteration"] - killed in (0, 1)
     for number in (signal.SIGTERM, signal.SIGINT):
         start = saved(tmp_path)["iteration"]
-        with training_process(tmp_path, data, "--set", "save_minutes=60") as process:
+        with training_process(tmp_path, data, "--save-minutes", "60") as process:
             process.send_signal(number)
             assert process.wait(60) == 0, process.stderr.read()
         stopped = saved(tmp_path)["iteration"]
         assert stopped >= start + 3
         assert stopped == metrics(tmp_path)[-1]["iteration"]
     assert (tmp_path / "snapshots" / f"{stopped:06d}").exists()
-    train(tmp_path, data / "train", changes=[f"iterations={stopped + 1}"], device="cpu")
+    train(tmp_path, data / "train", change=options(iterations=stopped + 1), device="cpu")
     assert saved(tmp_path)["iteration"] == stopped + 1
 
 
 def test_two_processes_train_as_one(data: Path, tmp_path: Path) -> None:
     """Under a real torchrun, with gloo: the joint batch's losses and weights, whatever draws random numbers."""
-    options = [*RANDOM, "iterations=3", "r1_every=2", "phases=alternate", "learning_rate=2e-4"]
-    train(tmp_path / "one", data / "train", preset="tiny", changes=options, device="cpu")
-    sets = [part for option in options for part in ("--set", option)]
+    same = {"iterations": 3, "r1_every": 2, "phases": "alternate", "learning_rate": 2e-4}
+    train(tmp_path / "one", data / "train", preset="tiny", change=options(**RANDOM, **same), device="cpu")
+    flags = "--iterations 3 --r1-every 2 --phases alternate --learning-rate 2e-4 --grayscale-domains anime"
+    flags += " --diff-augment color translation cutout --photo-augment photo"
     arguments = [
         "train",
         "--preset",
@@ -667,7 +1151,7 @@ def test_two_processes_train_as_one(data: Path, tmp_path: Path) -> None:
         str(data / "train"),
         "--run-folder",
         str(tmp_path / "two"),
-        *sets,
+        *flags.split(),
     ]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
@@ -721,5 +1205,5 @@ def test_the_benchmark_measures_both_ways(tmp_path: Path, capsys: pytest.Capture
 
 def test_what_cannot_be_compiled_is_said(faces: Faces, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(TrainingError, match="compiler no-such-compiler is not there: train with compile=false"):
+    with pytest.raises(TrainingError, match="compiler no-such-compiler is not there: train with --no-compile"):
         Trainer(replace(TINY, compile=True), faces, CPU)

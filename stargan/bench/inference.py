@@ -1,25 +1,20 @@
-"""``python -m stargan bench``: what this repository's ways of drawing and of training gain.
+"""``python -m stargan bench infer``: what this repository's way of drawing gains.
 
-``infer`` compares with the generator as the paper gives it, in fp32 and one full pass a picture; ours is
-:class:`stargan.inference.translator.Translator`. ``train`` compares the same training in fp32 with bf16, channels-last and torch.compile.
-Both paths run in turns, so that whatever else the machine does slows both; a ratio is the median of the turns' ratios.
+It compares with the generator as the paper gives it, in fp32 and one full pass a picture; ours is
+:class:`stargan.inference.translator.Translator`. Both paths run in turns, so that whatever else the machine does slows both; a
+ratio is the median of the turns' ratios.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
-import resource
 import statistics
-import sys
-import threading
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 from PIL import Image, ImageOps
@@ -27,26 +22,25 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
+from stargan.bench.measuring import machine, peak_memory, timed
+from stargan.drawing import CACHE, Source, Translator, prepare
 from stargan.inference import compiling
 from stargan.inference.folding import FoldedDecoder, FoldedEncoder
-from stargan.inference.translator import Encoded, Translator, has_bf16
-from stargan.models.checkpoint import Architecture, Model, ModelConfig, load_model
+from stargan.inference.translator import Encoded, has_bf16
+from stargan.models.checkpoint import Model, load_model
+from stargan.models.config import Architecture, ModelConfig
 from stargan.models.registry import find_model
 from stargan.networks import Generator
-from stargan.pictures.io import open_photo
 from stargan.pictures.tensors import to_pictures, to_tensor
-from stargan.training.config import PRESETS, TrainConfig, with_options
-from stargan.training.data import Faces
-from stargan.training.trainer import Trainer
 
-PORTRAIT = Path(__file__).parent.parent / "examples" / "photos" / "collins.png"
+PORTRAIT = Path(__file__).parents[2] / "examples" / "photos" / "collins.png"
 # Photos × styles; the GPU is filled by more.
-INFER_CASES = {"cpu": ((1, 1), (1, 10), (5, 5)), "cuda": ((1, 1), (1, 10), (5, 5), (1, 16))}
+CASES = {"cpu": ((1, 1), (1, 10), (5, 5)), "cuda": ((1, 1), (1, 10), (5, 5), (1, 16))}
 PRECISIONS = ("exact", "bf16")
 
 
 @dataclass(frozen=True)
-class InferResult:
+class Result:
     """One case: ``photos`` × ``styles`` pictures.
 
     Attributes:
@@ -77,7 +71,7 @@ def infer(
     turns: int = 5,
     compiled: str = "auto",
     output: Path | None = None,
-) -> list[InferResult]:
+) -> list[Result]:
     """Measures and prints every case on every device; writes ``output``, a JSON list, anew after each.
 
     Args:
@@ -88,11 +82,15 @@ def infer(
 
     Raises:
         ModelError: see :func:`stargan.models.registry.find_model`.
-        ValueError: nothing can be compiled on a device, but should be.
+        ValueError: nothing can be compiled on a device, but should be; or the photo of the benchmark is not there.
     """
+    if not PORTRAIT.exists():
+        raise ValueError(
+            f"The benchmark draws examples/photos/{PORTRAIT.name}: run it in a checkout of the repository."
+        )
     if devices is None:
         devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
-    results: list[InferResult] = []
+    results: list[Result] = []
     for name in devices:
         device = torch.device(name)
         obstacle = compiling.obstacle(device)
@@ -100,24 +98,24 @@ def infer(
             raise ValueError(f"Nothing is compiled on {device}: {obstacle}.")
         way = ("no" if obstacle else "graphs") if compiled == "auto" else compiled
         drawn = {"no": "eager", "plain": "compiled", "graphs": "compiled"}[way]
-        print(f"{_infer_machine(device)}; ours is {drawn}", flush=True)
+        print(f"{machine(device)}; ours is {drawn}", flush=True)
         precisions = [p for p in PRECISIONS if p == "exact" or has_bf16(device)]
-        setup = _InferSetup(model, size, name, way)
+        setup = _Setup(model, size, name, way)
         generator = setup.model().generator.to(device)
         translators = {precision: setup.translator(precision) for precision in precisions}
-        for case in cases or INFER_CASES[device.type]:
-            results += _infer_case(setup, generator, translators, case, turns)
+        for case in cases or CASES[device.type]:
+            results += _case(setup, generator, translators, case, turns)
             if output:
                 rows = [asdict(result) for result in results]
                 output.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
-        _infer_decoder(translators, device, turns)
+        _decoder(translators, device, turns)
         if translators["exact"].config.framing is not None:
-            _infer_photo(translators[precisions[-1]], turns)
+            _photo(translators[precisions[-1]], turns)
     return results
 
 
 @dataclass(frozen=True)
-class _InferSetup:
+class _Setup:
     """What a fresh process needs to build the same thing."""
 
     name: str | None
@@ -138,36 +136,36 @@ class _InferSetup:
         return translator
 
 
-def _infer_case(
-    setup: _InferSetup, generator: Generator, translators: dict[str, Translator], case: tuple[int, int], turns: int
-) -> list[InferResult]:
-    photos, styles = infer_inputs(translators["exact"], *case)
+def _case(
+    setup: _Setup, generator: Generator, translators: dict[str, Translator], case: tuple[int, int], turns: int
+) -> list[Result]:
+    photos, styles = inputs(translators["exact"], *case)
     name = "x".join(map(str, case))
     runs: dict[str, Callable[[], list[Image.Image]]] = {
-        "published": lambda: [p for x in infer_published(generator, photos, styles) for p in to_pictures(x)]
+        "published": lambda: [p for x in draw_published(generator, photos, styles) for p in to_pictures(x)]
     }
     for precision, translator in translators.items():
-        runs[precision] = lambda t=translator: [p for photo in photos for p in t.decode(t.encode(photo), styles)]
+        runs[precision] = partial(_pictures, translator, photos, styles)
     with torch.inference_mode():
         pictures = {run: draw() for run, draw in runs.items()}  # also warms up
-        expected = torch.cat(list(infer_published(generator, photos, styles)))
+        expected = torch.cat(list(draw_published(generator, photos, styles)))
         errors = {
             precision: max(
                 (x - y).abs().max().item()
-                for x, y in zip(expected.split(len(styles)), _infer_ours(translator, photos, styles), strict=True)
+                for x, y in zip(expected.split(len(styles)), _ours(translator, photos, styles), strict=True)
             )
             for precision, translator in translators.items()
         }
         seconds: dict[str, list[float]] = {run: [] for run in runs}
         for _ in range(turns):
             for run, draw in runs.items():
-                seconds[run].append(_timed(draw, setup.device))
+                seconds[run].append(timed(draw, setup.device))
     published = statistics.median(seconds["published"])
-    published_peak = _infer_peak(setup, None, case)
+    published_peak = _peak(setup, None, case)
     results = []
     for precision in translators:
         ours = statistics.median(seconds[precision])
-        result = InferResult(
+        result = Result(
             case=name,
             device=setup.device,
             precision=precision,
@@ -176,7 +174,7 @@ def _infer_case(
             ratio=statistics.median(a / b for a, b in zip(seconds["published"], seconds[precision], strict=True)),
             max_abs_diff=errors[precision],
             psnr_db=_psnr(pictures["published"], pictures[precision]),
-            peak_mb=_infer_peak(setup, precision, case),
+            peak_mb=_peak(setup, precision, case),
         )
         results.append(result)
         print(
@@ -189,37 +187,41 @@ def _infer_case(
     return results
 
 
-def infer_inputs(translator: Translator, photos: int, styles: int) -> tuple[list[Image.Image], Tensor]:
+def inputs(translator: Translator, photos: int, styles: int) -> tuple[list[Image.Image], Tensor]:
     """A portrait and turned copies of it, in the model's framing, and styles ``(styles, style_dim)``."""
-    portrait = translator.align(open_photo(PORTRAIT)).picture
+    portrait = prepare(Source.open(PORTRAIT), translator.config).crops[0]
     sources = [ImageOps.mirror(portrait).rotate(3 * i) if i % 2 else portrait.rotate(3 * i) for i in range(photos)]
     return sources, translator.latent_styles(translator.domains[0], range(styles))
 
 
-def infer_published(generator: Generator, photos: Sequence[Image.Image], styles: Tensor) -> list[Tensor]:
+def draw_published(generator: Generator, photos: Sequence[Image.Image], styles: Tensor) -> list[Tensor]:
     """A full pass of the generator for each photo and style: ``(1, 3, H, W)`` each."""
     device = generator.from_rgb.weight.device
     return [generator(to_tensor([photo]).to(device), style[None]).cpu() for photo in photos for style in styles]
 
 
-def _infer_ours(translator: Translator, photos: Sequence[Image.Image], styles: Tensor) -> list[Tensor]:
-    """As :func:`infer_published`, but one ``(styles, 3, H, W)`` a photo."""
+def _pictures(translator: Translator, photos: Sequence[Image.Image], styles: Tensor) -> list[Image.Image]:
+    return [picture for photo in photos for picture in translator.decode(translator.encode(photo), styles)]
+
+
+def _ours(translator: Translator, photos: Sequence[Image.Image], styles: Tensor) -> list[Tensor]:
+    """As :func:`draw_published`, but one ``(styles, 3, H, W)`` a photo."""
     return [torch.cat(list(translator._decode(translator.encode(photo), styles))).cpu() for photo in photos]
 
 
-def _infer_decoder(translators: dict[str, Translator], device: torch.device, turns: int) -> None:
+def _decoder(translators: dict[str, Translator], device: torch.device, turns: int) -> None:
     """Prints the decoder's share of the rate at which the device multiplies big matrices, at the precision in question."""
     architecture = translators["exact"].config.architecture
-    count = max(styles for _, styles in INFER_CASES[device.type])
-    flops = dict(zip(("encoder", "decoder"), infer_flops(architecture), strict=True))
+    count = max(styles for _, styles in CASES[device.type])
+    flops = dict(zip(("encoder", "decoder"), count_flops(architecture), strict=True))
     print(f"A picture takes {flops['encoder']:.1f} GFLOP in the encoder and {flops['decoder']:.1f} in the decoder.")
     for precision, translator in translators.items():
-        (photo,), styles = infer_inputs(translator, 1, count)
+        (photo,), styles = inputs(translator, 1, count)
         encoded = translator.encode(photo)
         rates, peaks = [], []
         for _ in range(max(turns, 3)):
             peaks.append(_matmul_rate(device, translator.dtype))
-            seconds = _timed(lambda t=translator, e=encoded, s=styles: _infer_drawn(t, e, s), str(device))
+            seconds = timed(partial(_drawn, translator, encoded, styles), str(device))
             rates.append(flops["decoder"] * count / seconds)
         share = statistics.median(rate / peak for rate, peak in zip(rates, peaks, strict=True))
         print(
@@ -227,37 +229,38 @@ def _infer_decoder(translators: dict[str, Translator], device: torch.device, tur
             f"{statistics.median(peaks):.0f} GFLOP/s of a matrix product",
             flush=True,
         )
-        print(_infer_profile(translator, encoded, styles), flush=True)
+        print(_profile(translator, encoded, styles), flush=True)
 
 
-def _infer_profile(translator: Translator, encoded: Encoded, styles: Tensor) -> str:
+def _profile(translator: Translator, encoded: Encoded, styles: Tensor) -> str:
     """What the decoder spends its time on, the longest first."""
     on_gpu = translator.device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
     with profile(activities=activities) as profiled:
-        _infer_drawn(translator, encoded, styles)
+        _drawn(translator, encoded, styles)
     spent = {e.key: e.self_device_time_total if on_gpu else e.self_cpu_time_total for e in profiled.key_averages()}
     longest = sorted(spent, key=lambda key: spent[key], reverse=True)[:6]
     return "  of it: " + ", ".join(f"{key[:60]} {spent[key] / sum(spent.values()):.0%}" for key in longest)
 
 
-def _infer_drawn(translator: Translator, encoded: Encoded, styles: Tensor) -> None:
+def _drawn(translator: Translator, encoded: Encoded, styles: Tensor) -> None:
     for _ in translator._decode(encoded, styles):
         pass
 
 
-def _infer_photo(translator: Translator, turns: int) -> None:
+def _photo(translator: Translator, turns: int) -> None:
     """Prints the time from an upload to ten drawings of it, with all that lies between."""
 
     def draw() -> list[Image.Image]:
-        return translator.latent(open_photo(PORTRAIT), translator.domains[0], count=10)
+        CACHE.clear()  # a photo that nobody has sent before
+        return translator.latent(PORTRAIT, translator.domains[0], count=10)
 
     draw()
-    seconds = statistics.median(_timed(draw, str(translator.device)) for _ in range(turns))
+    seconds = statistics.median(timed(draw, str(translator.device)) for _ in range(turns))
     print(f"From an uploaded photo to ten drawings, finding the face included: {seconds:.2f} s", flush=True)
 
 
-def infer_flops(architecture: Architecture) -> tuple[float, float]:
+def count_flops(architecture: Architecture) -> tuple[float, float]:
     """GFLOP that the folded encoder takes for a picture, and the folded decoder for a style."""
     with torch.device("meta"), torch.no_grad():
         a = architecture
@@ -274,22 +277,20 @@ def infer_flops(architecture: Architecture) -> tuple[float, float]:
 # peak memory
 
 
-def _infer_peak(setup: _InferSetup, precision: str | None, case: tuple[int, int]) -> float:
+def _peak(setup: _Setup, precision: str | None, case: tuple[int, int]) -> float:
     """MB that a fresh process takes for a case; precision None means the published path."""
     with get_context("spawn").Pool(1) as pool:
-        return pool.apply(_infer_peak_here, (setup, precision, case))
+        return pool.apply(_peak_here, (setup, precision, case))
 
 
 @torch.inference_mode()
-def _infer_peak_here(setup: _InferSetup, precision: str | None, case: tuple[int, int]) -> float:
+def _peak_here(setup: _Setup, precision: str | None, case: tuple[int, int]) -> float:
     if precision is None:
         model = setup.model()
         generator = model.generator.to(setup.device)
         side = generator.image_size
         # Passes follow one another, so that a single one has the same peak.
-        infer_published(
-            generator, [Image.new("RGB", (side, side))], torch.zeros(1, model.config.architecture.style_dim)
-        )
+        draw_published(generator, [Image.new("RGB", (side, side))], torch.zeros(1, model.config.architecture.style_dim))
     else:
         translator = setup.translator(precision)
         side = translator.image_size
@@ -300,172 +301,11 @@ def _infer_peak_here(setup: _InferSetup, precision: str | None, case: tuple[int,
     return peak_memory() / 1e6
 
 
-def peak_memory() -> float:
-    """The most bytes of memory that this process has had."""
-    try:
-        # ru_maxrss also counts what the parent process had when it started this one
-        status = Path("/proc/self/status").read_text(encoding="ascii")
-        return 1024 * int(status.split("VmHWM:")[1].split()[0])
-    except (OSError, IndexError):
-        unit = 1 if sys.platform == "darwin" else 1024
-        return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
-# training
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """One way of training a preset.
-
-    Attributes:
-        samples_per_second: median over the turns, of the joint batch.
-        utilisation: of the device, in [0, 1]: of the CPU's cores by this process, of the GPU as its driver says; None where
-            the driver's library for Python (nvidia-ml-py) is not installed.
-        peak_mb: of a process that trains this way alone; on CUDA, of the GPU's memory.
-    """
-
-    path: str
-    samples_per_second: float
-    utilisation: float | None
-    peak_mb: float
-
-
-def train(
-    preset: str,
-    changes: Sequence[str] = (),
-    device: str | None = None,
-    turns: int = 3,
-    compiled: bool = True,
-    output: Path | None = None,
-) -> list[TrainResult]:
-    """Measures and prints a preset's training, eager and tuned, on pictures of noise; writes ``output``, a JSON list.
-
-    A turn is as many iterations as it takes for every kind of update to come as often as in a long run.
-
-    Args:
-        changes: ``name=value`` options of both.
-        compiled: whether the tuned path is compiled; False leaves it with bf16 and channels-last.
-
-    Raises:
-        ConfigError: a change that cannot be.
-        TrainingError: nothing can be compiled on the device.
-    """
-    config = with_options(PRESETS[preset], changes)
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    paths = {
-        "eager": replace(config, bf16=False, channels_last=False, compile=False),
-        "tuned": replace(config, bf16=True, channels_last=True, compile=compiled),
-    }
-    iterations = math.lcm(2, config.r1_every)  # of alternating phases, every second is latent
-    print(f"{preset}, batches of {config.batch_size}. {_infer_machine(place)}", flush=True)
-    trainers = {}
-    for path, chosen in paths.items():
-        start = time.perf_counter()
-        trainers[path] = _train_warm(chosen, place)
-        print(f"{path}: first iterations {time.perf_counter() - start:.0f} s", flush=True)
-    rates: dict[str, list[float]] = {path: [] for path in paths}
-    used: dict[str, list[float | None]] = {path: [] for path in paths}
-    for _ in range(turns):
-        for path, trainer in trainers.items():
-            with _Utilisation(place) as measured:
-                seconds = _timed(lambda t=trainer: [t.step() for _ in range(iterations)], str(place))
-            rates[path].append(iterations * config.batch_size / seconds)
-            used[path].append(measured.share)
-    del trainers, trainer
-    results = []
-    for path, chosen in paths.items():
-        share = None if None in used[path] else statistics.median(used[path])
-        with get_context("spawn").Pool(1) as pool:
-            peak = pool.apply(_train_peak_here, (chosen, str(place)))
-        results.append(TrainResult(path, statistics.median(rates[path]), share, peak))
-        busy = "unknown" if share is None else f"{share:.0%}"
-        print(
-            f"{path}: {results[-1].samples_per_second:.1f} samples/s, {place.type.upper()} utilisation {busy}, "
-            f"peak {peak:.0f} MB",
-            flush=True,
-        )
-    ratio = statistics.median(b / a for a, b in zip(rates["eager"], rates["tuned"], strict=True))
-    print(f"tuned is {ratio:.1f} times as fast", flush=True)
-    if output:
-        output.write_text(json.dumps([asdict(result) for result in results], indent=2) + "\n", encoding="utf-8")
-    return results
-
-
-def _train_warm(config: TrainConfig, device: torch.device) -> Trainer:
-    """A trainer that has made both kinds of updates."""
-    domains = sorted({"anime", "photo", *config.grayscale_domains, *(config.target_weights or {})})
-    size = config.architecture.image_size
-    with TemporaryDirectory() as folder:
-        for domain in domains:
-            (Path(folder) / domain).mkdir()
-            for index in range(8):
-                Image.effect_noise((size, size), 80).save(Path(folder) / domain / f"{index}.png")
-        faces = Faces(Path(folder), size, device)
-    torch.backends.cudnn.benchmark = config.bf16  # as in a run
-    trainer = Trainer(config, faces, device)
-    for _ in range(2):
-        trainer.step()
-    return trainer
-
-
-def _train_peak_here(config: TrainConfig, device: str) -> float:
-    """MB."""
-    place = torch.device(device)
-    _train_warm(config, place)
-    return (torch.cuda.max_memory_allocated(place) if place.type == "cuda" else peak_memory()) / 1e6
-
-
-class _Utilisation:
-    """While this lasts, how busy the device is: ``share`` afterwards, in [0, 1], or None."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device, self.share = device, None
-        self._samples: list[float] = []
-        self._ended = threading.Event()
-
-    def __enter__(self) -> _Utilisation:
-        self._start = time.perf_counter(), time.process_time()
-        if self.device.type == "cuda":
-            self._thread = threading.Thread(target=self._watch)
-            self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.device.type == "cuda":
-            self._ended.set()
-            self._thread.join()
-            self.share = statistics.mean(self._samples) / 100 if self._samples else None
-        else:
-            wall, busy = time.perf_counter() - self._start[0], time.process_time() - self._start[1]
-            self.share = busy / wall / (os.cpu_count() or 1)
-
-    def _watch(self) -> None:
-        try:
-            while not self._ended.wait(0.2):
-                self._samples.append(torch.cuda.utilization(self.device))
-        except (ModuleNotFoundError, RuntimeError):  # no nvidia-ml-py, or a driver that does not say
-            self._samples.clear()
-
-
-# measuring
-
-
-def _timed(work: Callable[[], object], device: str) -> float:
-    """Seconds."""
-    synchronise = torch.cuda.synchronize if device.startswith("cuda") else (lambda: None)
-    synchronise()
-    start = time.perf_counter()
-    work()
-    synchronise()
-    return time.perf_counter() - start
-
-
 def _matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
     """GFLOP/s of a product of two big matrices: the best of a few, since the first ones only warm up."""
     side = 8192 if device.type == "cuda" else 2048
     a = torch.randn(side, side, device=device, dtype=dtype)
-    seconds = min(_timed(lambda: a @ a, str(device)) for _ in range(4))
+    seconds = min(timed(lambda: a @ a, str(device)) for _ in range(4))
     return 2 * side**3 / seconds / 1e9
 
 
@@ -473,9 +313,3 @@ def _psnr(pictures: Sequence[Image.Image], others: Sequence[Image.Image]) -> flo
     """dB; 99 for equal pictures."""
     error = (to_tensor(pictures) - to_tensor(others)).mul(127.5).square().mean().item()
     return min(99.0, 10 * math.log10(255**2 / error)) if error else 99.0
-
-
-def _infer_machine(device: torch.device) -> str:
-    if device.type == "cuda":
-        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
-    return f"CPU, {torch.get_num_threads()} threads of {os.cpu_count()} cores, torch {torch.__version__}"

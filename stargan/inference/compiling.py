@@ -47,19 +47,22 @@ class CompiledDecoder:
     """A decoder that runs compiled for the numbers of styles it was warmed for, and as it is for others.
 
     Args:
-        decoder: takes features and edges of one picture, and styles.
+        plain: takes features and edges of one picture, and styles.
+        traced: does the same, in the form for the compiler.
         lane: held while a CUDA graph is recorded, when no other work may be under way.
         graphs: on CUDA, whether to record a CUDA graph a batch size.
     """
 
-    def __init__(self, decoder: nn.Module, lane: AbstractContextManager[None], *, graphs: bool = True) -> None:
-        self._plain = decoder
+    def __init__(
+        self, plain: Decoder, traced: nn.Module, lane: AbstractContextManager[None], *, graphs: bool = True
+    ) -> None:
+        self._plain = plain
         self._lane = lane
         self._graphs = graphs
         # CUDA graphs are recorded here: those of torch.compile belong to one thread, and requests come in many.
         mode = "max-autotune-no-cudagraphs" if graphs and torch.cuda.is_available() else None
         # fullgraph: torch would else go on uncompiled, with no more than a line in its log, where it can compile only parts
-        self._compiled: Decoder = torch.compile(decoder, fullgraph=True, dynamic=False, mode=mode)
+        self._compiled: Decoder = torch.compile(traced, fullgraph=True, dynamic=False, mode=mode)
         self._ready: dict[int, Decoder] = {}
 
     def __call__(self, features: Tensor, style: Tensor, edges: Mapping[int, Tensor]) -> Tensor:

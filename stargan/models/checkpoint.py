@@ -1,118 +1,42 @@
 """A model folder, read and written strictly.
 
-A folder holds ``config.json`` (:class:`ModelConfig`) and the weights as safetensors: one file, or shards and an index,
+A folder holds ``config.json`` (:class:`stargan.models.config.ModelConfig`) and the weights as safetensors: one file, or shards and an index,
 as ``huggingface_hub`` writes them. Tensors are named ``generator.*``, ``mapping_network.*``, ``style_encoder.*`` and,
 for high-pass models, ``landmarks.*``, followed by the published parameter names.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, field, fields, replace
+import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from huggingface_hub import save_torch_state_dict
 from huggingface_hub.constants import SAFETENSORS_INDEX_FILE, SAFETENSORS_SINGLE_FILE
-from safetensors import SafetensorError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as pydantic_dataclass
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from stargan.errors import ECHO
+from stargan.models.config import CONFIG_FILE, ModelConfig, ModelError, brief, read_config, read_text
 from stargan.networks import Generator, MappingNetwork, StyleEncoder
 
-CONFIG_FILE = "config.json"
+if TYPE_CHECKING:
+    from stargan.landmarks import LandmarkNetwork
+
+Shape = tuple[int, ...]
 # A plain git repository and a Space both refuse files over 10 MB without large-file storage.
 SHARD_SIZE = 9_000_000
-# So that a stranger's config cannot take all memory.
-MAX_WIDTH = 2048
-IMAGE_SIZES = (16, 32, 64, 128, 256, 512, 1024)
-
-Points = tuple[tuple[float, float], ...]
-
-
-class ModelError(ValueError):
-    """A model that cannot be used; the message says which file or tensor is at fault, in a sentence for the user."""
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """What decides every tensor's shape, but for the number of domains."""
-
-    image_size: int = 256
-    style_dim: int = 64
-    latent_dim: int = 16
-    high_pass_weight: float = 0.0
-    base_channels: int | None = None
-    max_channels: int = 512
-
-    def __post_init__(self) -> None:
-        if self.image_size not in IMAGE_SIZES:
-            raise ModelError(f"The image size of a model must be one of {IMAGE_SIZES}, not {self.image_size!r}.")
-        for name in ("image_size", "style_dim", "latent_dim", "base_channels", "max_channels"):
-            value = getattr(self, name)
-            whole = isinstance(value, int) and 1 <= value <= MAX_WIDTH
-            if not whole and not (name == "base_channels" and value is None):
-                raise ModelError(f"The {name} of a model must be a whole number up to {MAX_WIDTH}, not {value!r}.")
-        if not isinstance(self.high_pass_weight, (int, float)) or self.high_pass_weight < 0:
-            raise ModelError(f"The high_pass_weight of a model must be 0 or more, not {self.high_pass_weight!r}.")
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """``config.json``.
-
-    Attributes:
-        framing: where five landmarks of a face lie, ``(x, y)`` in fractions of the side: left eye, right eye, nose,
-            left and right mouth corner, as seen in the picture. None: the whole picture is taken, without looking for
-            a face.
-        training: facts of the training run: samples seen, hardware, options.
-        grayscale_domains: pictures of these are the luma of what the generator returns.
-    """
-
-    name: str
-    domains: tuple[str, ...]
-    architecture: Architecture
-    framing: Points | None = None
-    licence: str = ""
-    training: dict[str, Any] = field(default_factory=dict)
-    grayscale_domains: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not all(isinstance(domain, str) for domain in self.domains):
-            raise ModelError(f"The domains of a model must be names, not {list(self.domains)}.")
-        if list(self.domains) != sorted(set(self.domains)) or not self.domains:
-            raise ModelError(f"The domains of a model must be sorted, different names, not {list(self.domains)}.")
-        if unknown := set(self.grayscale_domains) - set(self.domains):
-            raise ModelError(f"The grayscale domains of a model must be among its domains; {min(unknown)!r} is not.")
-        if self.framing is not None and (len(self.framing) != 5 or any(len(point) != 2 for point in self.framing)):
-            raise ModelError(f"The framing of a model must be five points (x, y), not {self.framing}.")
-
-    @classmethod
-    def from_json(cls, text: str) -> ModelConfig:
-        """Parses ``config.json``.
-
-        Raises:
-            ModelError: not JSON, or an unknown, missing or impossible entry, which is named.
-        """
-        try:
-            values = json.loads(text)
-            unknown = sorted(values.keys() - {f.name for f in fields(cls)})
-            if not unknown:
-                values["architecture"] = Architecture(**values["architecture"])
-                values["domains"] = tuple(values["domains"])
-                values["grayscale_domains"] = tuple(values.get("grayscale_domains", ()))
-                if values.get("framing") is not None:
-                    values["framing"] = tuple((float(x), float(y)) for x, y in values["framing"])
-                return cls(**values)
-        except ModelError:
-            raise
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ModelError(f"{CONFIG_FILE} is not a valid model description: {error}.") from error
-        raise ModelError(f"{CONFIG_FILE} has unknown entries: {', '.join(unknown)}.")
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+# So many hold MAX_PARAMETERS in fp32.
+MAX_SHARDS = 256
+# A name, dtype, shape and place take about 130 bytes; the largest model has some 1,300 tensors.
+MAX_HEADER_BYTES = MAX_INDEX_BYTES = 1_000_000
+_SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
+_FLOATS = ("F16", "BF16", "F32", "F64")
 
 
 @dataclass
@@ -123,7 +47,7 @@ class Model:
     generator: Generator
     mapping_network: MappingNetwork
     style_encoder: StyleEncoder
-    landmarks: nn.Module | None = None
+    landmarks: LandmarkNetwork | None = None
 
     @classmethod
     def build(cls, config: ModelConfig) -> Model:
@@ -156,9 +80,8 @@ def save_model(model: Model, folder: str | Path, dtype: torch.dtype = torch.floa
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     state = {
-        f"{part}.{name}": (tensor.detach().cpu().to(dtype) if tensor.is_floating_point() else tensor.cpu()).contiguous()
-        for part, network in model.networks().items()
-        for name, tensor in network.state_dict().items()
+        name: (tensor.detach().cpu().to(dtype) if tensor.is_floating_point() else tensor.cpu()).contiguous()
+        for name, tensor in _tensors(model).items()
     }
     for name, tensor in state.items():
         if not torch.isfinite(tensor).all():
@@ -174,55 +97,85 @@ def load_model(folder: str | Path) -> Model:
         ModelError: a file is missing or broken; a tensor is missing, extra or misshapen (each is named).
     """
     folder = Path(folder)
-    model = Model.build(read_config(folder))
-    state = _read_weights(folder)
+    config, files = read_config(folder), weight_files(folder)
+    _check_headers(files, config)
+    state: dict[str, Tensor] = {}
+    try:
+        for file in files:
+            state.update(load_file(file))
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{file} is broken or not a safetensors file: {str(error)[:100]}.") from error
+    model = Model.build(config)
     load_strictly(model, state)
     return model
 
 
-def read_config(folder: Path) -> ModelConfig:
-    """``config.json`` of a model folder.
+def is_weight_file(name: str) -> bool:
+    """Whether a file of this name, in a model folder, holds weights."""
+    return name == SAFETENSORS_SINGLE_FILE or _SHARD.fullmatch(name) is not None
 
-    Raises:
-        ModelError: it is missing or not a valid description of a model.
-    """
-    try:
-        text = (folder / CONFIG_FILE).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ModelError(f"{folder} is not a model folder: it has no readable {CONFIG_FILE}.") from error
-    return ModelConfig.from_json(text)
+
+@pydantic_dataclass(config=ConfigDict(strict=True))
+class _Index:
+    """``model.safetensors.index.json``: the file of each tensor. Other entries are for other readers."""
+
+    weight_map: dict[str, str]
+
+
+_INDEX = TypeAdapter(_Index)
 
 
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a model folder, as its index lists them.
 
     Raises:
-        ModelError: there are none, or the index cannot be read or names a file that is not there.
+        ModelError: there are none, or the index cannot be read, names a file that is not there or no shard, or too many.
     """
     index = folder / SAFETENSORS_INDEX_FILE
-    if not index.exists():
-        files = [folder / SAFETENSORS_SINGLE_FILE]
-    else:
+    names = [SAFETENSORS_SINGLE_FILE]
+    if index.exists():
         try:
-            names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-            files = [folder / Path(name).name for name in sorted(names)]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            names = sorted(set(_INDEX.validate_json(read_text(index, MAX_INDEX_BYTES)).weight_map.values()))
+        except (ValidationError, OSError, UnicodeError) as error:
             raise ModelError(f"{index} is not a valid index of weights.") from error
-    for file in files:
-        if not file.is_file():
-            raise ModelError(f"{folder} lacks the weights file {file.name}.")
-    return files
+    if len(names) > MAX_SHARDS:
+        raise ModelError(f"{index} is not a valid index of weights: it names {len(names)} files, over {MAX_SHARDS}.")
+    for name in names:
+        if not is_weight_file(name):
+            raise ModelError(f"{index} is not a valid index of weights: it names {brief(name)}.")
+        if not (folder / name).is_file():
+            raise ModelError(f"{folder} lacks the weights file {name}.")
+    return [folder / name for name in names]
 
 
-def _read_weights(folder: Path) -> dict[str, Tensor]:
-    state: dict[str, Tensor] = {}
-    files = weight_files(folder)
+def _read_header(file: Path) -> dict[str, tuple[str, Shape]]:
+    """Dtype and shape of each tensor in a safetensors file; no tensor is loaded."""
     try:
-        for file in files:
-            state.update(load_file(file))
+        with file.open("rb") as stream:
+            start = stream.read(8)
+        length, most = int.from_bytes(start, "little"), min(MAX_HEADER_BYTES, file.stat().st_size - 8)
+        if len(start) < 8 or length > most:
+            raise ModelError(f"{file} is broken or not a safetensors file: its header cannot have {length} bytes.")
+        with safe_open(file, "pt") as weights:
+            slices = {name: weights.get_slice(name) for name in weights.keys()}  # noqa: SIM118 - no mapping
+            return {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}
     except (SafetensorError, OSError) as error:
-        raise ModelError(f"{file} is broken or not a safetensors file: {error}.") from error
-    return state
+        raise ModelError(f"{file} is broken or not a safetensors file: {str(error)[:100]}.") from error
+
+
+def _check_headers(files: list[Path], config: ModelConfig) -> None:
+    """Compares what the files say they hold with what the architecture needs, before any of it takes memory."""
+    with torch.device("meta"):  # shapes without values
+        expected = _tensors(Model.build(config))
+    found: dict[str, Shape] = {}
+    for file in files:
+        for name, (dtype, shape) in _read_header(file).items():
+            if name in found:
+                raise ModelError(f"{file} holds {brief(name)}, which another file holds too.")
+            if name in expected and expected[name].is_floating_point() and dtype not in _FLOATS:
+                raise ModelError(f"{file} holds {name} as {brief(dtype)}, which are no floating-point numbers.")
+            found[name] = shape
+    _check_shapes(config.name, expected, found)
 
 
 def load_strictly(model: Model, state: dict[str, Tensor]) -> None:
@@ -231,24 +184,27 @@ def load_strictly(model: Model, state: dict[str, Tensor]) -> None:
     Raises:
         ModelError: naming every tensor that is missing, extra or has another shape.
     """
-    expected = {
-        f"{part}.{name}": tensor for part, net in model.networks().items() for name, tensor in net.state_dict().items()
-    }
-    faults = [f"{name} is missing" for name in expected if name not in state]
-    faults += [f"{name} is not part of this architecture" for name in state if name not in expected]
-    faults += [
-        f"{name} has shape {tuple(state[name].shape)} instead of {tuple(tensor.shape)}"
-        for name, tensor in expected.items()
-        if name in state and state[name].shape != tensor.shape
-    ]
-    if faults:
-        shown = "; ".join(faults[:8]) + (f"; and {len(faults) - 8} more" if len(faults) > 8 else "")
-        raise ModelError(f"The weights do not fit the model {model.config.name}: {shown}.")
+    _check_shapes(model.config.name, _tensors(model), {name: tuple(tensor.shape) for name, tensor in state.items()})
     for part, network in model.networks().items():
         prefix = part + "."
         network.load_state_dict({name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)})
 
 
-def with_training(config: ModelConfig, **facts: Any) -> ModelConfig:
-    """The config with further facts of its training."""
-    return replace(config, training={**config.training, **facts})
+def _tensors(model: Model) -> dict[str, Tensor]:
+    """All parameters and buffers, by the names that they have in files."""
+    return {
+        f"{part}.{name}": t for part, network in model.networks().items() for name, t in network.state_dict().items()
+    }
+
+
+def _check_shapes(model: str, expected: dict[str, Tensor], found: dict[str, Shape]) -> None:
+    faults = [f"{name} is missing" for name in expected if name not in found]
+    faults += [f"{name[:ECHO]} is not part of this architecture" for name in found if name not in expected]
+    faults += [
+        f"{name} has shape {found[name]} instead of {tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in found and found[name] != tuple(tensor.shape)
+    ]
+    if faults:
+        shown = "; ".join(faults[:8]) + (f"; and {len(faults) - 8} more" if len(faults) > 8 else "")
+        raise ModelError(f"The weights do not fit the model {model}: {shown}.")

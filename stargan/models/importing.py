@@ -7,7 +7,9 @@ A released file, ``100000_nets_ema.ckpt``, is a dictionary of three state dicts:
 
 from __future__ import annotations
 
+import mmap
 import re
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,15 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stargan.models.checkpoint import Architecture, Model, ModelConfig, ModelError, Points, load_strictly
+from stargan.models.checkpoint import Model, load_strictly
+from stargan.models.config import FRAMINGS, Architecture, ModelConfig, ModelError, brief
 from stargan.networks import HighPass, default_base_channels
 
 NETWORKS = ("generator", "mapping_network", "style_encoder")
 PUBLISHED_LICENCE = "CC BY-NC 4.0"
-
-# Median over 56 pictures of CelebA-HQ, in fractions of the side.
-CELEBA_HQ_FRAMING: Points = ((0.375, 0.477), (0.626, 0.476), (0.495, 0.634), (0.390, 0.742), (0.613, 0.741))
-FRAMINGS: dict[str, Points | None] = {"celeba-hq": CELEBA_HQ_FRAMING, "whole": None}
 
 # Domains of the released models, by their number and whether they have a high-pass filter.
 _RELEASED_DOMAINS = {(2, True): ("female", "male"), (3, False): ("cat", "dog", "wild")}
@@ -50,7 +49,7 @@ def import_checkpoint(
         domains: the names in the order of training, which is sorted. None: those of the released model with as many
             domains.
         name: the model's; None for the file's, without its ending.
-        framing: one of :data:`FRAMINGS`. None: CelebA-HQ's for a high-pass model, else the whole picture.
+        framing: one of :data:`stargan.models.config.FRAMINGS`. None: CelebA-HQ's for a high-pass model, else the whole picture.
         high_pass_weight: what the high-pass filter is divided by, where the checkpoint lacks the filter, as the released
             one does. None for the published 1.
         licence: of the weights.
@@ -62,7 +61,7 @@ def import_checkpoint(
     file = Path(file)
     content = _read(file)
     fan = content.pop("fan", None)
-    state = {}
+    state: dict[str, Tensor] = {}
     for part, tensors in _networks(file, content).items():
         state |= {f"{part}.{key}": tensor for key, tensor in tensors.items()}
     architecture = _architecture(state, high_pass_weight)
@@ -74,7 +73,7 @@ def import_checkpoint(
             raise ModelError(f"{source} has no use: the generator in {file} has no high-pass filter.")
     else:
         # The released weights lack this one buffer, which holds nothing learned.
-        state.setdefault("generator.hpf.filter", HighPass(architecture.high_pass_weight).filter)
+        state.setdefault("generator.hpf.filter", HighPass(architecture.high_pass_weight).get_buffer("filter"))
         if landmarks is not None:
             found = _read_landmarks(Path(landmarks))
         elif fan is not None:
@@ -88,7 +87,7 @@ def import_checkpoint(
     if framing is None:
         framing = "celeba-hq" if high_pass else "whole"
     elif framing not in FRAMINGS:
-        raise ModelError(f"The framing must be {' or '.join(FRAMINGS)}, not {framing!r}.")
+        raise ModelError(f"The framing must be one of {', '.join(FRAMINGS)}, not {brief(framing)}.")
     config = ModelConfig(
         name or file.stem,
         _domains(state, domains, high_pass),
@@ -112,6 +111,8 @@ def _read(file: Path) -> dict[str, Any]:
         ModelError: the file cannot be read, or not without running code.
     """
     try:
+        if _grows(file):
+            raise ModelError(f"{file} is refused: read, it would take more memory than it has bytes.")
         with file.open("rb") as stream:
             content = _unpickled(file, stream)
     except OSError as error:
@@ -119,6 +120,23 @@ def _read(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ModelError(f"{file} holds a {type(content).__name__}, not a dictionary of networks.")
     return content
+
+
+def _grows(file: Path) -> bool:
+    """Whether a small file could fill the memory: an archive that is compressed, which PyTorch's are not, or whose parts
+    overlap; or a pickle with a byte array, of which it need only say how long it is."""
+    size = file.stat().st_size
+    try:
+        with zipfile.ZipFile(file) as archive:
+            parts = archive.infolist()
+    except (zipfile.BadZipFile, NotImplementedError):  # as before PyTorch 1.6, or broken
+        parts = []
+    if any(part.compress_type != zipfile.ZIP_STORED for part in parts) or sum(part.file_size for part in parts) > size:
+        return True
+    if not size:
+        return False
+    with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(b"bytearray") >= 0
 
 
 def _unpickled(file: Path, stream: Any) -> Any:
@@ -214,7 +232,7 @@ def _high_pass_weight(state: dict[str, Tensor], high_pass: bool, asked: float | 
     weight = 0.0
     if given.shape == (3, 3) and given[1, 1] > 0:
         weight = float(f"{8 / given[1, 1].item():.6g}")  # without the rounding of fp32
-    if not weight or not torch.allclose(given.float(), HighPass(weight).filter, rtol=1e-5):
+    if not weight or not torch.allclose(given.float(), HighPass(weight).get_buffer("filter"), rtol=1e-5):
         raise ModelError("generator.hpf.filter is not the 3×3 Laplacian (8 amid -1) divided by a high-pass weight.")
     if asked is not None and abs(asked - weight) > 1e-5 * weight:
         raise ModelError(f"generator.hpf.filter has the high-pass weight {weight:g}, not {asked:g}.")

@@ -12,15 +12,18 @@ import io
 import json
 import os
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
-from huggingface_hub import HfApi, ModelCard, hf_hub_download, snapshot_download
+from huggingface_hub import HfApi, ModelCard, snapshot_download, try_to_load_from_cache
 from huggingface_hub.constants import (
+    DEFAULT_REVISION,
     ENDPOINT,
+    HF_HUB_CACHE,
     HF_HUB_ETAG_TIMEOUT,
     REPOCARD_NAME,
     SAFETENSORS_INDEX_FILE,
@@ -35,22 +38,36 @@ from huggingface_hub.errors import (
     HFValidationError,
     HTTPError,
     LocalEntryNotFoundError,
-    RemoteEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import filter_repo_objects, validate_repo_id
+from huggingface_hub.hf_api import RepoSibling
+from huggingface_hub.utils import WeakFileLock, validate_repo_id
 from tqdm import tqdm
 
-from stargan.models.checkpoint import CONFIG_FILE, ModelError, load_model, read_config, weight_files
+from stargan.constants import DEFAULT_MODEL
+from stargan.models.checkpoint import MAX_INDEX_BYTES, MAX_SHARDS, is_weight_file, load_model, weight_files
+from stargan.models.config import (
+    CONFIG_FILE,
+    MAX_CONFIG_BYTES,
+    MAX_PARAMETERS,
+    ModelConfig,
+    ModelError,
+    brief,
+    read_config,
+)
 
-WEIGHTS = Path(__file__).parents[2] / "weights"
+# In an installed package, the models lie inside of it; in a checkout, beside it.
+_PACKAGE = Path(__file__).parents[1]
+WEIGHTS = (_PACKAGE if (_PACKAGE / "weights").is_dir() else _PACKAGE.parent) / "weights"
 _WEIGHT_FILES = (SAFETENSORS_SINGLE_FILE, "model-?????-of-?????.safetensors", SAFETENSORS_INDEX_FILE)
-# Never pickles: a stranger's model must not run code.
-HUB_FILES = (CONFIG_FILE, REPOCARD_NAME, *_WEIGHT_FILES)
+# All parameters in fp32, and the card.
+MAX_DOWNLOAD_BYTES = 4 * MAX_PARAMETERS + 100_000_000
+# In the Hub's cache, a file's content lies under its hash: of SHA-256 for large files, of a git blob for the others.
+_HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 CARD_ENTRIES = ("license", "tags", "library_name")
 # Within a branch's name, git itself forbids "..".
-_REVISION = re.compile(r"(?!.*\.\.)\w[\w./-]*")
+_REVISION = re.compile(r"(?!.*\.\.)\w[\w./-]{0,99}")
 
 # Called with the fraction done, 0 to 1, and what is being done: a gradio.Progress fits.
 Progress = Callable[[float, str], object]
@@ -75,10 +92,9 @@ class ModelSpec:
 MODELS: dict[str, ModelSpec] = {
     spec.name: spec
     for spec in (
-        ModelSpec("anime-64", "Anime, 64 px", str(WEIGHTS / "anime-64")),
+        ModelSpec(DEFAULT_MODEL, "Anime, 64 px", str(WEIGHTS / DEFAULT_MODEL)),
     )
 }  # fmt: skip
-DEFAULT_MODEL = "anime-64"
 
 
 def available_models() -> dict[str, ModelSpec]:
@@ -92,8 +108,10 @@ def available_models() -> dict[str, ModelSpec]:
     models = dict(MODELS)
     for name in re.split(r"[,\s]+", os.environ.get("STARGAN_MODELS", "")):
         if name and name not in models:
-            if not Path(name).expanduser().is_dir() and _hub_name(name) is None:
-                raise ModelError(f"STARGAN_MODELS lists {name!r}, which is neither a folder nor user/repo of the Hub.")
+            if _folder(name) is None and _hub_name(name) is None:
+                raise ModelError(
+                    f"STARGAN_MODELS lists {brief(name)}, which is neither a folder nor user/repo of the Hub."
+                )
             models[name] = ModelSpec(name, Path(name).name, name)
     return models
 
@@ -102,7 +120,9 @@ def find_model(name: str, *, token: str | None = None, progress: Progress | None
     """The folder of a model: of a registered name, of a path, or of "user/repo[@revision]" on the Hub.
 
     A model that is in the Hub's cache is taken from there without asking the Hub, even where its branch has moved on
-    since: name another revision to get that. Else it is downloaded.
+    since: name another revision to get that. Else it is downloaded, by one thread of one process at a time; others that
+    want the same model wait, and then find it. What was downloaded is used once all of it has the hashes that the Hub
+    and the registry say.
 
     Args:
         token: for private repositories; None takes the one that ``hf auth login`` or HF_TOKEN left.
@@ -111,20 +131,38 @@ def find_model(name: str, *, token: str | None = None, progress: Progress | None
     Raises:
         ModelError: there is no such model, it cannot be fetched, or a file has another sha256 than the registry says.
     """
+    return _found(name, token, progress, weights=True)
+
+
+def config_of(name: str, *, token: str | None = None) -> ModelConfig:
+    """What a model, named as for :func:`find_model`, says of itself. From the Hub, no weights are downloaded.
+
+    Raises:
+        ModelError: there is no such model, or its config cannot be fetched or is not valid.
+    """
+    return read_config(_found(name, token, None, weights=False))
+
+
+def _found(name: str, token: str | None, progress: Progress | None, *, weights: bool) -> Path:
+    """The folder of a model; without ``weights``, of its config at least."""
     spec = MODELS.get(name) or ModelSpec(name, name, name)
-    folder = Path(spec.source).expanduser()
-    if folder.is_dir():
+    sums = {file: sha for file, sha in spec.sha256.items() if weights or file == CONFIG_FILE}
+    if (folder := _folder(spec.source)) is not None:
         if not (folder / CONFIG_FILE).is_file():
             raise ModelError(f"{folder} is not a model folder: it has no {CONFIG_FILE}.")
-        _check_sums(folder, spec, discard=False)
+        _check_sums(folder, spec.name, sums)
         return folder
-    hub = _hub_name(spec.source)
-    if hub is None:
+    if (hub := _hub_name(spec.source)) is None:
         known = ", ".join(MODELS)
-        raise ModelError(f"There is no model {name!r}: give one of {known}, a model folder, or user/repo of the Hub.")
-    folder = _cached(*hub) or _downloaded(*hub, token, progress)
-    _check_sums(folder, spec, discard=True)
-    return folder
+        raise ModelError(
+            f"There is no model {brief(name)}: give one of {known}, a model folder, or user/repo of the Hub."
+        )
+    if (folder := _cached(*hub, sums, weights=weights)) is not None:
+        return folder
+    with _one_at_a_time(hub[0], "weights" if weights else "config"):
+        if (folder := _cached(*hub, sums, weights=weights)) is not None:  # somebody else was faster
+            return folder
+        return _downloaded(*hub, spec.name, sums, token, progress, weights=weights)
 
 
 def push_model(folder: str | Path, repo: str, *, private: bool = False, token: str | None = None) -> str:
@@ -172,37 +210,146 @@ def _hub_name(source: str) -> tuple[str, str | None] | None:
     return repo, revision or None
 
 
-def _cached(repo: str, revision: str | None) -> Path | None:
-    """The model's folder in the Hub's cache, if all of its files are there: a download may have broken off."""
+def _folder(source: str) -> Path | None:
+    """The folder of that path, if there is one."""
     try:
-        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=list(HUB_FILES), local_files_only=True))
-        weight_files(folder)
-    except (LocalEntryNotFoundError, ModelError):
+        folder = Path(source).expanduser()
+        return folder if folder.is_dir() else None
+    except (OSError, RuntimeError, ValueError):  # a name too long, "~" of nobody, a null character
         return None
-    return folder if (folder / CONFIG_FILE).is_file() else None
 
 
-def _downloaded(repo: str, revision: str | None, token: str | None, progress: Progress | None) -> Path:
+def _cached(repo: str, revision: str | None, sums: Mapping[str, str], *, weights: bool) -> Path | None:
+    """The model's folder in the Hub's cache, if all of its files are there and whole: a download may have broken off."""
+    config = try_to_load_from_cache(repo, CONFIG_FILE, revision=revision)
+    if not isinstance(config, str):
+        return None
+    folder = Path(config).parent
+    try:
+        files = [folder / CONFIG_FILE, *(weight_files(folder) if weights else ())]
+        whole = all(_hash(file, name) == name for file in files if _HASH.fullmatch(name := file.resolve().name))
+        _check_sums(folder, "", sums)
+    except (ModelError, OSError):  # OSError: another process takes a damaged file away
+        return None
+    return folder if whole else None
+
+
+@contextmanager
+def _one_at_a_time(repo: str, what: str) -> Iterator[None]:
+    """A lock for each repository, which threads and processes of all users of the cache share; a killed one lets go.
+
+    Configs have one of their own: whoever lists the models does not wait for the weights of one.
+    """
+    file = Path(HF_HUB_CACHE, ".locks", f"stargan--{repo.replace('/', '--')}--{what}.lock")
+    with ExitStack() as stack:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(WeakFileLock(file))
+        except OSError as error:
+            raise ModelError(f"Nothing can be written to the Hub's cache, {HF_HUB_CACHE}: {_brief(error)}.") from error
+        yield
+
+
+def _downloaded(
+    repo: str,
+    revision: str | None,
+    name: str,
+    sums: Mapping[str, str],
+    token: str | None,
+    progress: Progress | None,
+    *,
+    weights: bool,
+) -> Path:
+    """Downloads one commit to the Hub's cache, and lets the revision mean it once all files are verified."""
     at = f"{repo}@{revision}" if revision else repo
     with _explained(repo, revision, f"The model {at} is not in the cache, and the Hub ({ENDPOINT}) cannot be reached"):
         # the one request that has a time limit: without it, a network that swallows packets is waited for for ever
         info = HfApi(token=token).model_info(repo, revision=revision, files_metadata=True, timeout=HF_HUB_ETAG_TIMEOUT)
-    sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
-    size = sum(sizes[name] for name in filter_repo_objects(sizes, allow_patterns=list(HUB_FILES)))
+    commit = info.sha or revision or DEFAULT_REVISION
+    listed = {file.rfilename: file for file in info.siblings or () if _belongs_to_model(file.rfilename)}
     with _explained(repo, revision, f"The download of {at} broke off; try again, complete files are kept"):
+        _check_listing(listed)
         # first, so that gigabytes of some other kind of model are not downloaded only to be refused
-        config = hf_hub_download(repo, CONFIG_FILE, revision=revision, token=token)
-        read_config(Path(config).parent)
-        folder = snapshot_download(
-            repo,
-            revision=revision,
-            token=token,
-            allow_patterns=list(HUB_FILES),
-            tqdm_class=None if progress is None else _bar(progress, size, f"Downloading {at}"),
-        )
+        with _one_at_a_time(repo, "config") if weights else nullcontext():
+            folder = _fetched(repo, commit, {CONFIG_FILE: listed[CONFIG_FILE]}, token)
+        read_config(folder)
+        if weights:
+            size = sum(file.size or 0 for file in listed.values())
+            bar = None if progress is None else _bar(progress, size, f"Downloading {at}")
+            folder = _fetched(repo, commit, listed, token, bar)
+    _check_sums(folder, name, sums)
+    with _explained(repo, revision, f"Nothing can be written to the Hub's cache, {HF_HUB_CACHE}"):
+        _point(folder, revision or DEFAULT_REVISION)
     if progress is not None:  # a gradio.Progress is false
         progress(1.0, f"Downloading {at}")
-    return Path(folder)
+    return folder
+
+
+def _belongs_to_model(file: str) -> bool:
+    """Whether a repository's file is downloaded. Never pickles: a stranger's model must not run code."""
+    return file in (CONFIG_FILE, REPOCARD_NAME, SAFETENSORS_INDEX_FILE) or is_weight_file(file)
+
+
+def _check_listing(listed: Mapping[str, RepoSibling]) -> None:
+    """Refuses, by what the Hub says, what would not be read once it is here."""
+    if CONFIG_FILE not in listed:
+        raise ModelError(f"it has no {CONFIG_FILE}.")
+    for name, most in ((CONFIG_FILE, MAX_CONFIG_BYTES), (SAFETENSORS_INDEX_FILE, MAX_INDEX_BYTES)):
+        if name in listed and (listed[name].size or 0) > most:
+            raise ModelError(f"{name} has more than {most} bytes.")
+    if (count := sum(map(is_weight_file, listed))) > MAX_SHARDS:
+        raise ModelError(f"it has {count} files of weights, over {MAX_SHARDS}.")
+    if (size := sum(file.size or 0 for file in listed.values())) > MAX_DOWNLOAD_BYTES:
+        raise ModelError(f"it has {size / 1e9:.1f} GB, over {MAX_DOWNLOAD_BYTES / 1e9:.1f}.")
+
+
+def _fetched(
+    repo: str, commit: str, listed: Mapping[str, RepoSibling], token: str | None, bar: type[tqdm] | None = None
+) -> Path:
+    """The cache's folder of a commit, with these files verified; a damaged one, here or on the way, is fetched once more.
+
+    Raises:
+        OSError: it came damaged again.
+    """
+    for _ in range(2):
+        names = list(listed)
+        folder = Path(snapshot_download(repo, revision=commit, token=token, allow_patterns=names, tqdm_class=bar))  # type: ignore[arg-type]
+        damaged = [name for name, file in listed.items() if not _is_as_listed(folder / name, file)]
+        for name in damaged:  # the cache keeps contents behind links
+            (folder / name).resolve().unlink(missing_ok=True)
+            (folder / name).unlink(missing_ok=True)
+        if not damaged:
+            return folder
+    raise OSError(f"{damaged[0]} is not what the Hub says it is")
+
+
+def _is_as_listed(file: Path, listed: RepoSibling) -> bool:
+    expected = listed.lfs.sha256 if listed.lfs else listed.blob_id
+    return (
+        file.is_file()
+        and (listed.size is None or file.stat().st_size == listed.size)
+        and (expected is None or _hash(file, expected) == expected)
+    )
+
+
+def _hash(file: Path, like: str) -> str:
+    """The SHA-256 of a file; or its hash as a git blob, if ``like`` is such a one."""
+    digest = hashlib.sha256() if len(like) == 64 else hashlib.sha1(b"blob %d\0" % file.stat().st_size)
+    with file.open("rb") as stream:
+        while block := stream.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _point(folder: Path, revision: str) -> None:
+    """Lets a branch or tag mean the commit of this folder, as huggingface_hub's cache notes it: at once or not at all."""
+    if revision == folder.name:
+        return
+    ref = folder.parents[1] / "refs" / revision
+    ref.parent.mkdir(parents=True, exist_ok=True)
+    written = Path(HF_HUB_CACHE, ".locks", f"stargan--{os.getpid()}-{threading.get_ident()}.ref")
+    written.write_text(folder.name, encoding="utf-8")
+    written.replace(ref)
 
 
 @contextmanager
@@ -216,8 +363,6 @@ def _explained(repo: str, revision: str | None, broken: str) -> Iterator[None]:
         raise ModelError(f"The Hub has no model {repo}, or it is private and you are not logged in.") from error
     except RevisionNotFoundError as error:
         raise ModelError(f"The model {repo} has no revision {revision!r}.") from error
-    except RemoteEntryNotFoundError as error:
-        raise ModelError(f"{repo} is not a model for this program: it has no {CONFIG_FILE}.") from error
     except HfHubHTTPError as error:
         raise ModelError(f"The Hub does not give {repo}: {_brief(error)}.") from error
     except ModelError as error:
@@ -229,9 +374,8 @@ def _explained(repo: str, revision: str | None, broken: str) -> Iterator[None]:
 
 def _brief(error: Exception) -> str:
     """One line of an error's text, which may be a page long: what the Hub says, where it says something."""
-    if isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None:
-        error = error.__cause__
-    text = getattr(error, "server_message", None) or str(error)
+    told = error.__cause__ if isinstance(error, LocalEntryNotFoundError) and error.__cause__ else error
+    text = getattr(told, "server_message", None) or str(told)
     lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
     return lines[0].rstrip(".")
 
@@ -256,17 +400,13 @@ def _bar(progress: Progress, size: int, text: str) -> type[tqdm]:
     return Bar
 
 
-def _check_sums(folder: Path, spec: ModelSpec, *, discard: bool) -> None:
-    for name, expected in spec.sha256.items():
+def _check_sums(folder: Path, model: str, sums: Mapping[str, str]) -> None:
+    for name, expected in sums.items():
         file = folder / name
         if not file.is_file():
-            raise ModelError(f"The model {spec.name} lacks the file {name}.")
-        actual = hashlib.sha256(file.read_bytes()).hexdigest()
-        if actual != expected:
-            if discard:  # the cache keeps contents behind links: both go, so that the next start downloads afresh
-                file.resolve().unlink()
-                file.unlink(missing_ok=True)
-            raise ModelError(f"{name} of the model {spec.name} has the sha256 {actual} instead of {expected}.")
+            raise ModelError(f"The model {model} lacks the file {name}.")
+        if (actual := _hash(file, expected)) != expected:
+            raise ModelError(f"{name} of the model {model} has the sha256 {actual} instead of {expected}.")
 
 
 def _check_card(file: Path) -> None:

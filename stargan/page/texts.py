@@ -6,8 +6,7 @@ together here, in the language that the visitor's browser asks for.
 
 from __future__ import annotations
 
-import re
-from functools import partial
+from stargan.errors import SENTENCES
 
 LANGUAGES = ("en", "ja")
 
@@ -64,6 +63,12 @@ TEXTS: dict[str, tuple[str, str]] = {
     "sheet_alt": ("Sheet of the photo's face beside its drawings", "写真の顔とできた絵を並べた画像"),
     "in_photo": ("In your photo: before and after", "写真にはめ込む（前と後）"),
     "archive": ("Save everything (ZIP)", "すべて保存 (ZIP)"),
+    "whole_photo": ("Save the photo with the drawing (full size)", "絵をはめ込んだ写真を保存（原寸）"),
+    "packing": ("Getting it ready", "準備しています"),
+    "link_own": (
+        "This link is of a photo that is not part of it: choose your photo, and its settings are used.",
+        "このリンクに写真は含まれていません。写真を選ぶと、リンクの設定で描きます。",
+    ),
     "link": ("Link to these settings", "この設定へのリンク"),
     "link_info": (
         "Brings back the same seed and settings; your photo is not part of it",
@@ -101,7 +106,6 @@ TEXTS: dict[str, tuple[str, str]] = {
     "clip_upload": ("Video with a face, up to 20 seconds", "顔の映った動画（20秒まで）"),
     "clip_draw": ("Draw the video", "動画を描く"),
     "clip_drawn": ("Drawn video, with its sound", "描かれた動画（音声つき）"),
-    "no_clip": ("Choose a video first.", "先に動画を選んでください。"),
     # explore
     "explore_info": (
         "Choose a drawing in one of the other tabs and keep its style as A or B. Then draw more like it, walk from A to B, or draw "
@@ -117,7 +121,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "distance": ("How far from A", "Aからの遠さ"),
     "between": ("From A to B", "AからBへ"),
     "between_picture": ("Your photo, between A and B", "AとBの間の絵柄"),
-    "clip_format": ("Format", "形式"),
+    "format": ("Format", "形式"),
     "clip": ("Make a clip from A to B", "AからBへの動画を作る"),
     "clip_result": ("Clip", "動画"),
     # what is going on
@@ -146,81 +150,10 @@ TEXTS: dict[str, tuple[str, str]] = {
         "This model looks for no face: it draws the square below, at first the middle of the picture. Move it as you like.",
         "このモデルは顔をさがさず、下の枠の中を描きます。枠ははじめ画像の中央にあり、動かせます。",
     ),
-    "no_photo": ("Choose a photo first.", "先に写真を選んでください。"),
-    "no_references": ("Choose at least one reference picture.", "お手本の絵を1枚以上選んでください。"),
-    "many_references": (
-        "{count} references are too many: at most {limit}.",
-        "お手本は{limit}枚までです（{count}枚ありました）。",
-    ),
-    "no_face": (
-        "No face was found in this picture. Take one that shows a face from the front.",
-        "この画像から顔が見つかりませんでした。正面を向いた顔の写真を使ってください。",
-    ),
-    "no_such_face": (
-        "There is no face {number}: {count} were found.",
-        "顔{number}はありません（見つかった顔は{count}個）。",
-    ),
-    "nothing_kept": ("Keep a style as {slot} first.", "先に絵柄を{slot}として取っておいてください。"),
-    "nothing_chosen": ("Choose a drawing first.", "先に絵を選んでください。"),
-    "other_model": (
-        "Style {slot} belongs to the model {model}. Choose that model, or keep another style.",
-        "絵柄{slot}はモデル{model}のものです。そのモデルを選ぶか、別の絵柄を取っておいてください。",
-    ),
-    "bad_model": (
-        "There is no model {value}: choose one of {choices}.",
-        "モデル{value}はありません。{choices}から選んでください。",
-    ),
-    "bad_domain": (
-        "The model {model} cannot draw {value}: choose one of {choices}.",
-        "モデル{model}は{value}を描けません。{choices}から選んでください。",
-    ),
-    "bad_number": (
-        "{name} must be a number from {low} to {high}, not {value}.",
-        "{name}は{low}から{high}までの数です（{value}は使えません）。",
-    ),
     "photo_gone": (
         "The photo is no longer here: it was deleted after an hour. Please choose it again.",
         "写真は1時間たったため消去されました。もう一度選んでください。",
     ),
-    # sentences of stargan.pictures.io.open_photo, for translating them
-    "photo_unreadable": ("The picture file cannot be read.", "画像ファイルを読み込めません。"),
-    "photo_empty": ("The file is empty.", "ファイルが空です。"),
-    "photo_heavy": (
-        "The file has {size} MB; at most {limit} MB are accepted.",
-        "ファイルが{size} MBあります。{limit} MBまでにしてください。",
-    ),
-    "photo_bomb": (
-        "The picture is too large; at most {limit} megapixels are accepted.",
-        "画像が大きすぎます。{limit}メガピクセルまでにしてください。",
-    ),
-    "photo_kind": (
-        "The file is not a picture, or of a kind that cannot be read.",
-        "ファイルが画像ではないか、読み込めない種類です。",
-    ),
-    "photo_large": (
-        "The picture has {width} × {height} pixels; at most {limit} megapixels are accepted.",
-        "画像が{width}×{height}ピクセルあります。{limit}メガピクセルまでにしてください。",
-    ),
-    "photo_small": (
-        "The picture has only {width} × {height} pixels; at least {least} × {least2} are needed.",
-        "画像が{width}×{height}ピクセルしかありません。{least}×{least2}ピクセル以上にしてください。",
-    ),
-    "photo_broken": ("The picture is broken or cut off.", "画像が壊れているか、途中で切れています。"),
-    # sentences of stargan.video
-    "clip_gone": ("There is no video {file}.", "動画{file}がありません。"),
-    "clip_kind": ("{file} is not a video that can be read.", "{file}は読み込める動画ではありません。"),
-    "clip_empty": ("{file} has no picture in it.", "{file}には映像がありません。"),
-    "clip_long": (
-        "{file} is {seconds} seconds long; at most {limit} are possible.",
-        "{file}は{seconds}秒あります。{limit}秒までにしてください。",
-    ),
-    "clip_longer": (
-        "{file} is longer than {limit} seconds, the most that is possible.",
-        "{file}が長すぎます。{limit}秒までにしてください。",
-    ),
-    "clip_broken": ("{file} is broken.", "{file}が壊れています。"),
-    "clip_no_face": ("No face was found in {file}.", "{file}から顔が見つかりませんでした。"),
-    "clip_unwritten": ("{file} could not be written: {detail}.", "{file}を書き込めませんでした（{detail}）。"),
     "model_failed": ("This model cannot be used. {detail}", "このモデルは使えません。{detail}"),
     "unexpected": (
         "Something went wrong on our side. Please try again; if it stays, try another picture.",
@@ -228,32 +161,52 @@ TEXTS: dict[str, tuple[str, str]] = {
     ),
 }
 
+# Of stargan.errors, whose English sentences stand there.
+JAPANESE: dict[str, str] = {
+    "photo_unreadable": "画像ファイルを読み込めません。",
+    "photo_empty": "ファイルが空です。",
+    "photo_heavy": "ファイルが{size} MBあります。{limit} MBまでにしてください。",
+    "photo_bomb": "画像が大きすぎます。{limit}メガピクセルまでにしてください。",
+    "photo_kind": "ファイルが画像ではないか、読み込めない種類です。",
+    "photo_large": "画像が{width}×{height}ピクセルあります。{limit}メガピクセルまでにしてください。",
+    "photo_small": "画像が{width}×{height}ピクセルしかありません。{least}×{least}ピクセル以上にしてください。",
+    "photo_broken": "画像が壊れているか、途中で切れています。",
+    "no_face": "この画像から顔が見つかりませんでした。正面を向いた顔の写真を使ってください。",
+    "no_such_face": "顔{number}はありません（見つかった顔は{count}個）。",
+    "clip_gone": "動画{file}がありません。",
+    "clip_kind": "{file}は読み込める動画ではありません。",
+    "clip_empty": "{file}には映像がありません。",
+    "clip_long": "{file}は{seconds}秒あります。{limit}秒までにしてください。",
+    "clip_longer": "{file}が長すぎます。{limit}秒までにしてください。",
+    "clip_broken": "{file}が壊れています。",
+    "clip_no_face": "{file}から顔が見つかりませんでした。",
+    "clip_heavy": "{file}は画素数が多すぎます。小さめの動画を使ってください。",
+    "clip_unwritten": "{file}を書き込めませんでした（{detail}）。",
+    "clip_format": "動画は.mp4か.gifで書き込みます（{file}は使えません）。",
+    "no_photo": "先に写真を選んでください。",
+    "no_faces_chosen": "描く顔が選ばれていません。1つ以上選んでください。",
+    "no_clip": "先に動画を選んでください。",
+    "no_references": "お手本の絵を1枚以上選んでください。",
+    "many_references": "お手本は{limit}枚までです（{count}枚ありました）。",
+    "many_drawings": "{faces}人の顔×{styles}種類の絵柄は多すぎます。合わせて{limit}枚までにしてください。",
+    "nothing_kept": "先に絵柄を{slot}として取っておいてください。",
+    "nothing_chosen": "先に絵を選んでください。",
+    "other_model": "絵柄{slot}はモデル{model}のものです。そのモデルを選ぶか、別の絵柄を取っておいてください。",
+    "stopping": "アプリを再起動しています。1分ほどしてからもう一度お試しください。",
+    "bad_model": "モデル{value}はありません。{choices}から選んでください。",
+    "bad_domain": "モデル{model}は{value}を描けません。{choices}から選んでください。",
+    "bad_number": "{name}は{low}から{high}までの数です（{value}は使えません）。",
+}
 
-class RequestError(ValueError):
-    """What was asked for cannot be done, and the sentence that says why, in each language; ``str()`` gives the English."""
 
-    def __init__(self, key: str, **values: object) -> None:
-        super().__init__(say(key, "en", **values))
-        self.key, self.values = key, values
-
-    def __reduce__(self) -> tuple:  # what comes from a GPU's process must be as it was raised there
-        return partial(RequestError, self.key, **self.values), ()
+TEXTS |= {key: (SENTENCES[key], JAPANESE[key]) for key in SENTENCES}
 
 
 def say(key: str, language: str, **values: object) -> str:
     """A text in a language, its ``{values}`` filled in; the value ``name`` is the key of a label, and is translated too."""
-    if "name" in values:
+    if values.get("name") in TEXTS:
         values["name"] = say(str(values["name"]), language)
     return TEXTS[key][LANGUAGES.index(language)].format(**values)
-
-
-def translated(sentence: str, language: str) -> str:
-    """A sentence that another part of the project wrote in English; unchanged where it is not among the texts."""
-    for key, (english, _) in TEXTS.items():
-        pattern = re.sub(r"\\{(\w+)\\}", r"(?P<\1>.+?)", re.escape(english))
-        if found := re.fullmatch(pattern, sentence):
-            return say(key, language, **found.groupdict())
-    return sentence
 
 
 def tables() -> dict[str, dict[str, str]]:

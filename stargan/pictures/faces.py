@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps
 
+from stargan.stages import stage
+
 if TYPE_CHECKING:
     from facenet_pytorch import MTCNN
 
@@ -64,9 +66,13 @@ class Aligned:
     picture: Image.Image
     matrix: np.ndarray
 
+    def scaled(self, factor: float) -> Aligned:
+        """The same crop, of the photo scaled by ``factor``."""
+        return Aligned(self.picture, np.concatenate([self.matrix[:, :2] / factor, self.matrix[:, 2:]], axis=1))
+
 
 # One search at a time: two would only fight for the same cores, and at first load the detector twice.
-_lane = threading.Lock()
+_lock = threading.Lock()
 
 
 @lru_cache(maxsize=1)
@@ -84,7 +90,7 @@ def find(photo: Image.Image) -> list[Face]:
     small.thumbnail((DETECTION_SIZE, DETECTION_SIZE), Image.Resampling.BILINEAR)
     if min(small.size) < SMALLEST_SIDE:
         return []
-    with _lane:
+    with _lock, stage("detect"):
         found = _detect(small)
         if not found or any(_near_edge(corners, small.size) for corners, *_ in found):
             # MTCNN stretches what it sees of a face that the edge cuts, and misses the landmarks by up to half a face. With a

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -44,3 +45,9 @@ def grid(rows: Sequence[Sequence[Image.Image | None]], gap: int = 2) -> Image.Im
                 )
                 sheet.paste(cell, (c * (width + gap), r * (height + gap)))
     return sheet
+
+
+def digest(picture: Image.Image) -> str:
+    """What a picture is known by: its pixels."""
+    about = f"{picture.mode} {picture.size}".encode()
+    return hashlib.blake2b(about + picture.tobytes(), digest_size=16).hexdigest()

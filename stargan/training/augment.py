@@ -11,14 +11,21 @@ from torch import Tensor
 
 # ITU-R BT.601, as Pillow's convert("L")
 LUMA = (0.299, 0.587, 0.114)
+# What JFIF scales the differences of blue and red to luma by, so that they have the range of luma.
+_BLUE, _RED = 0.5 / (1 - LUMA[2]), 0.5 / (1 - LUMA[0])
 # ``uniform(count, *shape)``: that many random numbers in [0, 1) for each of ``count`` pictures, on the device.
 Uniform = Callable[..., Tensor]
 
 
 def to_luma(x: Tensor) -> Tensor:
     """``(N, 3, H, W)`` → its luma in three equal channels."""
-    # no tensor of the weights: bringing it to the device would wait for it
-    return sum(weight * x[:, i : i + 1] for i, weight in enumerate(LUMA)).expand_as(x)
+    return _luma(x).expand_as(x)
+
+
+def _luma(x: Tensor) -> Tensor:
+    """``(N, 1, H, W)``."""
+    red, green, blue = x.split(1, dim=1)  # no tensor of the weights: bringing it to the device would wait for it
+    return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
 
 
 def luma_where(x: Tensor, domain: Tensor, grayscale: Tensor) -> Tensor:
@@ -79,7 +86,7 @@ def misalign(x: Tensor, random: torch.Generator, degrees: float = 12.0, share: f
 
     Args:
         degrees: at most turned by, to either side.
-        share: at most moved and scaled by, in parts of the side.
+        share: at most moved by, to every side, and scaled by, in parts of the side.
     """
     turn, scale, right, down, chosen = _draws(x, random, 5)
     chosen = chosen < 0.5
@@ -88,8 +95,8 @@ def misalign(x: Tensor, random: torch.Generator, degrees: float = 12.0, share: f
     theta = torch.zeros(len(x), 2, 3, device=x.device)
     theta[:, 0, 0] = theta[:, 1, 1] = angle.cos() * zoom
     theta[:, 0, 1], theta[:, 1, 0] = -angle.sin() * zoom, angle.sin() * zoom
-    for axis, draw in enumerate((right, down)):  # of the whole width, which is 2 here
-        theta[:, axis, 2] = torch.where(chosen, (2 * draw - 1) * share, 0.0)
+    for axis, draw in enumerate((right, down)):  # the side is 2 here
+        theta[:, axis, 2] = torch.where(chosen, (2 * draw - 1) * 2 * share, 0.0)
     where = F.affine_grid(theta, list(x.shape), align_corners=False)
     return F.grid_sample(x, where, mode="bicubic", padding_mode="reflection", align_corners=False).clamp(-1, 1)
 
@@ -113,14 +120,14 @@ def photograph(x: Tensor, random: torch.Generator) -> Tensor:
     angle = direction * 2 * math.pi
     light = light * torch.exp(_half(side, -0.8, 0.8) * (columns * angle.cos() + 0.5 * rows * angle.sin()))
     x = 2 * light.clamp(0, 1) - 1
-    x = torch.lerp(x, _blurred(x), _half(blur, 0.0, 1.0, middle=0.0))
+    x = torch.lerp(x, _blurred(x), _half(blur, 0.0, 1.0))
     grain = torch.randn(x.shape, generator=random, device=x.device)
-    x = (x + grain * _half(noise, 0.0, 0.12, middle=0.0)).clamp(-1, 1)
+    x = (x + grain * _half(noise, 0.0, 0.12)).clamp(-1, 1)
     return torch.where(quality < 0.5, jpeg(x, quality * 2), x)
 
 
 def jpeg(x: Tensor, quality: Tensor) -> Tensor:
-    """What JPEG's quantisation leaves of pictures whose side is a multiple of 8.
+    """What JPEG's quantisation leaves of pictures in [-1, 1] whose side is a multiple of 8: ``(N, 3, H, W)``.
 
     On the device and for a quality a picture, which no library's encoder does; at the full side for colour, too.
 
@@ -132,16 +139,19 @@ def jpeg(x: Tensor, quality: Tensor) -> Tensor:
     k = torch.arange(8, device=x.device, dtype=x.dtype)
     basis = torch.cos((2 * k[None] + 1) * k[:, None] * math.pi / 16) * 0.5
     basis[0] *= math.sqrt(0.5)
-    colours = x.new_tensor([[0.299, 0.587, 0.114], [-0.1687, -0.3313, 0.5], [0.5, -0.4187, -0.0813]])
-    split = torch.einsum("dc,nchw->ndhw", colours, x * 127.5)
+    luma = _luma(x)
+    split = torch.cat([luma, (x[:, 2:] - luma) * _BLUE, (x[:, :1] - luma) * _RED], dim=1) * 127.5
     blocks = split.view(count, 3, height // 8, 8, width // 8, 8)
     levels = torch.einsum("ui,ncaibj,vj->ncaubv", basis, blocks, basis)
     # steps grow with the frequency, as in the standard's tables, and are coarser for colour
     steps = (8 + 7 * (k[:, None] + k[None])) * torch.exp(3.0 * (0.5 - quality))[..., None, None]
-    steps = steps.view(count, 1, 1, 8, 1, 8) * x.new_tensor([1.0, 1.6, 1.6]).view(1, 3, 1, 1, 1, 1)
+    channel = torch.arange(3, device=x.device).view(1, 3, 1, 1, 1, 1)
+    steps = steps.view(count, 1, 1, 8, 1, 8) * torch.where(channel == 0, 1.0, 1.6)
     blocks = torch.einsum("ui,ncaubv,vj->ncaibj", basis, (levels / steps).round() * steps, basis)
-    merged = torch.einsum("cd,ndhw->nchw", torch.linalg.inv(colours.cpu()).to(x), blocks.reshape(x.shape))
-    return (merged / 127.5).clamp(-1, 1)
+    luma, blue, red = (blocks.reshape(x.shape) / 127.5).split(1, dim=1)
+    red, blue = luma + red / _RED, luma + blue / _BLUE
+    green = (luma - LUMA[0] * red - LUMA[2] * blue) / LUMA[1]
+    return torch.cat([red, green, blue], dim=1).clamp(-1, 1)
 
 
 def _draws(x: Tensor, random: torch.Generator, count: int) -> tuple[Tensor, ...]:
@@ -149,9 +159,9 @@ def _draws(x: Tensor, random: torch.Generator, count: int) -> tuple[Tensor, ...]
     return torch.rand(count, len(x), generator=random, device=x.device).unbind()
 
 
-def _half(draw: Tensor, low: float, high: float, middle: float = 0.0) -> Tensor:
-    """For half of the draws ``middle``; for the others uniform in [low, high)."""
-    return torch.where(draw < 0.5, low + (high - low) * 2 * draw, middle)
+def _half(draw: Tensor, low: float, high: float) -> Tensor:
+    """For half of the draws 0; for the others uniform in [low, high)."""
+    return torch.where(draw < 0.5, low + (high - low) * 2 * draw, 0.0)
 
 
 def _blurred(x: Tensor) -> Tensor:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
-from stargan.models.checkpoint import Architecture, Points
-from stargan.training.augment import POLICIES
-
-# Mean of MTCNN's five landmarks over the training faces, in fractions of the side.
-ANIME_FRAMING: Points = ((0.3635, 0.4230), (0.6423, 0.4235), (0.4952, 0.5894), (0.3749, 0.7084), (0.6314, 0.7097))
+from stargan.models.config import ANIME_FRAMING, Architecture, Points
 
 
 class ConfigError(ValueError):
     """An option that does not exist or cannot have that value, in a sentence that names it."""
+
+
+_COUNTS = ("iterations", "batch_size", "r1_every", "grow_steps", "snapshot_every", "sample_every", "log_every")
 
 
 @dataclass(frozen=True)
@@ -23,26 +21,51 @@ class TrainConfig:
     """Defaults are the paper's (section 4 and appendix B); what departs from them is named in the model card.
 
     Attributes:
+        architecture: of the networks; a run's cannot change.
+        framing: where the five landmarks of a face lie, x and y in fractions of the side (left eye, right eye, nose, left
+            and right corner of the mouth); it is written into the model, which asks its sources to be cut so. None: whole
+            pictures.
+        iterations: of the whole run, those already done included.
         batch_size: samples an iteration, over all processes together; under 8 is known to fail.
+        learning_rate: of generator, style encoder and discriminator.
+        mapping_learning_rate: of the mapping network.
+        betas: of Adam.
+        weight_decay: of Adam.
+        ema_decay: how much of the averaged weights, which are what is kept as the model, each iteration leaves.
+        lambda_reg: weight of the R1 penalty.
+        lambda_sty: weight of the style reconstruction term.
         lambda_ds: weight of the diversity term; falls linearly to 0 over ``ds_iterations``.
+        lambda_cyc: weight of the cycle term.
+        lambda_spikes: weight of a penalty on spots in the generator's features that are far out of the ordinary, which come
+            out as blotches; 0: none, as published.
+        ds_iterations: over which the diversity term fades out.
+        random_crop: share of the pictures that are cropped at random, to 80 to 100 % of their area.
+        seed: of all that is random.
         phases: "both": latent-guided, then reference-guided updates in every iteration; "alternate": one of them an
             iteration, in turn (half the work an iteration).
         r1_every: the penalty every so many discriminator updates, multiplied by as many (lazy regularisation, Karras 2020).
-        target_weights: how often each domain is the target; None: equally often.
+        target_weights: how often each domain is the target, against 1 for one that is not named; None: equally often.
         grayscale_domains: fakes and reals of these domains are luma, in three equal channels; so are the model's drawings.
         diff_augment: DiffAugment policies (Zhao et al. 2020) of all that the discriminator sees: "color", "translation",
             "cutout".
-        source_weights: how often a source is of a domain ("anime"), or of the pictures of a domain whose names begin so
+        source_weights: how often a source is of a domain ("anime"), or one of the pictures of a domain whose names begin so
             ("female/n"), against 1 for all else; None: all alike.
         photo_augment: domains whose sources go through what a phone and a room do to a face (light, noise, a crooked
             crop); never what the discriminator takes for real. The cycle leads back to the picture in its own light.
         reals: what the discriminator is shown as real. "sources", as published; "targets": other pictures, of each
             domain as often as it is a target, since one that is often drawn must be known well.
         init: a model (name, folder or Hub repository) whose weights the run starts from, instead of random ones. One of
-            half the side and twice the base width is grown (see :mod:`stargan.training.grow`).
+            half the side and twice the base width is grown (see stargan/training/grow.py).
         grow_steps: of the regression by which the new level of a grown model learns alone.
         discriminator_warmup: iterations at the start in which the discriminator learns alone; for an ``init``
             without one, since an untrained one would spoil the generator.
+        bf16: forward passes in bf16, but for the R1 penalty.
+        channels_last: pictures and weights laid out channels-last, which is what bf16 convolutions like.
+        compile: forward passes by torch.compile.
+        save_minutes: between two states, from which a stopped run goes on.
+        snapshot_every: iterations between two snapshots, which are models.
+        sample_every: iterations between two sample sheets.
+        log_every: iterations between two lines of figures; reading them waits for the device.
     """
 
     architecture: Architecture = field(default_factory=Architecture)
@@ -58,17 +81,18 @@ class TrainConfig:
     lambda_sty: float = 1.0
     lambda_ds: float = 1.0
     lambda_cyc: float = 1.0
+    lambda_spikes: float = 0.0
     ds_iterations: int = 100_000
     random_crop: float = 0.5
     seed: int = 0
-    phases: str = "both"
+    phases: Literal["both", "alternate"] = "both"
     r1_every: int = 1
     target_weights: dict[str, float] | None = None
     grayscale_domains: tuple[str, ...] = ()
     diff_augment: tuple[str, ...] = ()
     source_weights: dict[str, float] | None = None
     photo_augment: tuple[str, ...] = ()
-    reals: str = "sources"
+    reals: Literal["sources", "targets"] = "sources"
     init: str | None = None
     grow_steps: int = 400
     discriminator_warmup: int = 0
@@ -81,7 +105,7 @@ class TrainConfig:
     log_every: int = 50
 
     def __post_init__(self) -> None:
-        for name in ("iterations", "batch_size", "r1_every", "snapshot_every", "sample_every", "log_every"):
+        for name in _COUNTS:
             if getattr(self, name) < 1:
                 raise ConfigError(f"The option {name} must be 1 or more, not {getattr(self, name)}.")
         if self.architecture.high_pass_weight:
@@ -97,11 +121,14 @@ class TrainConfig:
             raise ConfigError(f"The option reals is sources or targets, not {self.reals!r}.")
         if min((self.source_weights or {}).values(), default=0) < 0:
             raise ConfigError(f"The option source_weights must be 0 or more, not {self.source_weights}.")
-        if unknown := sorted(set(self.diff_augment) - set(POLICIES)):
-            raise ConfigError(f"DiffAugment has the policies {', '.join(POLICIES)}, not {unknown[0]!r}.")
+        if self.diff_augment:
+            from stargan.training.augment import POLICIES  # and torch, which --help does without
+
+            if unknown := sorted(set(self.diff_augment) - set(POLICIES)):
+                raise ConfigError(f"DiffAugment has the policies {', '.join(POLICIES)}, not {unknown[0]!r}.")
 
 
-_TUNED = {"bf16": True, "channels_last": True, "compile": True}
+_TUNED: dict[str, Any] = {"bf16": True, "channels_last": True, "compile": True}
 
 PRESETS: dict[str, TrainConfig] = {
     # For one GPU. At 64 px, a mapping network that learned ten times as slowly gave seeds that differ in brightness
@@ -110,7 +137,7 @@ PRESETS: dict[str, TrainConfig] = {
     # What two CPU cores carry in a few hours: narrower, and half an iteration at a time.
     "anime-64": TrainConfig(Architecture(64, base_channels=32, max_channels=256), iterations=30_000, batch_size=16, learning_rate=2e-4, mapping_learning_rate=1e-5, lambda_ds=2.0, ds_iterations=8_000, phases="alternate", r1_every=8, target_weights={"anime": 2.0, "female": 1.0, "male": 1.0}, snapshot_every=1_000, sample_every=500, save_minutes=3.0, **_TUNED),
     # Twice the side, grown from anime-64 on two CPU cores: half the width, so that it holds anime-64 block for block.
-    "anime-128-cpu": TrainConfig(Architecture(128, base_channels=16, max_channels=256), iterations=200_000, batch_size=8, learning_rate=2e-4, mapping_learning_rate=1e-4, lambda_ds=2.5, ds_iterations=200_000, phases="alternate", r1_every=8, target_weights={"anime": 4.0, "female": 1.0, "male": 1.0}, source_weights={"female/n": 3.0, "male/n": 3.0}, photo_augment=("female", "male"), reals="targets", init="anime-64", discriminator_warmup=400, snapshot_every=1_000, sample_every=500, save_minutes=3.0, **_TUNED),
+    "anime-128-cpu": TrainConfig(Architecture(128, base_channels=16, max_channels=256), iterations=200_000, batch_size=8, learning_rate=2e-4, mapping_learning_rate=1e-4, lambda_ds=2.5, lambda_spikes=0.01, ds_iterations=200_000, phases="alternate", r1_every=8, target_weights={"anime": 4.0, "female": 1.0, "male": 1.0}, source_weights={"female/n": 3.0, "male/n": 3.0}, photo_augment=("female", "male"), reals="targets", init="anime-64", discriminator_warmup=400, snapshot_every=1_000, sample_every=500, save_minutes=3.0, **_TUNED),
     # A few iterations, for tests.
     "tiny": TrainConfig(Architecture(32, base_channels=8, max_channels=16), iterations=4, batch_size=4, ds_iterations=4, save_minutes=0.0, snapshot_every=2, sample_every=2, log_every=1),
     # The paper's AFHQ setting.
@@ -123,40 +150,31 @@ def from_state(values: dict[str, Any]) -> TrainConfig:
     return TrainConfig(**{**values, "architecture": Architecture(**values["architecture"])})
 
 
-def with_options(config: TrainConfig, options: Sequence[str]) -> TrainConfig:
-    """The config with ``name=value`` options of the command line; "architecture." may be left out: ``image_size=64``.
+def find_preset(name: str) -> TrainConfig:
+    """
+    Raises:
+        ConfigError: there is no such preset.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"There is no preset {name!r}: choose one of {', '.join(PRESETS)}.")
+    return PRESETS[name]
+
+
+def with_options(config: TrainConfig, arguments: Sequence[str]) -> TrainConfig:
+    """The config with options of the command line, such as ``--lambda-ds 2 --architecture.image-size 64``.
+
+    Options that cannot be end the program, with what is wrong on stderr and the exit status 2; ``--help`` ends it, too.
 
     Raises:
-        ConfigError: there is no such option, or it cannot have that value.
+        ConfigError: tyro, which reads them, is not installed.
     """
-    for option in options:
-        name, given, text = option.partition("=")
-        name = name.strip().removeprefix("architecture.")
-        if not given:
-            raise ConfigError(f"An option is written name=value, not {option!r}.")
-        known = {f.name: (part, "None" in f.type) for part in (config, config.architecture) for f in fields(part)}
-        del known["architecture"]
-        if name not in known:
-            raise ConfigError(f"Training has no option {name!r}; it has {', '.join(known)}.")
-        part, optional = known[name]
-        changed = replace(part, **{name: _parse(name, text, getattr(part, name), optional)})
-        config = changed if part is config else replace(config, architecture=changed)
-    return config
-
-
-def _parse(name: str, text: str, old: Any, optional: bool) -> Any:
-    """``text`` as a value that can stand in the place of ``old``; words need no quotes."""
+    if not arguments:
+        return config  # a machine that trains presets alone does without tyro
     try:
-        value = ast.literal_eval({"true": "True", "false": "False", "none": "None"}.get(text.lower(), text))
-    except (ValueError, SyntaxError):
-        value = text
-    if isinstance(old, tuple):
-        value = tuple(value.split(",") if value else ()) if isinstance(value, str) else value
-    if isinstance(old, float) and type(value) is int:
-        value = float(value)
-    if not (optional and (old is None or value is None)) and type(value) is not type(old):
-        raise ConfigError(f"The option {name} is of type {type(old).__name__}, which {text!r} is not.")
-    return value
+        import tyro
+    except ModuleNotFoundError as error:
+        raise ConfigError("Options of training need the package tyro: pip install tyro.") from error
+    return tyro.cli(TrainConfig, prog="python -m stargan train", description="", default=config, args=arguments)
 
 
 def differences(before: TrainConfig, after: TrainConfig) -> list[str]:

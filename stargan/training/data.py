@@ -64,19 +64,13 @@ class Faces:
         self.names: list[list[str]] = []
         self.pictures: list[Tensor] = []
         for domain, files in list_domains(root).items():
-            pictures, names = torch.empty(len(files), 3, size, size, dtype=torch.uint8), []
-            with ThreadPoolExecutor() as pool:
-                read = pool.map(lambda file: _read_bytes(file, size), files)
-                for file, picture in zip(files, read, strict=True):
-                    if picture is not None:
-                        pictures[len(names)] = picture
-                        names.append(file.name)
-            if not names:
+            pictures, read = _read_all(files, size)
+            if not read:
                 raise DataError(f"None of the {len(files)} pictures in {root / domain} can be read.")
-            self.skipped += len(files) - len(names)
+            self.skipped += len(files) - len(read)
             self.domains += (domain,)
-            self.names.append(names)
-            self.pictures.append(pictures[: len(names)].to(device))
+            self.names.append([file.name for file in read])
+            self.pictures.append(pictures.to(device))
         if self.skipped:
             log.warning("%d pictures in %s cannot be read and are left out.", self.skipped, root)
 
@@ -88,7 +82,7 @@ class Faces:
                 weighs 1.
 
         Raises:
-            DataError: a key is no domain, or no picture's name begins so.
+            DataError: a key is no domain, or no picture's name begins so, or nothing is left to draw.
         """
         odds: list[Tensor | None] = []
         for domain, names, pictures in zip(self.domains, self.names, self.pictures, strict=True):
@@ -96,10 +90,14 @@ class Faces:
             if unknown := [prefix for prefix in own if not any(name.startswith(prefix) for name in names)]:
                 raise DataError(f"No picture of {domain} has a name that begins with {unknown[0]!r}.")
             weight = [next((own[p] for p in sorted(own, key=len, reverse=True) if n.startswith(p)), 1.0) for n in names]
+            if not any(weight):
+                raise DataError(f"All pictures of {domain} have the weight 0: give the domain itself that weight.")
             odds.append(torch.tensor(weight, device=pictures.device) if own else None)
         if unknown := sorted({key.partition("/")[0] for key in by_prefix} - set(self.domains)):
             raise DataError(f"The options name the domain {unknown[0]!r}; the data has {', '.join(self.domains)}.")
         domains = [by_prefix.get(domain, 1.0) for domain in self.domains]
+        if not any(domains):
+            raise DataError("All domains have the weight 0.")
         return torch.tensor(domains, device=self.pictures[0].device), odds
 
     def sample(self, domain: Tensor, generator: torch.Generator, odds: Sequence[Tensor | None] | None = None) -> Tensor:
@@ -122,10 +120,22 @@ class Faces:
         return batch.float() / 127.5 - 1
 
 
-def _read_bytes(file: Path, size: int) -> Tensor | None:
-    """``(3, size, size)`` uint8; see :func:`read_square`."""
-    picture = read_square(file, size)
-    return None if picture is None else torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+def _read_all(files: Sequence[Path], size: int) -> tuple[Tensor, list[Path]]:
+    """The pictures that can be read, ``(N, 3, size, size)`` uint8, and their files. Takes hardly more memory than they do."""
+    pictures = torch.empty(len(files), 3, size, size, dtype=torch.uint8)
+
+    def read(index: int) -> bool:
+        picture = read_square(files[index], size)
+        if picture is not None:
+            pictures[index] = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+        return picture is not None
+
+    with ThreadPoolExecutor() as pool:
+        good = [index for index, whole in enumerate(pool.map(read, range(len(files)))) if whole]
+    for place, index in enumerate(good):
+        if place != index:  # there were broken ones before
+            pictures[place] = pictures[index]
+    return pictures[: len(good)], [files[index] for index in good]
 
 
 def augment(x: Tensor, crop_probability: float, generator: torch.Generator) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stargan.networks import Discriminator, Generator, MappingNetwork, StyleEncoder
+from stargan.networks import Discriminator, Generator, MappingNetwork, StyleEncoder, instance_norm
 
 Terms = dict[str, Tensor]
 # What the discriminator gets to see of pictures.
@@ -117,6 +117,26 @@ def generator_loss(
     terms["cyc"] = (restored - sources.clean).float().abs().mean()
     loss = terms["adv"] + weights["sty"] * terms["sty"] - weights["ds"] * terms["ds"] + weights["cyc"] * terms["cyc"]
     return loss, _detached(terms)
+
+
+# Standard deviations of a channel beyond which a value is a spike: eyes and highlights stay below.
+SPIKE = 6.0
+
+
+def spike_penalty(generator: Generator, x: Tensor, style: Tensor) -> Tensor:
+    """Squares of what exceeds :data:`SPIKE` standard deviations in what the decoder passes on: summed over a channel, mean
+    over channels, pictures and blocks.
+
+    A generator that normalises its features can carry a signal past the norms in a spot that is far out of the ordinary, and
+    draws blotches there (Karras et al. 2020, arXiv:1912.04958, section 2, whose remedy is another architecture).
+    """
+    features, _ = generator.encoder(x)
+    passed = [features]
+    for block in generator.decode:
+        passed.append(block(passed[-1], style))
+    return torch.stack(
+        [F.relu(instance_norm(h).float().abs() - SPIKE).square().sum(dim=(2, 3)).mean() for h in passed]
+    ).mean()
 
 
 def _detached(terms: Terms) -> Terms:

@@ -23,7 +23,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from stargan.batch import find_photos
-from stargan.models.checkpoint import Points
+from stargan.models.config import Points
 from stargan.pictures.faces import Aligned, align, centre_crop, crop, find
 from stargan.pictures.io import PhotoError, open_photo
 from stargan.training.data import DataError

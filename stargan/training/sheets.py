@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -10,19 +11,12 @@ from PIL import Image
 from torch import Tensor
 
 from stargan.models.checkpoint import Model
+from stargan.networks import latent_code, mean_style
 from stargan.pictures.tensors import grid, to_grayscale, to_pictures, to_tensor
 from stargan.training.data import DataError, list_domains, read_square
 
 # Faces a domain, as sources and as references; seeds, each drawn at every ψ.
 SOURCES, SEEDS, TRUNCATIONS = 6, 4, (0.5, 0.7, 1.0)
-
-
-def mean_style(model: Model, domain: int, count: int = 4096) -> Tensor:
-    """The mean style of a domain over fixed latent codes: ``(style_dim,)``."""
-    network = model.mapping_network
-    z = torch.randn(count, network.latent_dim, generator=torch.Generator().manual_seed(0))
-    device = next(network.parameters()).device
-    return network(z.to(device), torch.full((count,), domain, device=device)).mean(dim=0)
 
 
 def fixed_faces(folder: Path, domains: tuple[str, ...], size: int) -> dict[str, list[Image.Image]]:
@@ -73,10 +67,17 @@ def _shown(model: Model, drawn: Tensor, target: int) -> list[Image.Image]:
     return [to_grayscale(picture) for picture in pictures] if monochrome else pictures
 
 
+def _styles_of_seeds(model: Model, seeds: Sequence[int], target: int) -> Tensor:
+    """``(len(seeds), style_dim)`` on the model's device."""
+    network = model.mapping_network
+    device = next(network.parameters()).device
+    z = torch.stack([latent_code(seed, network.latent_dim) for seed in seeds]).to(device)
+    return network(z, torch.full((len(z),), target, device=device))
+
+
 def _latent(model: Model, x: Tensor, sources: list[tuple[Image.Image, str]], target: int) -> Image.Image:
-    mean = mean_style(model, target)
-    z = torch.randn(SEEDS, model.mapping_network.latent_dim, generator=torch.Generator().manual_seed(1)).to(x.device)
-    styles = model.mapping_network(z, torch.full((SEEDS,), target, device=x.device))
+    mean = mean_style(model.mapping_network, target)
+    styles = _styles_of_seeds(model, range(SEEDS), target)
     rows = [[picture for picture, _ in sources]]
     rows += [_decode(model, x, torch.lerp(mean, style, psi), target) for psi in TRUNCATIONS for style in styles]
     return grid(rows)
@@ -96,8 +97,7 @@ def _reference(
 
 
 def _cycle(model: Model, x: Tensor, sources: list[tuple[Image.Image, str]], target: int) -> Image.Image:
-    z = torch.randn(1, model.mapping_network.latent_dim, generator=torch.Generator().manual_seed(2)).to(x.device)
-    fake = model.generator(x, model.mapping_network(z, torch.tensor([target], device=x.device)).expand(len(x), -1))
+    fake = model.generator(x, _styles_of_seeds(model, [0], target).expand(len(x), -1))
     back = torch.tensor([model.config.domains.index(domain) for _, domain in sources], device=x.device)
     restored = model.generator(fake, model.style_encoder(x, back))
     return grid([[picture for picture, _ in sources], _shown(model, fake, target), to_pictures(restored)])
@@ -126,10 +126,7 @@ def results_sheet(model: Model, validation: Path, target: str, columns: int = 20
     many = [sources[i] for i in range(0, len(sources), -(-len(sources) // 5)) for _ in range(columns)]
     x = to_tensor(many + sources).to(device)
     seeds = [*list(range(columns)) * (len(many) // columns), *range(len(sources))]
-    z = torch.stack(
-        [torch.randn(model.mapping_network.latent_dim, generator=torch.Generator().manual_seed(s)) for s in seeds]
-    )
-    styles = model.mapping_network(z.to(device), torch.full((len(z),), index, device=device))
+    styles = _styles_of_seeds(model, seeds, index)
     drawn = [
         picture
         for part, style in zip(x.split(16), styles.split(16), strict=True)

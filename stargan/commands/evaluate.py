@@ -1,0 +1,88 @@
+"""``python -m stargan evaluate``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from stargan.commands.arguments import at_least, refused, within
+from stargan.constants import MAX_PSI
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "evaluate",
+        help="how good models are, in numbers",
+        description="The paper's protocol: FID, KID and LPIPS over every ordered pair of domains; and what needs no downloaded "
+        "weights: the sliced Wasserstein distance with its floor, the spread over seeds, and what a small classifier of the domains, "
+        "trained on the spot, takes the outputs for. Several models give one table.",
+    )
+    parser.add_argument(
+        "models", nargs="+", help="model folders (such as runs/x/snapshots/*), registered names, or user/repo"
+    )
+    parser.add_argument("--data", type=Path, required=True, help="training faces, a folder for each domain")
+    parser.add_argument(
+        "--validation", type=Path, required=True, help="validation faces: the sources and the references"
+    )
+    parser.add_argument("--output", type=Path, default=Path("evaluation.json"), help="default: %(default)s")
+    parser.add_argument("--sources", type=at_least(1), help="validation faces a domain; default: all")
+    parser.add_argument(
+        "--groups", nargs="+", metavar="PREFIX", help="sources whose names begin so, each evaluated apart, such as g n"
+    )
+    parser.add_argument("--outputs", type=at_least(2), default=10, help="pictures a source (default: %(default)s)")
+    parser.add_argument("--pairs", help="such as female>anime,male>anime; default: every ordered pair")
+    parser.add_argument("--modes", nargs="+", choices=("latent", "reference"), default=("latent", "reference"))
+    parser.add_argument(
+        "--psi", type=within(0, MAX_PSI), default=1.0, help="truncation of latent styles (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--judge",
+        type=Path,
+        metavar="FILE",
+        help="the classifier of the domains; it is trained and kept there if it is not. Default: a hidden file in --data",
+    )
+    parser.add_argument("--no-judge", action="store_true", help="leave out what needs the classifier")
+    parser.add_argument("--no-backbones", dest="backbones", action="store_false", help="leave out FID, KID and LPIPS")
+    parser.add_argument("--inception-weights", type=Path, help="a local weights-inception-2015-12-05-6726825d.pth")
+    parser.add_argument("--lpips-weights", type=Path, help="a local alexnet-owt-7be5be79.pth")
+    parser.add_argument("--device", help="cuda, cpu, ...; default: CUDA where there is one")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    import torch
+
+    from stargan.evaluation.backbones import Backbones
+    from stargan.evaluation.judge import find_judge
+    from stargan.evaluation.protocol import Evaluation, Protocol, parse_pairs
+    from stargan.evaluation.report import Row, means, table, to_json
+    from stargan.inference.translator import Translator, best_device
+    from stargan.models.checkpoint import load_model
+    from stargan.models.registry import find_model
+
+    device = torch.device(options.device) if options.device else best_device()
+    try:
+        backbones = None
+        if options.backbones:
+            backbones = Backbones(device, options.inception_weights, options.lpips_weights)
+        pairs = parse_pairs(options.pairs) if options.pairs else None
+        protocol = Protocol(options.outputs, options.sources, pairs, options.modes, options.psi, options.groups)
+        judge = None if options.no_judge else find_judge(options.data, options.judge)
+        evaluation = Evaluation(options.data, options.validation, protocol, backbones, judge)
+        facts = {**vars(protocol), "not_measured": backbones.missing if backbones else {}}
+        rows: list[Row] = []
+        for name in options.models:
+            translator = Translator(load_model(find_model(name)), device)
+            rows += evaluation.run(translator, name)
+            facts["judge_accuracy"] = evaluation.accuracy(translator.image_size)
+            rows_and_means = rows + (means(rows) if len({row.pair for row in rows}) > 1 else [])
+            options.output.write_text(to_json(rows_and_means, **facts), encoding="utf-8")
+    except ValueError as error:
+        return refused(error)
+    print(table(rows_and_means))
+    if judge is not None:
+        right = ", ".join(f"{domain} {share:.1%}" for domain, share in facts["judge_accuracy"].items())
+        print(f"The judge is right about validation faces: {right}.")
+    for what, why in facts["not_measured"].items():
+        print(f"Not measured: {what}, because {why}.")
+    return 0

@@ -1,0 +1,125 @@
+"""Asking and answering: the visitor's language, one sentence for whatever goes wrong, one line in the log a request."""
+
+from __future__ import annotations
+
+import functools
+import html
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import gradio as gr
+from gradio.context import LocalContext
+
+from stargan.errors import RequestError, UserError
+from stargan.models.config import ModelError
+from stargan.page import texts
+from stargan.stages import counted
+
+log = logging.getLogger("stargan.app")
+
+
+class Traffic:
+    """Requests that are being answered, and whether further ones are."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._running = 0
+        self._closed = False
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """One request.
+
+        Raises:
+            RequestError: the app is about to stop.
+        """
+        with self._changed:
+            if self._closed:
+                raise RequestError("stopping")
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._running -= 1
+                self._changed.notify_all()
+
+    def close(self, seconds: float) -> bool:
+        """Refuses what comes from now on, and waits for what is under way; whether all of it was answered in time."""
+        with self._changed:
+            self._closed = True
+            return self._changed.wait_for(lambda: self._running == 0, seconds)
+
+
+TRAFFIC = Traffic()
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+# Any: it may stand for most texts of a component, not all of which gradio's annotations name
+i18n: Any = gr.I18n(**texts.tables())
+
+
+def language() -> str:
+    """The language of the visitor who is being answered."""
+    request = LocalContext.request.get(None)
+    return texts.preferred(request.headers.get("accept-language") if request else None)
+
+
+def say(key: str, **values: object) -> str:
+    return texts.say(key, language(), **values)
+
+
+def reason(error: Exception) -> str:
+    """What went wrong, as one sentence in the visitor's language."""
+    if isinstance(error, UserError):
+        return say(error.key, **error.values)
+    if isinstance(error, ModelError):  # a matter of whoever runs the app: its details stay as they are
+        return say("model_failed", detail=error)
+    if isinstance(error, FileNotFoundError):
+        return say("photo_gone")
+    log.error("unexpected", exc_info=error)
+    return say("unexpected")
+
+
+def shown(error: Exception) -> str:
+    """The same, to be put into a page."""
+    return html.escape(reason(error), quote=False)
+
+
+def answering(handler: Handler) -> Handler:
+    """Whatever goes wrong in an event becomes one sentence for the visitor, never a traceback.
+
+    Each request leaves a line in the log: what it was, how it ended, and where its time went; never a picture or a name.
+    """
+
+    @functools.wraps(handler)
+    def answer(*args: Any, **options: Any) -> Any:
+        begin, end = time.perf_counter(), "ok"
+        with counted() as stages:
+            try:
+                with TRAFFIC.request():
+                    return handler(*args, **options)
+            except gr.Error:
+                end = "refused"
+                raise
+            except Exception as error:
+                end = error.key if isinstance(error, UserError) else type(error).__name__
+                raise gr.Error(shown(error), print_exception=False) from None
+            finally:
+                log.info("request %s %s %.3fs %s", handler.__name__, end, time.perf_counter() - begin, stages)
+
+    return answer  # type: ignore[return-value]
+
+
+class Told:
+    """Reports progress to the page in the visitor's language. A class, so that it can be sent to a GPU's process."""
+
+    def __init__(self, key: str) -> None:
+        self.text = say(key)
+        self(0.0)
+
+    def __call__(self, part: float) -> None:
+        gr.Progress()(part, desc=self.text)

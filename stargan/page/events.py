@@ -1,0 +1,544 @@
+"""What happens when something is clicked. Handlers take what components hold and return what components show.
+
+A subject's six inputs (photo, chosen faces, square and black-and-white) come last, as :class:`Subject` names them.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import gradio as gr
+from gradio.context import LocalContext
+from PIL import Image
+
+from stargan import drawing, video
+from stargan.drawing import Drawn, Prepared, Recipe, Reference, Source, Square, Styles, Task
+from stargan.errors import PhotoError, RequestError, UserError
+from stargan.models.config import ModelConfig
+from stargan.page import texts
+from stargan.page.answers import Told, answering, i18n, say, shown
+from stargan.page.files import FILES
+from stargan.page.models import checked, config_of, painter
+from stargan.pictures import faces
+from stargan.pictures.io import MAX_BYTES, SHOWN_SUFFIXES, open_photo
+from stargan.pictures.provenance import Provenance, save_picture
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+PHOTOS, DRAWINGS = (sorted((EXAMPLES / kind).glob("*.png")) for kind in ("photos", "drawings"))
+DEFAULTS = {"count": 8, "seed": 5, "psi": 0.7}  # seeds that differ, chosen by eye
+# Small enough to be read out and typed.
+MAX_NEW_SEED = 9999
+# Longer side of a camera's picture, px: more would cost frames.
+LIVE_SIZE = 640
+CLIP_SECONDS, CLIP_RATE = 4, {".mp4": 25, ".gif": 12.5}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What the page says is to be drawn.
+
+    Attributes:
+        photo: path of the uploaded file.
+        chosen: numbers of its faces, from 1, the biggest.
+        square: what to take where there is no face.
+    """
+
+    photo: str | None
+    chosen: tuple[int, ...]
+    square: Square
+    grayscale: bool
+
+    @classmethod
+    def of(cls, photo: Any, chosen: Any, x: Any, y: Any, size: Any, grayscale: Any) -> Subject:
+        if not isinstance(photo, str | None):
+            raise PhotoError("photo_unreadable")
+        numbers = chosen if isinstance(chosen, list) else [1] if chosen is None else [chosen]
+        return cls(
+            photo,
+            tuple(drawing.whole("faces", number, 1, 1000) for number in numbers[:100]),
+            square_of(x, y, size),
+            bool(grayscale),
+        )
+
+    def source(self) -> Source:
+        if not self.photo:
+            raise RequestError("no_photo")
+        return Source.open(self.photo)
+
+    def prepared(self, config: ModelConfig) -> Prepared:
+        source = self.source()
+        many = config.framing is not None and len(source.faces) > 1
+        # a face chosen in an earlier photo, which this one lacks, is left out
+        chosen = [number for number in self.chosen if number <= len(source.faces)] if many else [1]
+        if self.chosen and not chosen:
+            chosen = [1]
+        return drawing.prepare(source, config, chosen, self.square)
+
+
+def square_of(x: Any, y: Any, size: Any) -> Square:
+    named = (("crop_x", x), ("crop_y", y), ("crop_size", size))
+    return tuple(drawing.number(name, value, 0, 1) for name, value in named)  # type: ignore[return-value]
+
+
+def saved(picture: Image.Image, name: str, provenance: Provenance | None = None) -> str:
+    """A PNG to show; without ``provenance`` where it is no result, such as a crop of the photo."""
+    return FILES.write(name, drawing.png(picture, provenance))
+
+
+# The photo
+
+
+class Looked(NamedTuple):
+    """What is shown of a photo: note, picture with numbered faces, which of them are chosen, square, crop."""
+
+    note: gr.Markdown
+    numbered: gr.Image
+    chosen: gr.CheckboxGroup
+    square: gr.Column
+    crop: str | None
+
+
+@answering
+def look(model: str, photo: str | None, _chosen: Any, *rest: Any) -> Looked | tuple:
+    """A photo arrived: which faces are in it?"""
+    hidden = gr.Image(visible=False), gr.CheckboxGroup(visible=False), gr.Column(visible=False), None
+    if not photo:
+        return gr.skip(), *hidden
+    config = config_of(model)
+    try:
+        subject = Subject.of(photo, [1], *rest)
+        source = subject.source()
+        prepared = subject.prepared(config)
+    except (UserError, OSError) as error:
+        return Looked(gr.Markdown(f"**{shown(error)}**", visible=True), *hidden)
+    found = () if config.framing is None else source.faces
+    many = len(found) > 1
+    note = "note_whole" if config.framing is None else "note_many" if many else "note_one" if found else "note_none"
+    return Looked(
+        gr.Markdown(say(note, count=len(found)), visible=True),
+        gr.Image(saved(drawing.numbered(source), "faces.png") if many else None, visible=many),
+        gr.CheckboxGroup([(str(n), n) for n in range(1, len(found) + 1)], value=[1] if found else [], visible=many),
+        gr.Column(visible=not found),
+        saved(prepared.crops[0], "crop.png"),
+    )
+
+
+@answering
+def displayable(photo: str | None) -> str | None:
+    """→ the photo as a file that browsers show; nothing where it is no photo, as look() says."""
+    if not photo:
+        return None
+    try:
+        source = Source.open(photo)
+    except (PhotoError, OSError):
+        return None
+    return photo if Path(photo).suffix.lower() in SHOWN_SUFFIXES else saved(source.picture, f"{source.name}.png")
+
+
+@answering
+def frame(model: str, *page: Any) -> str:
+    """→ the crop of the photo's face, or of its square."""
+    return saved(Subject.of(*page).prepared(config_of(model)).crops[0], "crop.png")
+
+
+# Drawing
+
+
+class Results(NamedTuple):
+    """What every way of drawing shows."""
+
+    crop: str
+    gallery: list[tuple[str, str]]
+    compare: tuple[str, str]
+    sheet: str | None
+    drawn: Drawn
+    header: tuple[Image.Image, ...]
+    chosen: int
+
+
+def results(drawn: Drawn, header: tuple[Image.Image, ...] = (), sheet_open: bool = False) -> Results:
+    gallery = []
+    for index, picture in enumerate(drawn.pictures):
+        row, column = drawn.place(index)
+        kind, value = drawn.styles.captions[column]
+        caption = say(f"caption_{kind}", value=value)
+        if len(drawn.rows) > 1:
+            caption = say("caption_face", number=row + 1, caption=caption)
+        gallery.append((saved(picture, drawn.file_name(index), drawn.styles.provenance(column)), caption))
+    crop = saved(drawn.prepared.crops[0], "crop.png")
+    sheet = _sheet(drawn, header) if sheet_open else None
+    return Results(crop, gallery, before_after(drawn, 0), sheet, drawn, header, 0)
+
+
+def before_after(drawn: Drawn, column: int) -> tuple[str, str]:
+    """Previews of the photo as it was, and with the drawings of a column in it."""
+    source = drawn.prepared.source
+    before = FILES.root / f"before-{source.digest}" / "before.png"
+    if not before.exists():
+        before.parent.mkdir(exist_ok=True)
+        before.write_bytes(drawing.png(source.preview, None))
+    after = drawn.in_preview(column)
+    return str(before), saved(after, "in-photo.png", drawn.styles.provenance(column, composite=True))
+
+
+def _sheet(drawn: Drawn, header: tuple[Image.Image, ...]) -> str:
+    return saved(drawn.sheet(header), f"{drawn.styles.domain}-sheet.png", drawn.sheet_provenance())
+
+
+def draw(model: str, recipe: Recipe, page: tuple[Any, ...]) -> Drawn:
+    subject = Subject.of(*page)
+    return drawing.draw(
+        subject.prepared(config_of(model)),
+        recipe,
+        painter(model),
+        grayscale=subject.grayscale,
+        progress=Told("drawing"),
+    )
+
+
+@answering
+def draw_latent(*inputs: Any) -> tuple:
+    """→ results and the link that brings them back."""
+    return _latent(*inputs)
+
+
+@answering
+def draw_first(*inputs: Any) -> Any:
+    """As :func:`draw_latent` when the page opens; nothing where a link came without its photo."""
+    return _latent(*inputs) if inputs[6] else gr.skip()
+
+
+def _latent(model: str, domain: str, count: Any, seed: Any, psi: Any, sheet_open: bool, *page: Any) -> tuple:
+    recipe = drawing.seeds(config_of(model), domain, count, seed, psi)
+    drawn = draw(model, recipe, page)
+    settings = {"model": checked(model), "domain": recipe.domain, "count": len(recipe), "seed": recipe.numbers[0]}
+    settings |= {"psi": recipe.psi}
+    settings |= {"grayscale": 1} if page[-1] else {}
+    name = Path(page[0]).stem
+    # a link holds no photo of a person's own, and says so
+    settings |= {"example": name} if name in {path.stem for path in PHOTOS} else {"photo": "own"}
+    return *results(drawn, sheet_open=sheet_open), link(settings)
+
+
+@answering
+def draw_mixed(
+    model: str, pictures: Any, adjusted: Any, domain: str, strength: Any, sheet_open: bool, *page: Any
+) -> tuple:
+    """→ results and the references' crops."""
+    recipe = drawing.references(config_of(model), references_of(pictures, adjusted), domain, strength)
+    drawn = draw(model, recipe, page)
+    return *results(drawn, recipe.crops, sheet_open), crop_gallery(recipe.crops)
+
+
+def link(settings: dict[str, Any]) -> str:
+    """The page's address with settings: they bring the same drawings back, of the same photo."""
+    request = LocalContext.request.get()
+    headers = request.headers if request else {}
+    page = urlsplit(headers.get("referer") or f"http://{headers.get('host')}/")
+    return page._replace(query=urlencode(settings), fragment="").geturl()
+
+
+@answering
+def choose(drawn: Drawn | None, event: gr.SelectData) -> tuple[tuple[str, str], int]:
+    """A drawing was chosen → before/after, its number."""
+    if drawn is None:
+        raise RequestError("nothing_chosen")
+    return before_after(drawn, drawn.place(event.index)[1]), event.index
+
+
+@answering
+def unfold_sheet(drawn: Drawn | None, header: tuple[Image.Image, ...]) -> tuple[str | None, bool]:
+    """The sheet is looked at → it, and that it is."""
+    return (_sheet(drawn, header) if drawn else None), True
+
+
+@answering
+def pack(drawn: Drawn | None, header: tuple[Image.Image, ...], chosen: int) -> str:
+    """→ a zip of everything, made now."""
+    if drawn is None:
+        raise RequestError("nothing_chosen")
+    path = FILES.fresh(f"{drawn.styles.domain}.zip")
+    drawn.pack(path, drawn.place(chosen)[1], header, Told("packing"))
+    return str(path)
+
+
+@answering
+def whole_photo(drawn: Drawn | None, chosen: int) -> str:
+    """→ the photo at its full size with the chosen drawing in it, made now."""
+    if drawn is None:
+        raise RequestError("nothing_chosen")
+    told, column = Told("packing"), drawn.place(chosen)[1]
+    picture = drawn.in_photo(column)
+    told(0.5)
+    provenance = drawn.styles.provenance(column, composite=True)
+    return saved(picture, f"{drawn.styles.domain}-in-photo.png", provenance)
+
+
+# References
+
+# Adjustments by a reference's path.
+Adjusted = dict[str, Reference]
+
+
+def references_of(gallery: Any, adjusted: Any) -> list[Reference]:
+    """What a gallery of references and the adjustments of them say."""
+    pictures = [path for path, *_ in gallery or [] if isinstance(path, str)]
+    known = adjusted if isinstance(adjusted, dict) else {}
+    return [found if isinstance(found := known.get(path), Reference) else Reference(path) for path in pictures]
+
+
+def _chosen_reference(pictures: Any, which: Any) -> str:
+    if not pictures or not isinstance(which, int) or not 1 <= which <= len(pictures):
+        raise RequestError("no_references")
+    return pictures[which - 1][0]
+
+
+@answering
+def look_at_references(model: str, pictures: Any, adjusted: Adjusted) -> tuple[list, gr.Radio]:
+    """References arrived → their crops, which of them can be adjusted."""
+    numbers = list(range(1, len(pictures or []) + 1))
+    return _crops(model, pictures, adjusted), gr.Radio(numbers, value=1 if numbers else None)
+
+
+@answering
+def adjust(
+    model: str, pictures: Any, adjusted: Adjusted, which: Any, weight: Any, x: Any, y: Any, size: Any
+) -> tuple[list, Adjusted]:
+    """→ the references' crops with one of them moved, all adjustments."""
+    path = _chosen_reference(pictures, which)
+    adjusted = adjusted | {path: Reference(path, drawing.number("weight", weight, 0, 1), square_of(x, y, size))}
+    return _crops(model, pictures, adjusted), adjusted
+
+
+@answering
+def weigh(pictures: Any, adjusted: Adjusted, which: Any, weight: Any) -> Adjusted:
+    """→ all adjustments, one of them with another weight."""
+    path = _chosen_reference(pictures, which)
+    weight = drawing.number("weight", weight, 0, 1)
+    return adjusted | {path: replace(adjusted.get(path, Reference(path)), weight=weight)}
+
+
+@answering
+def adjustment(pictures: Any, adjusted: Adjusted, which: Any) -> tuple:
+    """→ weight and square of one reference."""
+    try:
+        path = _chosen_reference(pictures, which)
+    except RequestError:
+        return 1.0, *drawing.MIDDLE
+    reference = adjusted.get(path) or Reference(path)
+    return reference.weight, *(reference.square or drawing.proposed_square(Source.open(path)))
+
+
+def add_example(pictures: list[tuple[str, str]] | None, index: int) -> list[str]:
+    """→ the references with an example drawing added; the last ones where they are too many."""
+    return [*(path for path, *_ in pictures or []), str(DRAWINGS[index])][-drawing.MAX_REFERENCES :]
+
+
+def _crops(model: str, pictures: Any, adjusted: Adjusted) -> list[tuple[str, str]]:
+    config = config_of(model)
+    found = references_of(pictures, adjusted)[: drawing.MAX_REFERENCES]
+    return crop_gallery([drawing.prepare_reference(Source.open(r.photo), config, r.square) for r in found])
+
+
+def crop_gallery(crops: Any) -> list[tuple[str, str]]:
+    return [(saved(crop, f"reference-{n}.png"), say("caption_reference", value=n)) for n, crop in enumerate(crops, 1)]
+
+
+# Kept styles
+
+
+@answering
+def keep(drawn: Drawn | None, chosen: int) -> tuple[Styles, str]:
+    """→ the style of the chosen drawing, the drawing."""
+    if drawn is None:
+        raise RequestError("nothing_chosen")
+    column = drawn.place(chosen)[1]
+    kept = drawn.styles.part(column, column + 1)
+    return kept, saved(drawn.pictures[chosen], "kept.png", drawn.styles.provenance(column))
+
+
+def kept_style(slot: str, kept: Any, model: str) -> Styles:
+    if not isinstance(kept, Styles):
+        raise RequestError("nothing_kept", slot=slot)
+    if kept.model != config_of(model).name:
+        raise RequestError("other_model", slot=slot, model=kept.model)
+    return kept
+
+
+@answering
+def draw_near(model: str, a: Any, distance: Any, count: Any, seed: Any, sheet_open: bool, *page: Any) -> Results:
+    """→ results in styles like the kept one."""
+    recipe = drawing.near(kept_style("A", a, model), distance, count, seed)
+    return results(draw(model, recipe, page), sheet_open=sheet_open)
+
+
+@answering
+def draw_between(model: str, a: Any, b: Any, part: Any, *page: Any) -> str:
+    """→ the photo's face in the style between A and B, or in A's where there is no B."""
+    start, end = kept_style("A", a, model), kept_style("B", b or a, model)
+    style = start.towards(end, drawing.number("between", part, 0, 1))
+    drawn = draw(model, style, page)
+    return saved(drawn.pictures[0], f"{style.domain}-between.png", drawn.styles.provenance(0))
+
+
+@answering
+def film(model: str, a: Any, b: Any, kind: Any, *page: Any) -> tuple[gr.Video, gr.Image]:
+    """→ a clip of the walk from A to B: as a video, or as a picture where it is a GIF."""
+    stops = drawing.joined([kept_style("A", a, model), kept_style("B", b, model)])
+    gif = kind == "GIF"
+    subject = Subject.of(*page)
+    path = film_walk(model, subject.prepared(config_of(model)), stops, ".gif" if gif else ".mp4", subject.grayscale)
+    return gr.Video(None if gif else path, visible=not gif), gr.Image(path if gif else None, visible=gif)
+
+
+def film_walk(model: str, prepared: Prepared, stops: Recipe, suffix: str, grayscale: bool = False) -> str:
+    """A clip of the first face going from style to style; its path."""
+    path, rate = FILES.fresh(f"walk{suffix}"), CLIP_RATE[suffix]
+    frames = round(CLIP_SECONDS * rate)
+    pictures = drawing.walk(
+        prepared.crops[0], stops, frames, painter(model), grayscale=grayscale, progress=Told("filming")
+    )
+    config = config_of(model)
+    provenance = Provenance(config.name, None, {"styles": _note(stops)})
+    return str(video.write_video(pictures, path, rate, provenance))
+
+
+def _note(stops: Recipe) -> str:
+    if isinstance(stops, drawing.Seeds):
+        return f"{stops.domain}, seeds {', '.join(map(str, stops.numbers))}, psi {stops.psi:g}"
+    return f"{stops.domain}, {stops.note()}" if isinstance(stops, Styles) else ""
+
+
+# The camera and clips
+
+
+def one_style(model: str, a: Any, in_style_a: Any, domain: Any, seed: Any, psi: Any) -> Recipe:
+    return kept_style("A", a, model) if in_style_a else drawing.seeds(config_of(model), domain, 1, seed, psi)
+
+
+@answering
+def draw_live(model: str, a: Any, in_style_a: Any, domain: Any, seed: Any, psi: Any, frame: bytes | None) -> Any:
+    """→ the camera's picture with its face drawn, as a WebP's bytes; nothing new where it shows none.
+
+    While one picture is drawn, the newest that arrives replaces the one that waits: Gradio keeps no queue of them. Neither
+    the picture nor its drawing is stored."""
+    if frame is None:
+        return gr.skip()
+    recipe, config = one_style(model, a, in_style_a, domain, seed, psi), config_of(model)
+    picture = open_photo(frame)
+    picture.thumbnail((LIVE_SIZE, LIVE_SIZE))
+    if config.framing is None:
+        aligned = faces.centre_crop(picture, config.architecture.image_size)
+    elif found := faces.find(picture):
+        aligned = faces.align(picture, found[0].landmarks, config.framing, config.architecture.image_size)
+    else:
+        return gr.skip()
+    painted = painter(model)(Task((aligned.picture,), recipe, passing=True), drawing.silent)
+    drawn = faces.paste_back(picture, aligned, painted.rows[0][0])
+    return live_picture(drawn, painted.styles.provenance(0, composite=True))
+
+
+def live_picture(picture: Image.Image, provenance: Provenance) -> bytes:
+    out = io.BytesIO()
+    save_picture(picture, out, provenance, "WEBP")
+    return out.getvalue()
+
+
+def camera_bytes(payload: Any) -> bytes | None:
+    """A camera's picture, which comes as a data URL, unopened.
+
+    Raises:
+        PhotoError: it is something else.
+    """
+    if payload is None:
+        return None
+    url = getattr(payload, "url", None)
+    if not isinstance(url, str) or not url.startswith("data:") or len(url) > 2 * MAX_BYTES:
+        raise PhotoError("photo_unreadable")
+    try:
+        return base64.b64decode(url.partition(",")[2], validate=True)
+    except binascii.Error as error:
+        raise PhotoError("photo_broken") from error
+
+
+@answering
+def draw_clip(model: str, a: Any, in_style_a: Any, domain: Any, seed: Any, psi: Any, clip: str | None) -> str:
+    """→ the clip with its face drawn, in one style."""
+    if not clip:
+        raise RequestError("no_clip")
+    recipe, config, paint = one_style(model, a, in_style_a, domain, seed, psi), config_of(model), painter(model)
+
+    def drawn(crops: Any) -> list[Image.Image]:
+        return [row[0] for row in paint(Task(tuple(crops), recipe, passing=True), drawing.silent).rows]
+
+    told = Told("filming")
+    provenance = Provenance(config.name, None, {"styles": _note(recipe)}, composite=True)
+    size = config.architecture.image_size
+    path = FILES.fresh("drawn.mp4")
+    video.translate_clip(
+        drawn, config.framing, size, clip, path, provenance=provenance, progress=lambda done, all_: told(done / all_)
+    )
+    return str(path)
+
+
+# The page as a whole
+
+
+@answering
+def choose_model(model: str, *domains: Any) -> list[gr.Radio]:
+    """→ the domains of a model, for every tab."""
+    return [domain_menu(config_of(model).domains) for _ in domains]
+
+
+def domain_menu(domains: tuple[str, ...], chosen: str | None = None) -> gr.Radio:
+    choices = domain_choices(domains)
+    return gr.Radio(choices, value=chosen if chosen in domains else choices[0][1])
+
+
+def domain_choices(domains: tuple[str, ...]) -> list[tuple[Any, str]]:
+    return [(i18n(f"domain_{name}") if f"domain_{name}" in texts.TEXTS else name, name) for name in domains]
+
+
+@answering
+def arrive(search: str, *domains: Any) -> tuple:
+    """The page was opened: an example, or what its link asks for; what it does not know, it does not heed.
+
+    Returns:
+        Model, photo, count, seed, psi, grayscale, domains.
+    """
+    asked = dict(parse_qsl(search.removeprefix("?"))) if isinstance(search, str) else {}
+    examples = {path.stem: str(path) for path in PHOTOS}
+    first = next(iter(examples.values()), None)
+    own = asked.get("photo") == "own"
+    try:
+        model = checked(asked.get("model"))
+    except RequestError:
+        model = checked(None)
+    known = config_of(model).domains
+    if own:
+        gr.Info(say("link_own"))
+    return (
+        model,
+        None if own else examples.get(asked.get("example", ""), first),
+        int(_asked(asked, "count", 1, drawing.MAX_COUNT)),
+        int(_asked(asked, "seed", 0, drawing.MAX_SEED)),
+        _asked(asked, "psi", 0, drawing.MAX_PSI),
+        asked.get("grayscale") == "1",
+        *[domain_menu(known, asked.get("domain")) for _ in domains],
+    )
+
+
+def _asked(asked: dict[str, str], name: str, low: float, high: float) -> float:
+    """A number in a link, brought into its range; the default where it is none."""
+    try:
+        value = float(asked[name])
+    except (KeyError, ValueError):
+        value = math.nan
+    return min(max(value, low), high) if math.isfinite(value) else DEFAULTS[name]

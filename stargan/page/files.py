@@ -1,0 +1,81 @@
+"""Uploads and results on disk: one folder, of this app alone, where nothing gets older than an hour."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from gradio.utils import get_upload_folder
+
+from stargan.drawing import CACHE
+
+log = logging.getLogger(__name__)
+
+# Deleted when older than this, in seconds; looked for this often: together less than the hour that visitors are told.
+MAX_AGE, SWEEP_EVERY = 3000.0, 300.0
+# An empty folder may be about to be written to.
+_EMPTY_AGE = 60.0
+
+
+class Files:
+    """The folder of uploads and results.
+
+    Args:
+        root: nothing else may be kept there.
+        clock: seconds since the epoch, as files' times are.
+    """
+
+    def __init__(self, root: Path, clock: Callable[[], float] = time.time) -> None:
+        self.root, self._clock = root, clock
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def fresh(self, name: str) -> Path:
+        """Where a file of that name can be written: an unguessable place."""
+        path = self.root / secrets.token_hex(16) / name
+        path.parent.mkdir(parents=True)
+        return path
+
+    def write(self, name: str, content: bytes) -> str:
+        """A new file; its path."""
+        path = self.fresh(name)
+        path.write_bytes(content)
+        return str(path)
+
+    def sweep(self) -> int:
+        """Deletes what is too old, and folders that are empty; how many files it was."""
+        now, deleted = self._clock(), 0
+        for path in sorted(self.root.rglob("*"), reverse=True):  # what is in a folder before the folder
+            with contextlib.suppress(OSError):  # somebody else was faster
+                age = now - path.lstat().st_mtime
+                if path.is_dir() and not path.is_symlink():
+                    if age > _EMPTY_AGE and not any(path.iterdir()):
+                        path.rmdir()
+                elif age > MAX_AGE:
+                    path.unlink()
+                    deleted += 1
+                elif age < 0:  # the clock was set back: its hour begins now
+                    os.utime(path, (now, now))
+        return deleted
+
+    def keep_swept(self) -> None:
+        """Sweeps now, since a killed app swept nothing, and then every few minutes, in a thread."""
+
+        def run() -> None:
+            while True:
+                try:
+                    self.sweep()
+                    CACHE.drop_older(MAX_AGE)
+                except Exception:
+                    log.exception("The folder of uploads and results could not be swept.")
+                time.sleep(SWEEP_EVERY)
+
+        threading.Thread(target=run, name="Sweeping", daemon=True).start()
+
+
+FILES = Files(Path(get_upload_folder()))

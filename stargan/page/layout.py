@@ -1,0 +1,416 @@
+"""What is on the page: its panels as typed values, and which event runs which handler."""
+
+from __future__ import annotations
+
+import base64
+import random
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+from gradio.data_classes import ImageData
+
+from stargan.drawing import MAX_COUNT, MAX_PSI, MAX_SEED
+from stargan.models.registry import DEFAULT_MODEL
+from stargan.page import events, texts
+from stargan.page.answers import i18n
+from stargan.page.endpoints import endpoints
+from stargan.page.events import DEFAULTS, DRAWINGS, MAX_NEW_SEED, PHOTOS, domain_choices
+from stargan.page.models import config_of, menu
+
+# Events of the page are no endpoints; drawing waits its turn in the queue, a few visitors at a time.
+PRIVATE: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": 4}
+# At once, outside of the queue.
+AT_ONCE: dict[str, Any] = {"api_visibility": "private", "queue": False}
+# A visitor's camera is drawn for this long, in seconds; then the next one has a turn, and the button starts it again.
+LIVE_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class SubjectPanel:
+    """What is to be drawn: the photo, its faces; shared by all that is beside and below it.
+
+    Attributes:
+        parts: inputs of every handler that draws: photo, chosen, x, y, size, grayscale.
+        shown: what :func:`stargan.page.events.look` returns.
+    """
+
+    model: gr.Dropdown
+    photo: gr.Image
+    parts: list[gr.components.Component]
+    shown: list[Any]
+    crop: gr.Image
+    grayscale: gr.Checkbox
+    examples: gr.Dataset
+
+
+@dataclass(frozen=True)
+class ResultsPanel:
+    """Drawings, the whole photo, what can be saved, and what can be kept for exploring.
+
+    Attributes:
+        outputs: what :class:`stargan.page.events.Results` holds.
+        sheet_open: whether the sheet is unfolded: only then it is made.
+    """
+
+    gallery: gr.Gallery
+    outputs: list[Any]
+    drawn: gr.State
+    chosen: gr.State
+    sheet_open: gr.State
+    keep_a: gr.Button
+    keep_b: gr.Button
+
+
+@dataclass(frozen=True)
+class DiversityTab:
+    results: ResultsPanel
+    domain: gr.Radio
+    count: gr.Slider
+    seed: gr.Number
+    psi: gr.Slider
+    inputs: list[Any]
+    outputs: list[Any]
+
+
+@dataclass(frozen=True)
+class MixingTab:
+    results: ResultsPanel
+    domain: gr.Radio
+
+
+def build() -> gr.Blocks:
+    """The page and the endpoints."""
+    with gr.Blocks(
+        title=texts.say("title", "en"),
+        analytics_enabled=False,
+    ) as page:
+        gr.Markdown(i18n("intro"), elem_id="intro")
+        kept_a = gr.State(time_to_live=3600)
+        with gr.Row():
+            with gr.Column(scale=2, min_width=300):
+                subject = subject_panel()
+            with gr.Column(scale=3, min_width=320), gr.Tabs():
+                with gr.Tab(i18n("tab_diversity"), id="diversity"):
+                    diversity = diversity_tab(subject)
+                with gr.Tab(i18n("tab_mixing"), id="mixing"):
+                    mixing = mixing_tab(subject)
+                with gr.Tab(i18n("tab_live"), id="live"):
+                    live = live_tab(subject, kept_a)
+        explore_panel(subject, kept_a, diversity.results, mixing.results)
+        gr.Markdown(i18n("privacy"), elem_id="privacy")
+
+        domains = [diversity.domain, mixing.domain, live]
+        subject.model.input(events.choose_model, [subject.model, *domains], domains, **PRIVATE).success(
+            events.look, [subject.model, *subject.parts], subject.shown, show_progress="hidden", **PRIVATE
+        )
+        search = gr.Textbox(visible=False)
+        chosen = [diversity.count, diversity.seed, diversity.psi, subject.grayscale]
+        settings = [subject.model, subject.photo, *chosen, *domains]
+        arrival = "(...given) => [window.location.search, ...given.slice(1)]"
+        page.load(events.arrive, [search, *domains], settings, js=arrival, **PRIVATE).success(
+            events.draw_first,
+            diversity.inputs,
+            diversity.outputs,
+            show_progress_on=diversity.results.gallery,
+            **PRIVATE,
+        )
+        endpoints()
+    take_as_given(page)
+    return page
+
+
+def take_as_given(page: gr.Blocks) -> None:
+    """Hands values over as they came: uploads as paths, unopened, for open_photo to judge, and numbers and choices
+    unchecked, for studio to judge. Gradio's own refusals are in English only, and name no field.
+
+    Gradio forgets this of a component that an event returns gr.skip() or an update for: none does for the photo."""
+    for block in page.blocks.values():
+        if isinstance(block, gr.Image) and block.streaming:
+            block.preprocess = events.camera_bytes  # type: ignore[assignment, method-assign]
+        elif isinstance(block, (gr.Image, gr.Video)):
+            block.preprocess = lambda payload: payload.path if payload else None  # type: ignore[method-assign]
+        elif isinstance(block, (gr.CheckboxGroup, gr.Dropdown, gr.Number, gr.Radio, gr.Slider)):
+            block.preprocess = lambda payload: payload  # type: ignore[method-assign]
+
+
+def subject_panel() -> SubjectPanel:
+    titles = [(spec.title, name) for name, spec in menu().items()]
+    model = gr.Dropdown(titles, value=DEFAULT_MODEL, label=i18n("model"), visible=len(titles) > 1, elem_id="model")
+    photo = gr.Image(
+        type="filepath",
+        label=i18n("photo"),
+        sources=["upload", "webcam", "clipboard"],
+        height=340,
+        buttons=["fullscreen"],
+        alt_text=i18n("photo"),
+        elem_id="photo",
+    )
+    note = gr.Markdown(visible=False, elem_id="note")
+    numbered = gr.Image(
+        label=i18n("numbered"),
+        format="png",
+        visible=False,
+        interactive=False,
+        buttons=["fullscreen"],
+        elem_id="numbered",
+        alt_text=i18n("numbered_alt"),
+    )
+    chosen = gr.CheckboxGroup([], label=i18n("faces"), visible=False, elem_id="chosen")
+    with gr.Column(visible=False, elem_id="square") as square:
+        x = gr.Slider(0, 1, 0.5, step=0.01, label=i18n("crop_x"), min_width=120)
+        y = gr.Slider(0, 1, 0.5, step=0.01, label=i18n("crop_y"), min_width=120)
+        size = gr.Slider(0.05, 1, 1, step=0.01, label=i18n("crop_size"), min_width=120)
+    with gr.Row(equal_height=True):
+        crop = gr.Image(
+            label=i18n("crop"),
+            format="png",
+            interactive=False,
+            height=150,
+            buttons=[],
+            min_width=130,
+            elem_id="crop",
+            elem_classes="small",
+            alt_text=i18n("crop_alt"),
+        )
+        with gr.Column(min_width=160):
+            grayscale = gr.Checkbox(False, label=i18n("grayscale"))
+            examples = gr.Dataset(
+                components=[photo], samples=[[str(path)] for path in PHOTOS], type="index", label=i18n("examples"),
+                visible=bool(PHOTOS), elem_id="photo-examples",
+            )  # fmt: skip
+    parts = [photo, chosen, x, y, size, grayscale]
+    shown = [note, numbered, chosen, square, crop]
+    photo.upload(events.displayable, photo, photo, show_progress="hidden", **PRIVATE)
+    photo.change(events.look, [model, *parts], shown, show_progress="hidden", **PRIVATE)
+    photo.clear(lambda: gr.Markdown(visible=False), None, note, **AT_ONCE)
+    for part in (x, y, size):
+        part.input(events.frame, [model, *parts], crop, show_progress="hidden", trigger_mode="always_last", **PRIVATE)
+    return SubjectPanel(model, photo, parts, shown, crop, grayscale, examples)
+
+
+def results_panel(subject: SubjectPanel, label: str, sheet_label: str, prefix: str) -> ResultsPanel:
+    gallery = gr.Gallery(
+        label=i18n(label), format="png", columns=4, height="auto", object_fit="contain", allow_preview=False,
+        interactive=False, elem_id=f"{prefix}-gallery", elem_classes="drawings",
+    )  # fmt: skip
+    gr.Markdown(i18n("drawings_info"))
+    with gr.Row():
+        keep_a = gr.Button(i18n("keep_a"), size="sm", elem_id=f"{prefix}-keep-a")
+        keep_b = gr.Button(i18n("keep_b"), size="sm", elem_id=f"{prefix}-keep-b")
+    compare = gr.ImageSlider(
+        label=i18n("in_photo"),
+        format="png",
+        interactive=False,
+        max_height=420,
+        slider_position=30,
+        elem_id=f"{prefix}-compare",
+    )
+    with gr.Accordion(i18n(sheet_label), open=False, elem_id=f"{prefix}-all") as folded:
+        sheet = gr.Image(
+            show_label=False,
+            format="png",
+            interactive=False,
+            elem_id=f"{prefix}-sheet",
+            alt_text=i18n(f"{sheet_label}_alt"),
+        )
+    with gr.Row():
+        whole = gr.Button(i18n("whole_photo"), elem_id=f"{prefix}-whole")
+        archive = gr.Button(i18n("archive"), elem_id=f"{prefix}-archive")
+    file = gr.DownloadButton(visible="hidden", elem_id=f"{prefix}-file")
+    drawn, header, chosen = gr.State(time_to_live=3600), gr.State(()), gr.State(0)
+    sheet_open = gr.State(False)
+    gallery.select(events.choose, drawn, [compare, chosen], show_progress_on=compare, **PRIVATE)
+    folded.expand(events.unfold_sheet, [drawn, header], [sheet, sheet_open], **PRIVATE)
+    folded.collapse(lambda: False, None, sheet_open, **AT_ONCE)
+    # made when they are asked for, then handed over as a click on a link would
+    hand_over = f"() => setTimeout(() => document.querySelector('#{prefix}-file').click(), 100)"
+    for button, make, inputs in (
+        (whole, events.whole_photo, [drawn, chosen]),
+        (archive, events.pack, [drawn, header, chosen]),
+    ):
+        button.click(make, inputs, file, show_progress_on=button, **PRIVATE).success(
+            None, None, None, js=hand_over, **AT_ONCE
+        )
+    outputs = [subject.crop, gallery, compare, sheet, drawn, header, chosen]
+    return ResultsPanel(gallery, outputs, drawn, chosen, sheet_open, keep_a, keep_b)
+
+
+def diversity_tab(subject: SubjectPanel) -> DiversityTab:
+    """Many drawings of the photo, one a seed."""
+    choices = domain_choices(config_of(None).domains)
+    with gr.Row():
+        domain = gr.Radio(choices, value=choices[0][1], label=i18n("domain"), elem_id="domain")
+        count = gr.Slider(1, MAX_COUNT, DEFAULTS["count"], step=1, label=i18n("count"), elem_id="count")
+    with gr.Accordion(i18n("more"), open=False, elem_id="more"), gr.Row():
+        seed = gr.Number(
+            DEFAULTS["seed"], label=i18n("seed"), info=i18n("seed_info"), precision=0, minimum=0, maximum=MAX_SEED,
+            elem_id="seed",
+        )  # fmt: skip
+        psi = gr.Slider(0, MAX_PSI, DEFAULTS["psi"], step=0.05, label=i18n("psi"), info=i18n("psi_info"))
+    with gr.Row():
+        dice = gr.Button(i18n("dice"), elem_id="dice")
+        draw = gr.Button(i18n("draw"), variant="primary", elem_id="draw")
+    panel = results_panel(subject, "drawings", "sheet", "diversity")
+    address = gr.Textbox(
+        label=i18n("link"), info=i18n("link_info"), interactive=False, buttons=["copy"], elem_id="link"
+    )
+    inputs = [subject.model, domain, count, seed, psi, panel.sheet_open, *subject.parts]
+    outputs = [*panel.outputs, address]
+    drawing = {"show_progress_on": panel.gallery, **PRIVATE}
+    draw.click(events.draw_latent, inputs, outputs, **drawing)
+    dice.click(lambda: random.randint(0, MAX_NEW_SEED), None, seed, **AT_ONCE).then(
+        events.draw_latent, inputs, outputs, **drawing
+    )
+    subject.examples.click(lambda index: str(PHOTOS[index]), subject.examples, subject.photo, **PRIVATE).success(
+        events.draw_latent, inputs, outputs, **drawing
+    )
+    return DiversityTab(panel, domain, count, seed, psi, inputs, outputs)
+
+
+def mixing_tab(subject: SubjectPanel) -> MixingTab:
+    """The photo in the style of chosen pictures."""
+    choices = domain_choices(config_of(None).domains)
+    references = gr.Gallery(
+        label=i18n("references"), type="filepath", format="png", interactive=True, columns=4, height=200,
+        file_types=None, sources=["upload", "clipboard"], object_fit="contain", elem_id="references",
+    )  # fmt: skip
+    adjusted = gr.State({}, time_to_live=3600)
+    examples = gr.Dataset(
+        components=[gr.Image(visible=False)], samples=[[str(path)] for path in DRAWINGS], type="index",
+        label=i18n("examples"), visible=bool(DRAWINGS), elem_id="reference-examples",
+    )  # fmt: skip
+    with gr.Row():
+        domain = gr.Radio(choices, value=choices[0][1], label=i18n("references_domain"), elem_id="references-domain")
+        strength = gr.Slider(0, 1, 1, step=0.05, label=i18n("strength"), info=i18n("strength_info"))
+    with gr.Accordion(i18n("adjust"), open=False, elem_id="adjust"):
+        gr.Markdown(i18n("adjust_info"))
+        crops = gr.Gallery(
+            label=i18n("crops"), format="png", columns=4, height="auto", interactive=False, allow_preview=False,
+            elem_id="reference-crops", elem_classes="drawings",
+        )  # fmt: skip
+        with gr.Row():
+            which = gr.Radio([], label=i18n("adjust_which"))
+            weight = gr.Slider(0, 1, 1, step=0.05, label=i18n("weight"))
+        with gr.Row():
+            x = gr.Slider(0, 1, 0.5, step=0.01, label=i18n("crop_x"), min_width=120)
+            y = gr.Slider(0, 1, 0.5, step=0.01, label=i18n("crop_y"), min_width=120)
+            size = gr.Slider(0.05, 1, 1, step=0.01, label=i18n("crop_size"), min_width=120)
+    mix = gr.Button(i18n("draw"), variant="primary", elem_id="mix")
+    panel = results_panel(subject, "mixed", "mixed_sheet", "mixing")
+    inputs = [subject.model, references, adjusted, domain, strength, panel.sheet_open, *subject.parts]
+    outputs = [*panel.outputs, crops]
+    drawing = {"show_progress_on": panel.gallery, **PRIVATE}
+    mix.click(events.draw_mixed, inputs, outputs, **drawing)
+    examples.click(events.add_example, [references, examples], references, **PRIVATE).success(
+        events.draw_mixed, inputs, outputs, **drawing
+    )
+    this = [references, adjusted, which]
+    live = {"show_progress": "hidden", "trigger_mode": "always_last", **PRIVATE}
+    references.change(
+        events.look_at_references, [subject.model, *this[:2]], [crops, which], show_progress="hidden", **PRIVATE
+    )
+    which.change(events.adjustment, this, [weight, x, y, size], show_progress="hidden", **PRIVATE)
+    weight.input(events.weigh, [*this, weight], adjusted, **live)
+    for part in (x, y, size):
+        part.input(events.adjust, [subject.model, *this, weight, x, y, size], [crops, adjusted], **live)
+    return MixingTab(panel, domain)
+
+
+def live_tab(subject: SubjectPanel, kept_a: gr.State) -> gr.Radio:
+    """The camera, and short clips: many pictures in one style."""
+    domains = config_of(None).domains
+    domain = gr.Radio(domain_choices(domains), value=domains[0], label=i18n("domain"), elem_id="live-domain")
+    with gr.Row():
+        seed = gr.Number(DEFAULTS["seed"], label=i18n("seed"), precision=0, minimum=0, maximum=MAX_SEED)
+        psi = gr.Slider(0, MAX_PSI, DEFAULTS["psi"], step=0.05, label=i18n("psi"))
+    in_style_a = gr.Checkbox(False, label=i18n("in_style_a"), info=i18n("in_style_a_info"))
+    style = [subject.model, kept_a, in_style_a, domain, seed, psi]
+    gr.Markdown(i18n("camera_info"))
+    with gr.Row():
+        camera = gr.Image(
+            sources=["webcam"], streaming=True, label=i18n("camera"), height=280, elem_id="camera",
+            alt_text=i18n("camera"),
+        )  # fmt: skip
+        shown = gr.Image(
+            label=i18n("camera_drawn"), interactive=False, height=280, buttons=["download"],
+            elem_id="live", alt_text=i18n("camera_drawn"),
+        )  # fmt: skip
+    # shown without being stored
+    shown.postprocess = _as_data_url  # type: ignore[assignment, method-assign]
+    camera.stream(
+        events.draw_live,
+        [*style, camera],
+        shown,
+        stream_every=0.1,
+        time_limit=LIVE_SECONDS,
+        show_progress="hidden",
+        **PRIVATE,
+    )
+    with gr.Row():
+        clip = gr.Video(sources=["upload"], label=i18n("clip_upload"), height=280, elem_id="video")
+        drawn = gr.Video(label=i18n("clip_drawn"), interactive=False, height=280, elem_id="drawn-video")
+    start = gr.Button(i18n("clip_draw"), variant="primary", elem_id="draw-video")
+    start.click(events.draw_clip, [*style, clip], drawn, show_progress_on=drawn, **PRIVATE)
+    return domain
+
+
+def explore_panel(subject: SubjectPanel, kept_a: gr.State, *tabs: ResultsPanel) -> None:
+    """What can be done with kept styles."""
+    kept_b = gr.State(time_to_live=3600)
+    with gr.Accordion(i18n("tab_explore"), open=False, elem_id="explore") as panel:
+        gr.Markdown(i18n("explore_info"))
+        with gr.Row():
+            picture: dict[str, Any] = {
+                "format": "png",
+                "interactive": False,
+                "height": 180,
+                "buttons": ["download"],
+                "elem_classes": "small",
+            }
+            style_a = gr.Image(label=i18n("style_a"), elem_id="style-a", **picture)
+            between_picture = gr.Image(label=i18n("between_picture"), elem_id="between", **picture)
+            style_b = gr.Image(label=i18n("style_b"), elem_id="style-b", **picture)
+        part = gr.Slider(0, 1, 0, step=0.05, label=i18n("between"), elem_id="part")
+        with gr.Row():
+            kind = gr.Radio(["MP4", "GIF"], value="MP4", label=i18n("format"))
+            make = gr.Button(i18n("clip"), elem_id="make-clip")
+        clip = gr.Video(label=i18n("clip_result"), visible=False, height=260, autoplay=True, loop=True, elem_id="clip")
+        moving = gr.Image(label=i18n("clip_result"), format="gif", visible=False, interactive=False, height=260)
+        with gr.Row():
+            distance = gr.Slider(0, 1, 0.3, step=0.05, label=i18n("distance"))
+            count = gr.Slider(1, MAX_COUNT, 8, step=1, label=i18n("count"))
+            seed = gr.Number(1, label=i18n("seed"), precision=0, minimum=0, maximum=MAX_SEED)
+        near = gr.Button(i18n("like_a"), elem_id="near")
+        results = results_panel(subject, "drawings", "sheet", "near")
+    for tab in (*tabs, results):
+        for button, kept, shown in ((tab.keep_a, kept_a, style_a), (tab.keep_b, kept_b, style_b)):
+            button.click(events.keep, [tab.drawn, tab.chosen], [kept, shown], **PRIVATE).success(
+                lambda: gr.Accordion(open=True), None, panel, **AT_ONCE
+            )
+    page = subject.parts
+    part.input(
+        events.draw_between,
+        [subject.model, kept_a, kept_b, part, *page],
+        between_picture,
+        trigger_mode="always_last",
+        **PRIVATE,
+    )
+    make.click(
+        events.film,
+        [subject.model, kept_a, kept_b, kind, *page],
+        [clip, moving],
+        show_progress_on=between_picture,  # the clip itself is not there yet
+        **PRIVATE,
+    )
+    near.click(
+        events.draw_near,
+        [subject.model, kept_a, distance, count, seed, results.sheet_open, *page],
+        results.outputs,
+        show_progress_on=results.gallery,
+        **PRIVATE,
+    )
+
+
+def _as_data_url(data: bytes | None) -> ImageData | None:
+    return ImageData(url="data:image/webp;base64," + base64.b64encode(data).decode()) if data else None

@@ -1,0 +1,106 @@
+"""The models on the page's menu, and where they draw: here, or on the GPU that a ZeroGPU Space lends."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from functools import cache, lru_cache
+
+import gradio as gr
+from PIL import Image
+
+from stargan.drawing import Paint, Painted, Progress, Seeds, Task, Translator, load_translator
+from stargan.errors import RequestError
+from stargan.models import registry
+from stargan.models.config import ModelConfig, ModelError
+from stargan.models.registry import DEFAULT_MODEL, ModelSpec
+from stargan.page.answers import say
+from stargan.pictures import faces
+
+try:  # a ZeroGPU Space lends its GPU to the functions that ask for it; everywhere else, asking changes nothing
+    from spaces import GPU as on_gpu  # noqa: N811
+except ImportError:
+
+    def on_gpu(function: Callable | None = None, *, duration: object = None) -> Callable:  # noqa: ARG001
+        return function or (lambda function: function)
+
+
+log = logging.getLogger("stargan.app")
+# Set once a model has drawn.
+READY = threading.Event()
+
+
+@cache
+def menu() -> dict[str, ModelSpec]:
+    """The models that visitors may choose, by name.
+
+    Raises:
+        stargan.models.config.ModelError: the environment names something else.
+    """
+    return registry.available_models()
+
+
+def checked(name: str | None) -> str:
+    """A name on the menu; the default's where none is given. A request may not name any folder or repository."""
+    name = name or DEFAULT_MODEL
+    if not isinstance(name, str) or name not in menu():
+        raise RequestError("bad_model", value=name, choices=", ".join(menu()))
+    return name
+
+
+@lru_cache(maxsize=64)
+def _config(name: str) -> ModelConfig:
+    return registry.config_of(name)
+
+
+def config_of(name: str | None) -> ModelConfig:
+    """What a model on the menu says of itself, without its weights."""
+    return _config(checked(name))
+
+
+def translator_for(name: str) -> Translator:
+    """A model on the menu; whoever is first waits for it, with progress."""
+    text = say("loading")
+    return load_translator(name, progress=lambda part, _: gr.Progress()(part, desc=text))
+
+
+def gpu_seconds(_name: str, task: Task, _progress: Progress | None = None) -> int:
+    """How long a Space's GPU is asked for at most: short requests wait less, and cost visitors less of their share."""
+    return 10 + len(task) // 4
+
+
+@on_gpu(duration=gpu_seconds)
+def attempt(name: str, task: Task, progress: Progress) -> tuple[Painted | None, Exception | None]:
+    """What comes of a task, and what it raises: a Space's GPU is in a process of its own, and of an error that leaves it
+    only the name arrives."""
+    try:
+        return translator_for(name).paint(task, progress), None
+    except Exception as error:
+        return None, error
+
+
+def painter(name: str | None) -> Paint:
+    """What draws with a model on the menu."""
+    name = checked(name)
+
+    def paint(task: Task, progress: Progress) -> Painted:
+        painted, error = attempt(name, task, progress)
+        if painted is None:
+            raise error or RuntimeError("nothing was drawn")
+        return painted
+
+    return paint
+
+
+def load(name: str) -> None:
+    """Ahead of the first request: the model, the detector, and what a compiler can do in a quiet time."""
+    try:
+        translator = load_translator(name)
+        faces.find(Image.new("RGB", (64, 64)))  # before the compiler wants the cores
+        blank = Image.new("RGB", (translator.image_size, translator.image_size))
+        translator.paint(Task((blank,), Seeds(translator.domains[0], (0,), 1.0), passing=True))
+        READY.set()
+        translator.compile_in_background()
+    except ModelError as error:  # every request says so too
+        log.warning("%s", error)

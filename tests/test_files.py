@@ -1,0 +1,112 @@
+"""Uploads and results on disk: nothing gets older than an hour, whatever happened to the app that wrote it."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from stargan.page.files import MAX_AGE, SWEEP_EVERY, Files
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def left(root: Path) -> set[str]:
+    return {path.relative_to(root).as_posix().split("/")[-1] for path in root.rglob("*") if path.is_file()}
+
+
+def aged(path: Path, now: float) -> Path:
+    os.utime(path, (now, now))
+    os.utime(path.parent, (now, now))
+    return path
+
+
+def test_visitors_are_told_an_hour() -> None:
+    assert MAX_AGE + SWEEP_EVERY < 3600
+
+
+def test_what_is_old_goes_with_its_folder(tmp_path: Path) -> None:
+    clock = Clock()
+    files = Files(tmp_path / "files", clock)
+    old = aged(Path(files.write("old.png", b"x")), clock.now)
+    clock.now += MAX_AGE - 1
+    new = aged(Path(files.write("new.png", b"x")), clock.now)
+    assert files.sweep() == 0
+    clock.now += 2
+    assert files.sweep() == 1
+    assert left(files.root) == {"new.png"}
+    clock.now += 61
+    files.sweep()
+    assert not old.parent.exists()  # empty for a minute
+    assert new.parent.exists()
+    clock.now += MAX_AGE
+    files.sweep()
+    clock.now += 61
+    files.sweep()
+    assert list(files.root.iterdir()) == []
+
+
+def test_what_a_killed_app_left_goes_at_the_next_start(tmp_path: Path) -> None:
+    clock = Clock()
+    root = tmp_path / "files"
+    upload = root / "0123" / "photo.jpg"  # as gradio writes it
+    upload.parent.mkdir(parents=True)
+    upload.write_bytes(b"x")
+    aged(upload, clock.now - 7200)
+    Files(root, clock).sweep()
+    assert left(root) == set()
+
+
+def test_a_folder_that_is_about_to_be_written_to_stays(tmp_path: Path) -> None:
+    clock = Clock()
+    files = Files(tmp_path / "files", clock)
+    path = files.fresh("x.png")
+    os.utime(path.parent, (clock.now, clock.now))
+    files.sweep()
+    path.write_bytes(b"x")
+
+
+def test_a_clock_that_is_set_back_begins_the_hour_anew(tmp_path: Path) -> None:
+    clock = Clock()
+    files = Files(tmp_path / "files", clock)
+    aged(Path(files.write("x.png", b"x")), clock.now + 86_400)
+    files.sweep()
+    assert left(files.root) == {"x.png"}
+    clock.now += MAX_AGE + 1
+    files.sweep()
+    assert left(files.root) == set()
+
+
+def test_sweeping_while_files_come(tmp_path: Path) -> None:
+    clock = Clock()
+    files, stop, faults = Files(tmp_path / "files", clock), threading.Event(), []
+
+    def write() -> None:
+        try:
+            while not stop.wait(0.005):
+                path = Path(files.write("x.png", b"x"))
+                with suppress(FileNotFoundError):  # it was swept meanwhile
+                    os.utime(path, (clock.now - MAX_AGE - 1,) * 2)
+        except Exception as error:
+            faults.append(error)
+
+    threads = [threading.Thread(target=write) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    deleted = 0
+    for _ in range(20):
+        time.sleep(0.02)
+        deleted += files.sweep()
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert deleted > 0
+    assert faults == []
