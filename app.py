@@ -7,10 +7,8 @@ import importlib.util
 import logging
 import os
 import sys
-import threading
 
 from stargan.models.config import ModelError
-from stargan.models.registry import DEFAULT_MODEL
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,18 +27,12 @@ def main(arguments: list[str] | None = None) -> int:
     if options.mcp and importlib.util.find_spec("mcp") is None:
         parser.error("--mcp needs a further package: pip install 'gradio[mcp]'")
 
-    from stargan.page import layout, models, serving
+    from stargan.page import layout, serving
 
     try:
         page = layout.build()
-        menu = models.menu()
     except ModelError as error:
         parser.error(str(error))
-    if "SPACES_ZERO_GPU" in os.environ:  # its GPU gets what is on the device before launch(), and nothing later
-        for name in menu:
-            models.load(name)
-    else:  # the page opens at once; whoever is first waits for the model, with progress
-        threading.Thread(target=models.load, args=[DEFAULT_MODEL], daemon=True).start()
     try:
         serving.serve(page, options.host, options.port, share=options.share, mcp=options.mcp)
     except OSError as error:

@@ -86,6 +86,7 @@ def visit(browser: Browser, server: Server) -> Iterator[Callable[..., Page]]:
         page = context.new_page()
         page.on("request", lambda r: r.url.startswith((server.url, "data:", "blob:")) or strangers.append(r.url))
         page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("response", lambda r: r.status >= 400 and faults.append(f"{r.status} {r.url}"))
         page.goto(server.url + search)
         page.wait_for_selector(DRAWN)
         settle(page)

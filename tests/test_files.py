@@ -19,6 +19,11 @@ class Clock:
         return self.now
 
 
+def changed(about: os.stat_result) -> float:
+    """In the place of when a file came, which tests cannot set."""
+    return about.st_mtime
+
+
 def left(root: Path) -> set[str]:
     return {path.relative_to(root).as_posix().split("/")[-1] for path in root.rglob("*") if path.is_file()}
 
@@ -35,7 +40,7 @@ def test_visitors_are_told_an_hour() -> None:
 
 def test_what_is_old_goes_with_its_folder(tmp_path: Path) -> None:
     clock = Clock()
-    files = Files(tmp_path / "files", clock)
+    files = Files(tmp_path / "files", clock, changed)
     old = aged(Path(files.write("old.png", b"x")), clock.now)
     clock.now += MAX_AGE - 1
     new = aged(Path(files.write("new.png", b"x")), clock.now)
@@ -61,13 +66,13 @@ def test_what_a_killed_app_left_goes_at_the_next_start(tmp_path: Path) -> None:
     upload.parent.mkdir(parents=True)
     upload.write_bytes(b"x")
     aged(upload, clock.now - 7200)
-    Files(root, clock).sweep()
+    Files(root, clock, changed).sweep()
     assert left(root) == set()
 
 
 def test_a_folder_that_is_about_to_be_written_to_stays(tmp_path: Path) -> None:
     clock = Clock()
-    files = Files(tmp_path / "files", clock)
+    files = Files(tmp_path / "files", clock, changed)
     path = files.fresh("x.png")
     os.utime(path.parent, (clock.now, clock.now))
     files.sweep()
@@ -76,7 +81,7 @@ def test_a_folder_that_is_about_to_be_written_to_stays(tmp_path: Path) -> None:
 
 def test_a_clock_that_is_set_back_begins_the_hour_anew(tmp_path: Path) -> None:
     clock = Clock()
-    files = Files(tmp_path / "files", clock)
+    files = Files(tmp_path / "files", clock, changed)
     aged(Path(files.write("x.png", b"x")), clock.now + 86_400)
     files.sweep()
     assert left(files.root) == {"x.png"}
@@ -85,9 +90,28 @@ def test_a_clock_that_is_set_back_begins_the_hour_anew(tmp_path: Path) -> None:
     assert left(files.root) == set()
 
 
+def test_a_file_comes_when_it_is_written_whatever_its_content_says(tmp_path: Path) -> None:
+    """As gradio copies an example: with the time of the original."""
+    files = Files(tmp_path / "files")
+    copy = Path(files.write("example.png", b"x"))
+    os.utime(copy, (0, 0))
+    assert files.sweep() == 0
+    assert copy.exists()
+
+
+def test_what_the_page_needs_as_long_as_it_runs_stays(tmp_path: Path) -> None:
+    clock = Clock()
+    clock.now = time.time()
+    files = Files(tmp_path / "files", clock, changed)
+    example, upload = (aged(Path(files.write(f"{n}.png", b"x")), clock.now - 7200) for n in ("example", "upload"))
+    files.kept = lambda: [str(example), str(tmp_path / "gone.png")]
+    assert files.sweep() == 1
+    assert (example.exists(), upload.exists()) == (True, False)
+
+
 def test_sweeping_while_files_come(tmp_path: Path) -> None:
     clock = Clock()
-    files, stop, faults = Files(tmp_path / "files", clock), threading.Event(), []
+    files, stop, faults = Files(tmp_path / "files", clock, changed), threading.Event(), []
 
     def write() -> None:
         try:

@@ -19,12 +19,14 @@ import pytest
 import torch
 from PIL import Image
 
-from stargan import Translator
+from stargan import Translator, load_translator
+from stargan.drawing import Source, prepare
 from stargan.errors import NoFaceError
 from stargan.inference import compiling, folding
-from stargan.inference.translator import FairLock, batch_sizes
-from stargan.models.checkpoint import Model
+from stargan.inference.translator import ROUNDING, FairLock, batch_sizes
+from stargan.models.checkpoint import Model, load_model
 from stargan.models.config import Architecture, ModelConfig
+from stargan.models.registry import find_model
 from stargan.pictures.tensors import to_pictures, to_tensor
 
 ROOT = Path(__file__).parent.parent
@@ -373,3 +375,22 @@ def test_compiled_code_that_fails_costs_no_request(caplog, picture):
     assert len([record for record in caplog.records if "given up" in record.message]) == 1
     translator.compile()  # what was given up does not come back
     assert translator.encode(picture.rotate(90)).decoder is translator._eager_decoder
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_the_shipped_model_rounds_within_what_is_promised(portrait):
+    """Eager against compiled, and styles one by one against many at a time."""
+    crop = prepare(Source.open(portrait), load_translator().config).crops[0]
+    for precision in ("exact", "bf16"):
+        translator = Translator(load_model(find_model("anime-64")), "cpu", precision)
+        encoded, styles = translator.encode(crop), translator.latent_styles("anime", range(16))
+        one_by_one = levels(translator.decode(encoded, styles))
+        translator._most = 16
+        together = levels(translator.decode(encoded, styles))
+        translator._most = 1
+        translator.compile()
+        compiled = levels(translator.decode(replace(encoded, decoder=translator._decoder), styles))
+        bound = ROUNDING[translator.dtype]
+        print(precision, abs(one_by_one - together).max(), abs(one_by_one - compiled).max())
+        assert abs(one_by_one - together).max() <= bound
+        assert abs(one_by_one - compiled).max() <= bound

@@ -8,7 +8,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from gradio.utils import get_upload_folder
@@ -29,10 +29,20 @@ class Files:
     Args:
         root: nothing else may be kept there.
         clock: seconds since the epoch, as files' times are.
+        born: when a file came here. Its content's own time says nothing: gradio copies with it.
+
+    Attributes:
+        kept: files that stay as long as the app runs: gradio's copies of the examples.
     """
 
-    def __init__(self, root: Path, clock: Callable[[], float] = time.time) -> None:
-        self.root, self._clock = root, clock
+    def __init__(
+        self,
+        root: Path,
+        clock: Callable[[], float] = time.time,
+        born: Callable[[os.stat_result], float] = lambda about: about.st_ctime,
+    ) -> None:
+        self.root, self._clock, self._born = root, clock, born
+        self.kept: Callable[[], Iterable[str]] = tuple
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def fresh(self, name: str) -> Path:
@@ -50,9 +60,12 @@ class Files:
     def sweep(self) -> int:
         """Deletes what is too old, and folders that are empty; how many files it was."""
         now, deleted = self._clock(), 0
+        for name in self.kept():
+            with contextlib.suppress(OSError):
+                os.utime(name)  # so that another app that sweeps here knows, too
         for path in sorted(self.root.rglob("*"), reverse=True):  # what is in a folder before the folder
             with contextlib.suppress(OSError):  # somebody else was faster
-                age = now - path.lstat().st_mtime
+                age = now - self._born(path.lstat())
                 if path.is_dir() and not path.is_symlink():
                     if age > _EMPTY_AGE and not any(path.iterdir()):
                         path.rmdir()
@@ -60,7 +73,7 @@ class Files:
                     path.unlink()
                     deleted += 1
                 elif age < 0:  # the clock was set back: its hour begins now
-                    os.utime(path, (now, now))
+                    os.utime(path, (now, now))  # which sets the time of the change, too
         return deleted
 
     def keep_swept(self) -> None:

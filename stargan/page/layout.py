@@ -101,9 +101,9 @@ def build() -> gr.Blocks:
         gr.Markdown(i18n("privacy"), elem_id="privacy")
 
         domains = [diversity.domain, mixing.domain, live]
-        subject.model.input(events.choose_model, [subject.model, *domains], domains, **PRIVATE).success(
-            events.look, [subject.model, *subject.parts], subject.shown, show_progress="hidden", **PRIVATE
-        )
+        subject.model.input(
+            events.choose_model, [subject.model, *domains], domains, show_progress="hidden", **PRIVATE
+        ).success(events.look, [subject.model, *subject.parts], subject.shown, show_progress="hidden", **PRIVATE)
         search = gr.Textbox(visible=False)
         chosen = [diversity.count, diversity.seed, diversity.psi, subject.grayscale]
         settings = [subject.model, subject.photo, *chosen, *domains]

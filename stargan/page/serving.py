@@ -17,10 +17,11 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from stargan.models.registry import DEFAULT_MODEL
 from stargan.page.answers import TRAFFIC, i18n
 from stargan.page.events import EXAMPLES
 from stargan.page.files import FILES
-from stargan.page.models import READY
+from stargan.page.models import READY, load, menu
 from stargan.page.theme import CSS, JS, Paper
 
 log = logging.getLogger("stargan.app")
@@ -41,7 +42,12 @@ def serve(page: gr.Blocks, host: str, port: int | None, *, share: bool = False, 
         OSError: the port is taken, in a sentence.
     """
     give_memory_back()
+    FILES.kept = lambda: {path for block in page.blocks.values() for path in getattr(block, "keep_in_cache", ())}
     FILES.keep_swept()
+    on_zero_gpu = "SPACES_ZERO_GPU" in os.environ
+    if on_zero_gpu:  # its GPU gets what is on the device before launch(), and nothing later
+        for name in menu():
+            load(name)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -67,6 +73,8 @@ def serve(page: gr.Blocks, host: str, port: int | None, *, share: bool = False, 
     except OSError as error:
         taken = "another program listens there" if port else str(error)
         raise OSError(errno.EADDRINUSE, f"The app cannot be served at port {port or 7860}: {taken}.") from error
+    if not on_zero_gpu:  # the page opens at once; whoever is first waits for the model, with progress
+        threading.Thread(target=load, args=[DEFAULT_MODEL], daemon=True).start()
     stop.wait()
     if not TRAFFIC.close(LAST_SECONDS):
         log.warning("Stopped in the middle of a request.")

@@ -1,0 +1,82 @@
+"""How ``python app.py`` starts: ports, the ecosystem's environment, and what is wrong with its settings."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from serving import ROOT
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """A port that somebody listens at."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield listener.getsockname()[1]
+
+
+def environment(tmp_path: Path, **settings: str) -> dict[str, str]:
+    return os.environ | {"STARGAN_COMPILE": "0", "GRADIO_TEMP_DIR": str(tmp_path / "files")} | settings
+
+
+def refused(tmp_path: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "app.py", *arguments]
+    return subprocess.run(
+        command, cwd=ROOT, env=environment(tmp_path, **settings), capture_output=True, text=True, timeout=120
+    )
+
+
+def test_a_port_that_is_taken_is_said_in_a_sentence(taken: int, tmp_path: Path) -> None:
+    done = refused(tmp_path, "--port", str(taken))
+    assert done.returncode == 2
+    assert f"The app cannot be served at port {taken}: another program listens there." in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_without_a_port_the_next_free_one_is_taken(taken: int, tmp_path: Path) -> None:
+    settings = environment(tmp_path, GRADIO_SERVER_PORT=str(taken), GRADIO_SERVER_NAME="127.0.0.1")
+    process = subprocess.Popen(
+        [sys.executable, "-u", "app.py"],
+        cwd=ROOT,
+        env=settings,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        assert process.stdout
+        said = next(line for line in process.stdout if "Running on" in line)
+        found = re.search(r"http://127\.0\.0\.1:(\d+)", said)
+        assert found
+        assert taken < int(found[1]) < taken + 100
+        urllib.request.urlopen(found[0]).close()
+    finally:
+        process.terminate()
+    begin = time.monotonic()
+    assert process.wait(30) == 0
+    assert time.monotonic() - begin < 10
+
+
+@pytest.mark.parametrize("models", ["nonsense", "../x", "user/repo@..", "a" * 10_000])
+def test_a_menu_of_nonsense_is_said_in_a_sentence(models: str, tmp_path: Path) -> None:
+    done = refused(tmp_path, STARGAN_MODELS=models)
+    assert done.returncode == 2
+    assert "STARGAN_MODELS" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr) < 700
+
+
+def test_help_says_what_there_is(tmp_path: Path) -> None:
+    done = refused(tmp_path, "--help")
+    assert done.returncode == 0
+    assert {"--port", "--share", "--mcp", "--host"} <= set(re.findall(r"--\w+", done.stdout))
