@@ -263,8 +263,8 @@ def results_panel(
         [drawn, view],
         [large, save, compare, chosen],
         show_progress_on=[large, compare],
-        trigger_mode="always_last",
-        **PRIVATE,
+        trigger_mode="multiple",  # "always_last" would take the last click for the first again
+        **(PRIVATE | {"concurrency_limit": 1}),  # in their order, so that the last click wins
     )
     view.input(
         events.look_from,
