@@ -59,8 +59,12 @@ def filmed(portrait: Image.Image, tmp_path_factory: pytest.TempPathFactory) -> P
 
 # The tabs, and what is folded away in each or below it.
 TABS = {
-    "en-US": {"Style mixing": ["#adjust"], "Camera and video": [], "Diversity": ["#more", "#explore"]},
-    "ja-JP": {"絵柄を選ぶ": ["#adjust"], "カメラと動画": [], "いろいろな絵柄": ["#more", "#explore"]},
+    "en-US": {
+        "From a picture": ["#adjust"],
+        "Video & camera": [],
+        "Many styles": ["#more", "#diversity-all", "#explore"],
+    },
+    "ja-JP": {"お手本から": ["#adjust"], "動画・カメラ": [], "いろいろ描く": ["#more", "#diversity-all", "#explore"]},
 }
 
 
@@ -113,8 +117,20 @@ def choose_photo(page: Page, path: Path) -> None:
     settle(page)
 
 
-def draw(page: Page, button: str = "#draw") -> None:
+def press(page: Page, button: str) -> None:
     page.click(button)
+    settle(page)
+
+
+def unfold(page: Page, accordion: str) -> None:
+    page.locator(f"{accordion} button").first.click()
+    settle(page)
+
+
+def look_in_photo(page: Page) -> None:
+    """Looks at the chosen drawing in the photo."""
+    page.locator("#diversity-view label").nth(1).click()
+    page.wait_for_selector("#diversity-compare img")
     settle(page)
 
 
@@ -151,8 +167,10 @@ def pictures(portrait: Image.Image, tmp_path_factory: pytest.TempPathFactory) ->
 
 def test_a_result_is_there_before_anything_is_done(visit: Callable[..., Page]) -> None:
     page = visit()
-    expect(page).to_have_title("Faces drawn as anime")
+    expect(page).to_have_title("Anime portraits from your photo")
     assert page.locator(DRAWN).count() == 8
+    expect(page.locator("#diversity-large img")).to_be_visible()
+    look_in_photo(page)
     assert page.locator("#diversity-compare img").count() == 2
 
 
@@ -168,23 +186,44 @@ def test_every_tab_is_accessible(visit: Callable[..., Page], width: int) -> None
         assert page.evaluate("document.documentElement.scrollWidth") <= width, tab
 
 
-def test_upload_draw_choose_and_save(visit: Callable[..., Page], pictures: Path) -> None:
+def test_upload_choose_and_save(visit: Callable[..., Page], pictures: Path) -> None:
     page = visit()
+    example = contents(page, DRAWN)
     choose_photo(page, pictures / "phone.heic")  # shown, though no browser shows HEIC
     assert page.evaluate("document.querySelector('#photo img').naturalWidth") == 512
     expect(page.locator("#note")).to_have_text("One face was found.")
     before = contents(page, DRAWN)
-    draw(page, "#dice")
+    assert len(before) == 8  # of themselves
+    assert len(example) == 8
+    press(page, "#dice")
     after = contents(page, DRAWN)
     assert len(after) == 8
     assert not set(before) & set(after)
 
+    look_in_photo(page)
     in_photo = contents(page, "#diversity-compare img")
     page.locator(DRAWN).nth(3).click()
     settle(page)
     expect(page.locator("#diversity-compare img").nth(1)).to_be_visible()
-    assert contents(page, "#diversity-compare img") != in_photo
+    assert contents(page, "#diversity-compare img")[0] == in_photo[0]
+    assert contents(page, "#diversity-compare img")[1] != in_photo[1]
 
+    with page.expect_download() as download:
+        page.click("#diversity-save")
+    with Image.open(download.value.path()) as saved:
+        assert saved.size == (512, 512)
+    facts, shown = read_provenance(download.value.path()), read_provenance(io.BytesIO(after[3]))
+    assert facts["seed"] == shown["seed"]
+    assert "enlarged from 64 px" in facts["size"]
+
+    unfold(page, "#diversity-all")
+    expect(page.locator("#diversity-sheet img")).to_be_visible()
+    with page.expect_download() as download:
+        page.click("#diversity-whole")
+    with Image.open(download.value.path()) as whole:
+        assert whole.size == (512, 512)
+    assert "composite" in read_provenance(download.value.path())["DigitalSourceType"]
+    settle(page)
     with page.expect_download() as download:
         page.click("#diversity-archive")
     with zipfile.ZipFile(download.value.path()) as archive:
@@ -195,9 +234,79 @@ def test_upload_draw_choose_and_save(visit: Callable[..., Page], pictures: Path)
     assert all(fact["seed"] and "trainedAlgorithmicMedia" in fact["DigitalSourceType"] for fact in facts)
 
 
+def test_a_changed_setting_draws_anew(visit: Callable[..., Page]) -> None:
+    page = visit("?count=2&example=collins")
+    unfold(page, "#more")
+    seen = {tuple(contents(page, DRAWN))}
+    for change in (
+        lambda: page.locator("#domain label").nth(1).click(),
+        lambda: page.get_by_label("Black and white").check(),
+        lambda: page.locator("#seed input").fill("77"),
+    ):
+        change()
+        settle(page)
+        seen.add(tuple(contents(page, DRAWN)))
+    assert len(seen) == 4
+    page.locator("#count input[type=number]").fill("5")
+    page.locator("#count input[type=number]").blur()
+    expect(page.locator(DRAWN)).to_have_count(5)
+
+
+def test_nothing_of_another_photo_stays(visit: Callable[..., Page], pictures: Path) -> None:
+    page = visit("?count=2&example=collins")
+    page.get_by_label("Remove Image").first.click()
+    expect(page.locator(DRAWN)).to_have_count(0)
+    expect(page.locator("#diversity-large img")).to_have_count(0)
+    expect(page.locator("#diversity-save")).to_be_disabled()
+    page.set_input_files("#photo input[type=file]", pictures / "one.png")
+    expect(page.locator(DRAWN)).to_have_count(2)
+
+
+def test_the_last_click_wins(visit: Callable[..., Page]) -> None:
+    page = visit("?count=8&example=collins")
+    for index in (1, 6):
+        page.locator(DRAWN).nth(index).click()
+    settle(page)
+    page.wait_for_timeout(1000)
+    with page.expect_download() as download:
+        page.click("#diversity-save")
+    chosen = read_provenance(io.BytesIO(contents(page, DRAWN)[6]))["seed"]
+    assert read_provenance(download.value.path())["seed"] == chosen
+    unfold(page, "#diversity-all")
+    page.locator("#photo-examples button").nth(2).click()
+    page.locator("#photo-examples button").nth(1).click()
+    settle(page)
+    page.wait_for_timeout(1500)
+    settle(page)
+    assert "example=female-2" in page.locator("#link textarea, #link input").input_value()
+    assert "female-2" in page.locator("#photo img").get_attribute("src")
+
+
+@pytest.mark.parametrize(
+    "search", ["?__theme=dark", "?utm_source=x", "?logs=container", "?seed=nan&count=inf&psi=x&model=%00"]
+)
+def test_what_a_link_does_not_know_is_ignored(visit: Callable[..., Page], search: str) -> None:
+    page = visit(search)
+    assert page.locator(DRAWN).count() == 8
+    assert page.get_by_test_id("toast-text").count() == 0
+
+
+def test_a_link_to_an_uploaded_photo_says_that_it_has_none(visit: Callable[..., Page], pictures: Path) -> None:
+    page = visit("?count=2&example=collins")
+    choose_photo(page, pictures / "one.png")
+    unfold(page, "#diversity-all")
+    link = page.locator("#link textarea, #link input").input_value()
+    page.goto(link)
+    expect(page.get_by_test_id("toast-text")).to_contain_text("This link is of a photo that is not part of it")
+    expect(page.locator(DRAWN)).to_have_count(0)
+    page.set_input_files("#photo input[type=file]", pictures / "one.png")
+    expect(page.locator(DRAWN)).to_have_count(2)
+
+
 def test_a_link_brings_the_same_drawings_back(visit: Callable[..., Page]) -> None:
     page = visit("?seed=77&count=3&psi=0.9&example=collins")
     assert page.locator(DRAWN).count() == 3
+    unfold(page, "#diversity-all")
     link = page.locator("#link textarea, #link input").input_value()
     first = contents(page, DRAWN)
     again = visit(re.sub(r"^[^?]*", "", link))
@@ -208,31 +317,30 @@ def test_style_mixing_and_exploring(visit: Callable[..., Page], tmp_path: Path) 
     page = visit()
     for number, data in enumerate(contents(page, DRAWN)[:2]):
         (tmp_path / f"{number}.png").write_bytes(data)
-    page.get_by_role("tab", name="Style mixing").click()
+    page.get_by_role("tab", name="From a picture").click()
     page.set_input_files("#references input[type=file]", sorted(tmp_path.iterdir()))
     page.wait_for_selector("#references button.thumbnail-item")
     settle(page)
-    draw(page, "#mix")
     expect(page.locator("#mixing-gallery .caption-label")).to_have_text(["reference 1", "reference 2", "blend"])
 
     for index, slot in enumerate("ab"):
         page.locator(MIXED).nth(index).click()
         settle(page)
-        draw(page, f"#mixing-keep-{slot}")
+        press(page, f"#mixing-keep-{slot}")
         expect(page.locator(f"#style-{slot} img")).to_be_visible()
     slider = page.locator("#part input[type=range]")
     slider.focus()
     slider.press("ArrowRight")
     expect(page.locator("#between img")).to_be_visible()
-    draw(page, "#near")
+    press(page, "#near")
     expect(page.locator("#near-gallery button.thumbnail-item")).to_have_count(8)
-    draw(page, "#make-clip")
+    press(page, "#make-clip")
     expect(page.locator("#clip video")).to_be_visible()
 
 
 def test_the_camera_is_drawn_live(visit: Callable[..., Page]) -> None:
     page = visit("?count=1&example=collins")
-    page.get_by_role("tab", name="Camera and video").click()
+    page.get_by_role("tab", name="Video & camera").click()
     page.locator("#camera").get_by_text("Click to Access Webcam").click()
     page.locator("#camera video").wait_for()
     page.locator("#camera button[aria-label*='start' i], #camera .button-wrap button").first.click()
@@ -246,7 +354,7 @@ def test_the_camera_is_drawn_live(visit: Callable[..., Page]) -> None:
 
 def test_a_video_is_drawn_with_its_sound(visit: Callable[..., Page], filmed: Path, tmp_path: Path) -> None:
     page = visit("?count=1&example=collins")
-    page.get_by_role("tab", name="Camera and video").click()
+    page.get_by_role("tab", name="Video & camera").click()
     page.click("#draw-video")
     expect(page.get_by_test_id("toast-text")).to_have_text("Choose a video first.")
     page.set_input_files("#video input[type=file]", filmed / "clip.mp4")
@@ -267,6 +375,7 @@ def test_a_link_brings_its_model_back(visit: Callable[..., Page]) -> None:
     page = visit(f"?count=2&seed=5&example=collins&domain=dog&model={name}")
     assert page.locator("#model input").input_value() == "untrained"
     expect(page.locator("#note")).to_contain_text("looks for no face")
+    unfold(page, "#more")
     expect(page.locator("#domain label")).to_have_text(["Cat", "Dog"])
     assert page.locator("#domain input[value=dog]").is_checked()
     (facts, _) = (read_provenance(io.BytesIO(drawing)) for drawing in contents(page, DRAWN))
@@ -274,6 +383,7 @@ def test_a_link_brings_its_model_back(visit: Callable[..., Page]) -> None:
     page.goto(page.url.replace("dog", "anime").replace("untrained", "unknown"))
     page.wait_for_selector(DRAWN)
     settle(page)
+    unfold(page, "#more")
     assert page.locator("#domain input[value=anime]").is_checked()
 
 
@@ -281,10 +391,11 @@ def test_a_model_without_framing_draws_what_the_person_frames(visit: Callable[..
     page = visit("?count=2&example=collins")
     choose_photo(page, pictures / "four.jpg")
     expect(page.locator("#chosen input")).to_have_count(4)
+    unfold(page, "#more")
     for name, domains in (("untrained", ["Cat", "Dog"]), ("Anime, 64 px", ["Anime", "Female photo", "Male photo"])):
         page.click("#model input")
         page.get_by_role("option", name=name).click()
-        menus = {"Style mixing": "#references-domain", "Camera and video": "#live-domain", "Diversity": "#domain"}
+        menus = {"From a picture": "#references-domain", "Video & camera": "#live-domain", "Many styles": "#domain"}
         for tab, menu in menus.items():
             page.get_by_role("tab", name=tab).click()
             expect(page.locator(f"{menu} label")).to_have_text(domains)
@@ -292,7 +403,7 @@ def test_a_model_without_framing_draws_what_the_person_frames(visit: Callable[..
         if name == "untrained":
             expect(page.locator("#note")).to_contain_text("looks for no face")
             expect(page.locator("#numbered, #chosen")).to_have_count(0)
-            draw(page)
+            look_in_photo(page)
             first = contents(page, DRAWN)
             assert changed(page) == pytest.approx((0, 0, 1024, 1024), abs=12)
             size = page.locator("#square input[type=range]").nth(2)
@@ -300,7 +411,8 @@ def test_a_model_without_framing_draws_what_the_person_frames(visit: Callable[..
             for _ in range(50):
                 size.press("ArrowLeft")
             settle(page)
-            draw(page)
+            page.wait_for_timeout(1000)
+            settle(page)
             assert contents(page, DRAWN) != first
             assert changed(page) == pytest.approx((256, 256, 768, 768), abs=12)
     expect(page.locator("#chosen input")).to_have_count(4)
@@ -314,10 +426,13 @@ def test_many_faces_are_numbered_and_chosen(visit: Callable[..., Page], pictures
     boxes = page.locator("#chosen input")
     expect(boxes).to_have_count(4)
     boxes.nth(2).check()
-    draw(page)
     expect(page.locator("#diversity-gallery .caption-label")).to_have_text(
         [re.compile(rf"face {face}: seed \d") for face in (1, 1, 2, 2)]
     )
+    boxes.nth(0).uncheck()
+    expect(page.locator(DRAWN)).to_have_count(2)
+    boxes.nth(2).uncheck()
+    expect(page.get_by_test_id("toast-text")).to_have_text("No face is chosen: choose at least one.")
 
 
 def test_without_a_face_a_square_is_drawn(visit: Callable[..., Page], pictures: Path) -> None:
@@ -325,9 +440,7 @@ def test_without_a_face_a_square_is_drawn(visit: Callable[..., Page], pictures: 
     choose_photo(page, pictures / "wall.png")
     expect(page.locator("#note")).to_contain_text("No face was found")
     expect(page.locator("#square")).to_be_visible()
-    first = contents(page, DRAWN)
-    draw(page)
-    assert contents(page, DRAWN) != first
+    expect(page.locator(DRAWN)).to_have_count(1)
 
 
 def test_what_is_no_picture_is_refused_in_the_page(visit: Callable[..., Page], pictures: Path) -> None:
@@ -335,8 +448,9 @@ def test_what_is_no_picture_is_refused_in_the_page(visit: Callable[..., Page], p
     page.get_by_label("Remove Image").first.click()
     page.set_input_files("#photo input[type=file]", pictures / "text.png")
     expect(page.locator("#note")).to_contain_text("not a picture")
-    page.click("#draw")
-    expect(page.get_by_test_id("toast-text")).to_have_text("Choose a photo first.")
+    expect(page.locator(DRAWN)).to_have_count(0)
+    page.click("#dice")
+    expect(page.get_by_test_id("toast-text").last).to_have_text("Choose a photo first.")
 
 
 def test_japanese_is_complete(visit: Callable[..., Page]) -> None:
@@ -352,7 +466,7 @@ def test_japanese_is_complete(visit: Callable[..., Page]) -> None:
         text = re.sub(r"http\S+|anime-64|API|ZIP|MP4|GIF|Collins", "", page.inner_text("main, .gradio-container"))
         assert re.findall(r"[A-Za-z]{2,}", text) == [], tab
     page.get_by_label(re.compile("削除|Remove Image")).first.click()
-    page.click("#draw")
+    page.click("#dice")
     expect(page.get_by_test_id("toast-text")).to_have_text("先に写真を選んでください。")
 
 

@@ -120,7 +120,7 @@ def test_the_embed_tags(tag: str, tmp_path: Path) -> None:
         shown = browser.new_page(locale="en-US")
         shown.goto(f"http://127.0.0.1:{host.server_port}/")
         inside = shown.frame_locator("iframe") if tag == "iframe" else shown.locator("gradio-app")
-        expect(inside.get_by_role("heading", name="Faces drawn as anime")).to_be_visible(timeout=60_000)
+        expect(inside.get_by_role("heading", name="Anime portraits from your photo")).to_be_visible(timeout=60_000)
         expect(inside.locator("#diversity-gallery button.thumbnail-item").first).to_be_visible(timeout=60_000)
         browser.close()
         host.shutdown()

@@ -35,6 +35,8 @@ PHOTOS, DRAWINGS = (sorted((EXAMPLES / kind).glob("*.png")) for kind in ("photos
 DEFAULTS = {"count": 8, "seed": 5, "psi": 0.7}  # seeds that differ, chosen by eye
 # Small enough to be read out and typed.
 MAX_NEW_SEED = 9999
+# Side, px, of a drawing that is looked at and saved.
+LARGE = 512
 # Longer side of a camera's picture, px: more would cost frames.
 LIVE_SIZE = 640
 CLIP_SECONDS, CLIP_RATE = 4, {".mp4": 25, ".gif": 12.5}
@@ -154,16 +156,22 @@ def frame(model: str, *page: Any) -> str:
 class Results(NamedTuple):
     """What every way of drawing shows."""
 
-    crop: str
-    gallery: list[tuple[str, str]]
-    compare: tuple[str, str]
+    crop: str | None
+    gallery: list[tuple[str, str]] | None
+    large: str | None
+    save: gr.DownloadButton
+    compare: tuple[str, str] | None
     sheet: str | None
-    drawn: Drawn
+    drawn: Drawn | None
     header: tuple[Image.Image, ...]
     chosen: int
 
 
-def results(drawn: Drawn, header: tuple[Image.Image, ...] = (), sheet_open: bool = False) -> Results:
+NOTHING = (None, None, gr.DownloadButton(value=None, interactive=False), None, None, None, (), 0)
+
+
+def results(drawn: Drawn, header: tuple[Image.Image, ...] = (), *, in_photo: bool, sheet_open: bool) -> Results:
+    """Args: what of it is looked at, and so is made: the drawing in the photo, the sheet."""
     gallery = []
     for index, picture in enumerate(drawn.pictures):
         row, column = drawn.place(index)
@@ -174,7 +182,19 @@ def results(drawn: Drawn, header: tuple[Image.Image, ...] = (), sheet_open: bool
         gallery.append((saved(picture, drawn.file_name(index), drawn.styles.provenance(column)), caption))
     crop = saved(drawn.prepared.crops[0], "crop.png")
     sheet = _sheet(drawn, header) if sheet_open else None
-    return Results(crop, gallery, before_after(drawn, 0), sheet, drawn, header, 0)
+    compare = before_after(drawn, 0) if in_photo else None
+    return Results(crop, gallery, *large(drawn, 0), compare, sheet, drawn, header, 0)
+
+
+def large(drawn: Drawn, index: int) -> tuple[str, gr.DownloadButton]:
+    """One drawing as it is looked at and saved: enlarged to 512 px, and saying so; the button that saves it."""
+    picture, about = drawn.pictures[index], drawn.styles.provenance(drawn.place(index)[1])
+    if picture.width < LARGE:
+        note = f"enlarged from {picture.width} px to {LARGE} px by Lanczos"
+        about = replace(about, details=about.details | {"size": note})
+        picture = picture.resize((LARGE, LARGE), Image.Resampling.LANCZOS)
+    path = saved(picture, drawn.file_name(index), about)
+    return path, gr.DownloadButton(value=path, interactive=True)
 
 
 def before_after(drawn: Drawn, column: int) -> tuple[str, str]:
@@ -211,11 +231,11 @@ def draw_latent(*inputs: Any) -> tuple:
 
 @answering
 def draw_first(*inputs: Any) -> Any:
-    """As :func:`draw_latent` when the page opens; nothing where a link came without its photo."""
-    return _latent(*inputs) if inputs[6] else gr.skip()
+    """As :func:`draw_latent` when a photo came, or went: nothing then stays of the one before."""
+    return _latent(*inputs) if inputs[7] else (None, *NOTHING, "")
 
 
-def _latent(model: str, domain: str, count: Any, seed: Any, psi: Any, sheet_open: bool, *page: Any) -> tuple:
+def _latent(model: str, domain: str, count: Any, seed: Any, psi: Any, view: Any, sheet_open: Any, *page: Any) -> tuple:
     recipe = drawing.seeds(config_of(model), domain, count, seed, psi)
     drawn = draw(model, recipe, page)
     settings = {"model": checked(model), "domain": recipe.domain, "count": len(recipe), "seed": recipe.numbers[0]}
@@ -224,17 +244,19 @@ def _latent(model: str, domain: str, count: Any, seed: Any, psi: Any, sheet_open
     name = Path(page[0]).stem
     # a link holds no photo of a person's own, and says so
     settings |= {"example": name} if name in {path.stem for path in PHOTOS} else {"photo": "own"}
-    return *results(drawn, sheet_open=sheet_open), link(settings)
+    return *results(drawn, in_photo=view == "photo", sheet_open=bool(sheet_open)), link(settings)
 
 
 @answering
 def draw_mixed(
-    model: str, pictures: Any, adjusted: Any, domain: str, strength: Any, sheet_open: bool, *page: Any
+    model: str, pictures: Any, adjusted: Any, domain: str, strength: Any, view: Any, sheet_open: Any, *page: Any
 ) -> tuple:
-    """→ results and the references' crops."""
+    """→ results; nothing where there is no photo or no reference yet."""
+    if not pictures or not page[0]:
+        return gr.skip(), *NOTHING
     recipe = drawing.references(config_of(model), references_of(pictures, adjusted), domain, strength)
     drawn = draw(model, recipe, page)
-    return *results(drawn, recipe.crops, sheet_open), crop_gallery(recipe.crops)
+    return results(drawn, recipe.crops, in_photo=view == "photo", sheet_open=bool(sheet_open))
 
 
 def link(settings: dict[str, Any]) -> str:
@@ -246,11 +268,20 @@ def link(settings: dict[str, Any]) -> str:
 
 
 @answering
-def choose(drawn: Drawn | None, event: gr.SelectData) -> tuple[tuple[str, str], int]:
-    """A drawing was chosen → before/after, its number."""
-    if drawn is None:
+def choose(drawn: Drawn | None, view: Any, event: gr.SelectData) -> tuple:
+    """A drawing was chosen → it, large; the button that saves it; before/after, where that is looked at; its number."""
+    if drawn is None or not isinstance(event.index, int) or not 0 <= event.index < len(drawn.pictures):
         raise RequestError("nothing_chosen")
-    return before_after(drawn, drawn.place(event.index)[1]), event.index
+    compare = before_after(drawn, drawn.place(event.index)[1]) if view == "photo" else gr.skip()
+    return *large(drawn, event.index), compare, event.index
+
+
+@answering
+def look_from(view: Any, drawn: Drawn | None, chosen: int) -> tuple:
+    """The drawing, or the photo with it, is to be looked at → which of them is shown, before/after."""
+    in_photo = view == "photo"
+    compare = before_after(drawn, drawn.place(chosen)[1]) if in_photo and drawn else None
+    return gr.Image(visible=not in_photo), gr.ImageSlider(compare, visible=in_photo)
 
 
 @answering
@@ -373,10 +404,12 @@ def kept_style(slot: str, kept: Any, model: str) -> Styles:
 
 
 @answering
-def draw_near(model: str, a: Any, distance: Any, count: Any, seed: Any, sheet_open: bool, *page: Any) -> Results:
+def draw_near(
+    model: str, a: Any, distance: Any, count: Any, seed: Any, view: Any, sheet_open: Any, *page: Any
+) -> Results:
     """→ results in styles like the kept one."""
     recipe = drawing.near(kept_style("A", a, model), distance, count, seed)
-    return results(draw(model, recipe, page), sheet_open=sheet_open)
+    return results(draw(model, recipe, page), in_photo=view == "photo", sheet_open=bool(sheet_open))
 
 
 @answering

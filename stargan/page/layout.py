@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,16 +33,17 @@ class SubjectPanel:
 
     Attributes:
         parts: inputs of every handler that draws: photo, chosen, x, y, size, grayscale.
+        arrived: the event that a photo came or went, and was looked at.
         shown: what :func:`stargan.page.events.look` returns.
     """
 
     model: gr.Dropdown
     photo: gr.Image
-    parts: list[gr.components.Component]
+    parts: list[Any]
     shown: list[Any]
     crop: gr.Image
     grayscale: gr.Checkbox
-    examples: gr.Dataset
+    arrived: Any
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class ResultsPanel:
 
     Attributes:
         outputs: what :class:`stargan.page.events.Results` holds.
+        view: "drawing" or "photo": what the chosen one is looked at in.
         sheet_open: whether the sheet is unfolded: only then it is made.
     """
 
@@ -57,9 +60,11 @@ class ResultsPanel:
     outputs: list[Any]
     drawn: gr.State
     chosen: gr.State
+    view: gr.Radio
     sheet_open: gr.State
     keep_a: gr.Button
     keep_b: gr.Button
+    link: gr.Textbox
 
 
 @dataclass(frozen=True)
@@ -103,18 +108,20 @@ def build() -> gr.Blocks:
         domains = [diversity.domain, mixing.domain, live]
         subject.model.input(
             events.choose_model, [subject.model, *domains], domains, show_progress="hidden", **PRIVATE
-        ).success(events.look, [subject.model, *subject.parts], subject.shown, show_progress="hidden", **PRIVATE)
-        search = gr.Textbox(visible=False)
-        chosen = [diversity.count, diversity.seed, diversity.psi, subject.grayscale]
-        settings = [subject.model, subject.photo, *chosen, *domains]
-        arrival = "(...given) => [window.location.search, ...given.slice(1)]"
-        page.load(events.arrive, [search, *domains], settings, js=arrival, **PRIVATE).success(
+        ).success(
+            events.look, [subject.model, *subject.parts], subject.shown, show_progress="hidden", **PRIVATE
+        ).success(
             events.draw_first,
             diversity.inputs,
             diversity.outputs,
             show_progress_on=diversity.results.gallery,
             **PRIVATE,
         )
+        search = gr.Textbox(visible=False)
+        chosen = [diversity.count, diversity.seed, diversity.psi, subject.grayscale]
+        settings = [subject.model, subject.photo, *chosen, *domains]
+        arrival = "(...given) => [window.location.search, ...given.slice(1)]"
+        page.load(events.arrive, [search, *domains], settings, js=arrival, show_progress="hidden", **PRIVATE)
         endpoints()
     take_as_given(page)
     return page
@@ -161,66 +168,112 @@ def subject_panel() -> SubjectPanel:
         x = gr.Slider(0, 1, 0.5, step=0.01, label=i18n("crop_x"), min_width=120)
         y = gr.Slider(0, 1, 0.5, step=0.01, label=i18n("crop_y"), min_width=120)
         size = gr.Slider(0.05, 1, 1, step=0.01, label=i18n("crop_size"), min_width=120)
-    with gr.Row(equal_height=True):
-        crop = gr.Image(
-            label=i18n("crop"),
-            format="png",
-            interactive=False,
-            height=150,
-            buttons=[],
-            min_width=130,
-            elem_id="crop",
-            elem_classes="small",
-            alt_text=i18n("crop_alt"),
-        )
-        with gr.Column(min_width=160):
-            grayscale = gr.Checkbox(False, label=i18n("grayscale"))
-            examples = gr.Dataset(
-                components=[photo], samples=[[str(path)] for path in PHOTOS], type="index", label=i18n("examples"),
-                visible=bool(PHOTOS), elem_id="photo-examples",
-            )  # fmt: skip
+    examples = gr.Dataset(
+        components=[photo], samples=[[str(path)] for path in PHOTOS], type="index", label=i18n("examples"),
+        visible=bool(PHOTOS), elem_id="photo-examples", elem_classes="in-a-row",
+    )  # fmt: skip
+    crop = gr.Image(
+        label=i18n("crop"),
+        format="png",
+        interactive=False,
+        height=150,
+        buttons=[],
+        elem_id="crop",
+        elem_classes="small",
+        alt_text=i18n("crop_alt"),
+    )
+    grayscale = gr.Checkbox(False, label=i18n("grayscale"), render=False)  # shown among the other settings
     parts = [photo, chosen, x, y, size, grayscale]
     shown = [note, numbered, chosen, square, crop]
     photo.upload(events.displayable, photo, photo, show_progress="hidden", **PRIVATE)
-    photo.change(events.look, [model, *parts], shown, show_progress="hidden", **PRIVATE)
+    looked = photo.change(events.look, [model, *parts], shown, show_progress="hidden", **PRIVATE)
+    examples.click(lambda index: str(PHOTOS[index]), examples, photo, show_progress="hidden", **PRIVATE)
     photo.clear(lambda: gr.Markdown(visible=False), None, note, **AT_ONCE)
     for part in (x, y, size):
         part.input(events.frame, [model, *parts], crop, show_progress="hidden", trigger_mode="always_last", **PRIVATE)
-    return SubjectPanel(model, photo, parts, shown, crop, grayscale, examples)
+    return SubjectPanel(model, photo, parts, shown, crop, grayscale, looked)
 
 
-def results_panel(subject: SubjectPanel, label: str, sheet_label: str, prefix: str) -> ResultsPanel:
+def results_panel(
+    subject: SubjectPanel,
+    label: str,
+    sheet_label: str,
+    prefix: str,
+    *,
+    settings: Callable[[], object] | None = None,
+    with_link: bool = False,
+) -> ResultsPanel:
+    """
+    Args:
+        settings: puts what can be set between what is done with a drawing and what is saved of all.
+    """
     gallery = gr.Gallery(
         label=i18n(label), format="png", columns=4, height="auto", object_fit="contain", allow_preview=False,
-        interactive=False, elem_id=f"{prefix}-gallery", elem_classes="drawings",
+        interactive=False, buttons=[], elem_id=f"{prefix}-gallery", elem_classes="drawings",
     )  # fmt: skip
-    gr.Markdown(i18n("drawings_info"))
-    with gr.Row():
-        keep_a = gr.Button(i18n("keep_a"), size="sm", elem_id=f"{prefix}-keep-a")
-        keep_b = gr.Button(i18n("keep_b"), size="sm", elem_id=f"{prefix}-keep-b")
+    views = [(i18n("view_drawing"), "drawing"), (i18n("view_photo"), "photo")]
+    view = gr.Radio(views, value="drawing", show_label=False, container=False, elem_id=f"{prefix}-view")
+    large = gr.Image(
+        label=i18n("chosen_drawing"),
+        format="png",
+        interactive=False,
+        height=400,
+        buttons=["fullscreen"],
+        elem_id=f"{prefix}-large",
+        elem_classes="small",
+        alt_text=i18n("chosen_drawing"),
+    )
     compare = gr.ImageSlider(
         label=i18n("in_photo"),
         format="png",
         interactive=False,
+        visible=False,
         max_height=420,
         slider_position=30,
+        buttons=["fullscreen"],
         elem_id=f"{prefix}-compare",
     )
-    with gr.Accordion(i18n(sheet_label), open=False, elem_id=f"{prefix}-all") as folded:
+    with gr.Row():
+        save = gr.DownloadButton(i18n("save"), variant="primary", interactive=False, elem_id=f"{prefix}-save")
+        keep_a = gr.Button(i18n("keep_a"), elem_id=f"{prefix}-keep-a")
+        keep_b = gr.Button(i18n("keep_b"), elem_id=f"{prefix}-keep-b")
+    if settings:
+        settings()
+    with gr.Accordion(i18n("save_all"), open=False, elem_id=f"{prefix}-all") as folded:
+        with gr.Row():
+            whole = gr.Button(i18n("whole_photo"), elem_id=f"{prefix}-whole")
+            archive = gr.Button(i18n("archive"), elem_id=f"{prefix}-archive")
         sheet = gr.Image(
-            show_label=False,
+            label=i18n(sheet_label),
             format="png",
             interactive=False,
+            buttons=["download", "fullscreen"],
             elem_id=f"{prefix}-sheet",
             alt_text=i18n(f"{sheet_label}_alt"),
         )
-    with gr.Row():
-        whole = gr.Button(i18n("whole_photo"), elem_id=f"{prefix}-whole")
-        archive = gr.Button(i18n("archive"), elem_id=f"{prefix}-archive")
+        address = gr.Textbox(
+            label=i18n("link"), info=i18n("link_info"), interactive=False, buttons=["copy"], visible=with_link,
+            elem_id="link" if with_link else None,
+        )  # fmt: skip
     file = gr.DownloadButton(visible="hidden", elem_id=f"{prefix}-file")
     drawn, header, chosen = gr.State(time_to_live=3600), gr.State(()), gr.State(0)
     sheet_open = gr.State(False)
-    gallery.select(events.choose, drawn, [compare, chosen], show_progress_on=compare, **PRIVATE)
+    gallery.select(
+        events.choose,
+        [drawn, view],
+        [large, save, compare, chosen],
+        show_progress_on=[large, compare],
+        trigger_mode="multiple",  # "always_last" would take the last click for the first again
+        **(PRIVATE | {"concurrency_limit": 1}),  # in their order, so that the last click wins
+    )
+    view.input(
+        events.look_from,
+        [view, drawn, chosen],
+        [large, compare],
+        show_progress="hidden",
+        trigger_mode="always_last",
+        **PRIVATE,
+    )
     folded.expand(events.unfold_sheet, [drawn, header], [sheet, sheet_open], **PRIVATE)
     folded.collapse(lambda: False, None, sheet_open, **AT_ONCE)
     # made when they are asked for, then handed over as a click on a link would
@@ -232,39 +285,44 @@ def results_panel(subject: SubjectPanel, label: str, sheet_label: str, prefix: s
         button.click(make, inputs, file, show_progress_on=button, **PRIVATE).success(
             None, None, None, js=hand_over, **AT_ONCE
         )
-    outputs = [subject.crop, gallery, compare, sheet, drawn, header, chosen]
-    return ResultsPanel(gallery, outputs, drawn, chosen, sheet_open, keep_a, keep_b)
+    outputs = [subject.crop, gallery, large, save, compare, sheet, drawn, header, chosen]
+    return ResultsPanel(gallery, outputs, drawn, chosen, view, sheet_open, keep_a, keep_b, address)
 
 
 def diversity_tab(subject: SubjectPanel) -> DiversityTab:
     """Many drawings of the photo, one a seed."""
     choices = domain_choices(config_of(None).domains)
-    with gr.Row():
-        domain = gr.Radio(choices, value=choices[0][1], label=i18n("domain"), elem_id="domain")
-        count = gr.Slider(1, MAX_COUNT, DEFAULTS["count"], step=1, label=i18n("count"), elem_id="count")
-    with gr.Accordion(i18n("more"), open=False, elem_id="more"), gr.Row():
-        seed = gr.Number(
-            DEFAULTS["seed"], label=i18n("seed"), info=i18n("seed_info"), precision=0, minimum=0, maximum=MAX_SEED,
-            elem_id="seed",
-        )  # fmt: skip
-        psi = gr.Slider(0, MAX_PSI, DEFAULTS["psi"], step=0.05, label=i18n("psi"), info=i18n("psi_info"))
-    with gr.Row():
-        dice = gr.Button(i18n("dice"), elem_id="dice")
-        draw = gr.Button(i18n("draw"), variant="primary", elem_id="draw")
-    panel = results_panel(subject, "drawings", "sheet", "diversity")
-    address = gr.Textbox(
-        label=i18n("link"), info=i18n("link_info"), interactive=False, buttons=["copy"], elem_id="link"
-    )
-    inputs = [subject.model, domain, count, seed, psi, panel.sheet_open, *subject.parts]
-    outputs = [*panel.outputs, address]
-    drawing = {"show_progress_on": panel.gallery, **PRIVATE}
-    draw.click(events.draw_latent, inputs, outputs, **drawing)
+    dice = gr.Button(i18n("dice"), variant="primary", elem_id="dice")
+    # placed by settings(), below the drawings
+    hidden: dict[str, Any] = {"render": False}
+    domain = gr.Radio(choices, value=choices[0][1], label=i18n("domain"), elem_id="domain", **hidden)
+    count = gr.Slider(1, MAX_COUNT, DEFAULTS["count"], step=1, label=i18n("count"), elem_id="count", **hidden)
+    seed = gr.Number(
+        DEFAULTS["seed"], label=i18n("seed"), info=i18n("seed_info"), precision=0, minimum=0, maximum=MAX_SEED,
+        elem_id="seed", **hidden,
+    )  # fmt: skip
+    psi = gr.Slider(0, MAX_PSI, DEFAULTS["psi"], step=0.05, label=i18n("psi"), info=i18n("psi_info"), **hidden)
+
+    def settings() -> None:
+        with gr.Accordion(i18n("more"), open=False, elem_id="more"):
+            domain.render()
+            with gr.Row():
+                count.render()
+                psi.render()
+            with gr.Row():
+                seed.render()
+                subject.grayscale.render()
+
+    panel = results_panel(subject, "drawings", "sheet", "diversity", settings=settings, with_link=True)
+    inputs = [subject.model, domain, count, seed, psi, panel.view, panel.sheet_open, *subject.parts]
+    outputs = [*panel.outputs, panel.link]
+    drawing = {"show_progress_on": panel.gallery, "trigger_mode": "always_last", **PRIVATE}
+    subject.arrived.success(events.draw_first, inputs, outputs, **drawing)
     dice.click(lambda: random.randint(0, MAX_NEW_SEED), None, seed, **AT_ONCE).then(
         events.draw_latent, inputs, outputs, **drawing
     )
-    subject.examples.click(lambda index: str(PHOTOS[index]), subject.examples, subject.photo, **PRIVATE).success(
-        events.draw_latent, inputs, outputs, **drawing
-    )
+    changed = [part.input for part in (domain, count, seed, psi, *subject.parts[1:])]
+    gr.on(changed, events.draw_first, inputs, outputs, **drawing)
     return DiversityTab(panel, domain, count, seed, psi, inputs, outputs)
 
 
@@ -278,7 +336,7 @@ def mixing_tab(subject: SubjectPanel) -> MixingTab:
     adjusted = gr.State({}, time_to_live=3600)
     examples = gr.Dataset(
         components=[gr.Image(visible=False)], samples=[[str(path)] for path in DRAWINGS], type="index",
-        label=i18n("examples"), visible=bool(DRAWINGS), elem_id="reference-examples",
+        label=i18n("examples"), visible=bool(DRAWINGS), elem_id="reference-examples", elem_classes="in-a-row",
     )  # fmt: skip
     with gr.Row():
         domain = gr.Radio(choices, value=choices[0][1], label=i18n("references_domain"), elem_id="references-domain")
@@ -296,24 +354,27 @@ def mixing_tab(subject: SubjectPanel) -> MixingTab:
             x = gr.Slider(0, 1, 0.5, step=0.01, label=i18n("crop_x"), min_width=120)
             y = gr.Slider(0, 1, 0.5, step=0.01, label=i18n("crop_y"), min_width=120)
             size = gr.Slider(0.05, 1, 1, step=0.01, label=i18n("crop_size"), min_width=120)
-    mix = gr.Button(i18n("draw"), variant="primary", elem_id="mix")
     panel = results_panel(subject, "mixed", "mixed_sheet", "mixing")
-    inputs = [subject.model, references, adjusted, domain, strength, panel.sheet_open, *subject.parts]
-    outputs = [*panel.outputs, crops]
-    drawing = {"show_progress_on": panel.gallery, **PRIVATE}
-    mix.click(events.draw_mixed, inputs, outputs, **drawing)
-    examples.click(events.add_example, [references, examples], references, **PRIVATE).success(
-        events.draw_mixed, inputs, outputs, **drawing
-    )
+    inputs = [subject.model, references, adjusted, domain, strength, panel.view, panel.sheet_open, *subject.parts]
+    drawing = {"show_progress_on": panel.gallery, "trigger_mode": "always_last", **PRIVATE}
     this = [references, adjusted, which]
     live = {"show_progress": "hidden", "trigger_mode": "always_last", **PRIVATE}
-    references.change(
-        events.look_at_references, [subject.model, *this[:2]], [crops, which], show_progress="hidden", **PRIVATE
-    )
+    look, seen = [subject.model, *this[:2]], [crops, which]
+    came = references.change(events.look_at_references, look, seen, **live)
+    # a gallery does not always tell of a change that an event brought
+    added = examples.click(
+        events.add_example, [references, examples], references, show_progress="hidden", **PRIVATE
+    ).success(events.look_at_references, look, seen, **live)
     which.change(events.adjustment, this, [weight, x, y, size], show_progress="hidden", **PRIVATE)
-    weight.input(events.weigh, [*this, weight], adjusted, **live)
-    for part in (x, y, size):
+    weighed = weight.input(events.weigh, [*this, weight], adjusted, **live)
+    moved = [
         part.input(events.adjust, [subject.model, *this, weight, x, y, size], [crops, adjusted], **live)
+        for part in (x, y, size)
+    ]
+    changed = [part.input for part in (domain, strength, *subject.parts[1:])]
+    gr.on(changed, events.draw_mixed, inputs, panel.outputs, **drawing)
+    for event in (came, added, weighed, *moved, subject.arrived):
+        event.success(events.draw_mixed, inputs, panel.outputs, **drawing)
     return MixingTab(panel, domain)
 
 
@@ -405,7 +466,7 @@ def explore_panel(subject: SubjectPanel, kept_a: gr.State, *tabs: ResultsPanel) 
     )
     near.click(
         events.draw_near,
-        [subject.model, kept_a, distance, count, seed, results.sheet_open, *page],
+        [subject.model, kept_a, distance, count, seed, results.view, results.sheet_open, *page],
         results.outputs,
         show_progress_on=results.gallery,
         **PRIVATE,

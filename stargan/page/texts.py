@@ -12,11 +12,12 @@ LANGUAGES = ("en", "ja")
 
 TEXTS: dict[str, tuple[str, str]] = {
     # the page
-    "title": ("Faces drawn as anime", "顔写真をアニメに"),
+    "title": ("Anime portraits from your photo", "顔写真をアニメに"),
     "intro": (
-        "# Faces drawn as anime\nA photo of a face goes in; drawings of the same face come out. Many different ones, or one in the "
-        "style of a picture you choose.",
-        "# 顔写真をアニメに\n顔写真を入れると、同じ顔のアニメ絵になります。いろいろな絵柄でも、選んだ絵の絵柄でも描けます。",
+        "# Anime portraits from your photo\nTurn a face photo into anime portraits: many different ones, or one in the style of a "
+        "picture you choose. A small model draws them: expect small, soft pictures.",
+        "# 顔写真をアニメに\n顔写真が、いろいろな絵柄のアニメになります。好きな絵をお手本にもできます。"
+        "小さなモデルなので、絵は小さく、やわらかめです。",
     ),
     "privacy": (
         "Your photo stays on the computer that runs this app, is used for your drawings alone, and is deleted within an hour. "
@@ -25,9 +26,9 @@ TEXTS: dict[str, tuple[str, str]] = {
         "モデルが作った画像であることが記録されます。元の写真の撮影場所や日時は引き継がれません。",
     ),
     "model": ("Model", "モデル"),
-    "tab_diversity": ("Diversity", "いろいろな絵柄"),
-    "tab_mixing": ("Style mixing", "絵柄を選ぶ"),
-    "tab_explore": ("Explore", "絵柄をさがす"),
+    "tab_diversity": ("Many styles", "いろいろ描く"),
+    "tab_mixing": ("From a picture", "お手本から"),
+    "tab_explore": ("Kept styles and morph", "保存したスタイルとモーフ"),
     "photo": ("Photo", "写真"),
     "examples": ("Examples", "例"),
     "faces": ("Faces to draw", "描く顔"),
@@ -38,7 +39,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "crop_size": ("Square: size", "枠の大きさ"),
     "crop": ("Face", "顔"),
     "crop_alt": ("The crop of the face that is drawn", "描かれる顔の切り抜き"),
-    "domain": ("Draw as", "描くもの"),
+    "domain": ("Draw as", "仕上がり"),
     "domain_anime": ("Anime", "アニメ"),
     "domain_female": ("Female photo", "女性の写真"),
     "domain_male": ("Male photo", "男性の写真"),
@@ -50,18 +51,18 @@ TEXTS: dict[str, tuple[str, str]] = {
     "seed_info": ("The same seed gives the same drawings", "同じシードからは同じ絵ができます"),
     "dice": ("⚄ New drawings", "⚄ 別の絵にする"),
     "psi": ("Variety ψ", "変化の幅 ψ"),
-    "psi_info": ("0: the average drawing; 1: as different as they come", "0は平均的な絵、1は最も多様"),
+    "psi_info": ("0: the average drawing; 1: most varied", "0は平均的な絵、1は最も多様"),
     "grayscale": ("Black and white", "白黒"),
-    "more": ("More settings", "その他の設定"),
-    "draw": ("Draw", "描く"),
+    "more": ("Fine-tune", "細かい設定"),
+    "save_all": ("Save all", "まとめて保存"),
+    "view_drawing": ("Drawing", "絵"),
+    "view_photo": ("In my photo", "写真に合成"),
+    "chosen_drawing": ("Chosen drawing", "選んだ絵"),
+    "save": ("Save", "保存"),
     "drawings": ("Drawings", "できた絵"),
-    "drawings_info": (
-        "Choose a drawing to see it in the photo below, and to keep its style.",
-        "絵を選ぶと、下の写真にはめ込まれます。絵柄を取っておくこともできます。",
-    ),
     "sheet": ("All in one picture", "一枚にまとめた絵"),
     "sheet_alt": ("Sheet of the photo's face beside its drawings", "写真の顔とできた絵を並べた画像"),
-    "in_photo": ("In your photo: before and after", "写真にはめ込む（前と後）"),
+    "in_photo": ("In your photo: before and after", "写真に合成（ビフォー・アフター）"),
     "archive": ("Save everything (ZIP)", "すべて保存 (ZIP)"),
     "whole_photo": ("Save the photo with the drawing (full size)", "絵をはめ込んだ写真を保存（原寸）"),
     "packing": ("Getting it ready", "準備しています"),
@@ -76,7 +77,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     ),
     # style mixing
     "references": ("Reference pictures", "お手本の絵"),
-    "references_domain": ("The references show", "お手本の種類"),
+    "references_domain": ("Reference type", "お手本の種類"),
     "strength": ("Strength", "強さ"),
     "strength_info": ("0: the photo's own style; 1: the reference's", "0は写真そのもの、1はお手本の絵柄"),
     "adjust": ("Crops and weights of the references", "お手本の切り抜きと重み"),
@@ -85,8 +86,8 @@ TEXTS: dict[str, tuple[str, str]] = {
         "Drawn faces are seldom recognised, so a square is proposed. Move it until the face fills it.",
         "絵の顔はあまり検出されないため、枠を仮に置きます。顔が収まるように動かしてください。",
     ),
-    "weight": ("Weight in the blend", "混ぜるときの重み"),
-    "mixed": ("One drawing a reference", "お手本ごとの絵"),
+    "weight": ("Weight in the blend", "ブレンドの重み"),
+    "mixed": ("One drawing per reference", "お手本ごとの絵"),
     "mixed_sheet": ("Photo × references", "写真 × お手本"),
     "mixed_sheet_alt": (
         "The references in the first row, the photo's face drawn in their styles below",
@@ -94,9 +95,12 @@ TEXTS: dict[str, tuple[str, str]] = {
     ),
     "crops": ("References as the model sees them", "モデルに渡すお手本"),
     # camera and clips
-    "tab_live": ("Camera and video", "カメラと動画"),
-    "in_style_a": ("In style A", "絵柄Aで描く"),
-    "in_style_a_info": ("Keep a style as A under Explore first", "先に「絵柄をさがす」でAとして取っておきます"),
+    "tab_live": ("Video & camera", "動画・カメラ"),
+    "in_style_a": ("In style A", "スタイルAで描く"),
+    "in_style_a_info": (
+        "First choose a drawing and keep its style as A",
+        "先に絵を選んで「スタイルAに保存」を押します",
+    ),
     "camera": ("Camera", "カメラ"),
     "camera_info": (
         "The camera's newest picture is drawn, as often as this machine can; the camera's pictures are not stored.",
@@ -108,31 +112,28 @@ TEXTS: dict[str, tuple[str, str]] = {
     "clip_drawn": ("Drawn video, with its sound", "描かれた動画（音声つき）"),
     # explore
     "explore_info": (
-        "Choose a drawing in one of the other tabs and keep its style as A or B. Then draw more like it, walk from A to B, or draw "
-        "another photo in it.",
-        "ほかのタブで絵を選び、その絵柄をAまたはBとして取っておきます。似た絵を描いたり、AからBへ変化させたり、別の写真を描いたりできます。",
+        "Choose a drawing above and keep its style as A or B. Then draw more like it, morph from A to B, or use it on another photo.",
+        "上で絵を選び、スタイルAかBに保存します。似た絵を描く、AからBへモーフする、別の写真に使う、ができます。",
     ),
-    "keep_a": ("Keep as A", "Aとして取っておく"),
-    "keep_b": ("Keep as B", "Bとして取っておく"),
-    "style_a": ("Style A", "絵柄A"),
-    "style_b": ("Style B", "絵柄B"),
-    "style_alt": ("A drawing in the kept style", "取っておいた絵柄の絵"),
+    "keep_a": ("Keep as style A", "スタイルAに保存"),
+    "keep_b": ("Keep as style B", "スタイルBに保存"),
+    "style_a": ("Style A", "スタイルA"),
+    "style_b": ("Style B", "スタイルB"),
     "like_a": ("More like A", "Aに似た絵"),
     "distance": ("How far from A", "Aからの遠さ"),
-    "between": ("From A to B", "AからBへ"),
+    "between": ("Morph from A to B", "AからBへモーフ"),
     "between_picture": ("Your photo, between A and B", "AとBの間の絵柄"),
     "format": ("Format", "形式"),
-    "clip": ("Make a clip from A to B", "AからBへの動画を作る"),
+    "clip": ("Make a morph clip", "モーフ動画を作る"),
     "clip_result": ("Clip", "動画"),
     # what is going on
     "loading": ("Loading the model", "モデルを読み込んでいます"),
-    "looking": ("Looking for faces", "顔をさがしています"),
     "drawing": ("Drawing", "描いています"),
     "filming": ("Making the clip", "動画を作っています"),
     # captions
     "caption_seed": ("seed {value}", "シード {value}"),
     "caption_reference": ("reference {value}", "お手本 {value}"),
-    "caption_blend": ("blend", "混合"),
+    "caption_blend": ("blend", "ブレンド"),
     "caption_face": ("face {number}: {caption}", "顔{number}・{caption}"),
     "caption_near": ("near A, {value}", "Aの近く {value}"),
     "caption_between": ("{value} % of the way to B", "Bまでの{value}%"),
@@ -140,7 +141,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "note_one": ("One face was found.", "顔が1つ見つかりました。"),
     "note_many": (
         "{count} faces were found. The biggest one is chosen; choose others below.",
-        "顔が{count}個見つかりました。いちばん大きい顔を選んであります。下で変えられます。",
+        "{count}人の顔が見つかりました。いちばん大きい顔を選んであります。下で変えられます。",
     ),
     "note_none": (
         "**No face was found.** The square below is drawn instead; move it over the face.",
@@ -157,7 +158,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "model_failed": ("This model cannot be used. {detail}", "このモデルは使えません。{detail}"),
     "unexpected": (
         "Something went wrong on our side. Please try again; if it stays, try another picture.",
-        "こちら側で問題が起きました。もう一度お試しください。続く場合は別の画像をお試しください。",
+        "エラーが発生しました。もう一度お試しください。続く場合は別の画像をお試しください。",
     ),
 }
 
@@ -189,9 +190,9 @@ JAPANESE: dict[str, str] = {
     "no_references": "お手本の絵を1枚以上選んでください。",
     "many_references": "お手本は{limit}枚までです（{count}枚ありました）。",
     "many_drawings": "{faces}人の顔×{styles}種類の絵柄は多すぎます。合わせて{limit}枚までにしてください。",
-    "nothing_kept": "先に絵柄を{slot}として取っておいてください。",
+    "nothing_kept": "先にスタイル{slot}を保存してください。",
     "nothing_chosen": "先に絵を選んでください。",
-    "other_model": "絵柄{slot}はモデル{model}のものです。そのモデルを選ぶか、別の絵柄を取っておいてください。",
+    "other_model": "スタイル{slot}はモデル{model}のものです。そのモデルを選ぶか、別のスタイルを保存してください。",
     "stopping": "アプリを再起動しています。1分ほどしてからもう一度お試しください。",
     "bad_model": "モデル{value}はありません。{choices}から選んでください。",
     "bad_domain": "モデル{model}は{value}を描けません。{choices}から選んでください。",

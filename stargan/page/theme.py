@@ -52,6 +52,9 @@ class Paper(Base):
             slider_color="*primary_600",
             checkbox_label_text_color="*neutral_800",
             checkbox_label_text_color_dark="*neutral_100",
+            checkbox_border_color="*neutral_400",
+            checkbox_border_color_dark="*neutral_400",
+            checkbox_background_color_dark="*neutral_800",
         )
 
 
@@ -61,6 +64,10 @@ CSS = """
 #intro p, #privacy p { max-width: 72ch; }
 #privacy p { font-size: 0.9rem; color: var(--body-text-color-subdued); }
 .small img { width: 100%; height: 100%; object-fit: contain; } /* drawings may have only 64 px */
+/* the columns stay where there are fewer drawings than these */
+.drawings .grid-container { grid-template-columns: repeat(4, minmax(0, 1fr)) !important; }
+.in-a-row .gallery { flex-wrap: nowrap; overflow-x: auto; }
+.in-a-row .gallery > * { flex: none; }
 .drawings .grid-wrap { min-height: 0; max-height: none; height: auto; }
 #note { border-left: 3px solid var(--primary-600); padding: 0.25rem 0.75rem; }
 #note p { margin: 0; }
@@ -72,7 +79,7 @@ button[role="tab"].selected { color: var(--primary-700) !important; }
 .toast-title { display: none !important; } /* always "Error", in English: the sentence below it says more */
 @media (max-width: 640px) {
   .gradio-container { padding-inline: 0.5rem !important; }
-  .drawings .grid-container { grid-template-columns: repeat(2, 1fr) !important; }
+  .drawings .grid-container { grid-template-columns: repeat(3, minmax(0, 1fr)) !important; }
   button { min-height: 44px; }
   .tab-container button { padding-inline: 0.4rem; font-size: 0.8125rem; } /* all three beside each other */
 }
