@@ -52,15 +52,23 @@ def test_the_commands_can_be_given() -> None:
         "train",
         "evaluate",
         "import",
+        "export",
         "bench",
     }
     for command in given:
         stargan.commands.command_line().parse_args(command)
 
 
+def code_of(section: str, language: str) -> str:
+    """README's code in a language, in a section."""
+    text = README.split(f"\n## {section}\n")[1].split("\n## ")[0]
+    (code,) = re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+    return code
+
+
 def snippet(language: str) -> str:
     """README's code in a language, for the app of these tests."""
-    (code,) = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    code = code_of("From a program, through the app", language)
     return code.replace("http://127.0.0.1:7860", shared_app().url.rstrip("/"))
 
 
