@@ -12,7 +12,7 @@ from stargan.inference.translator import Translator
 from stargan.models.config import ModelError
 from stargan.models.exporting import INPUTS, OUTPUTS, PRECISIONS, file_name
 from stargan.networks import latent_code
-from stargan.pictures.tensors import to_pictures, to_tensor
+from stargan.pictures.tensors import to_grayscale, to_pictures, to_tensor
 
 # What fp32 may differ by, of pictures in [-1, 1] and of styles: the rounding of other kernels, 1/8 of a level of 255.
 LIMIT = 1e-3
@@ -64,8 +64,10 @@ def _differences(folder: Path, translator: Translator, precision: str) -> dict[s
         indices = np.full(count, index, np.int64)
         styles = translator.latent_styles(domain, SEEDS)
         compare("styles of codes", run("mapping_network", codes, indices), styles)
+        gray = domain in translator.config.grayscale_domains
+        seen = to_tensor([to_grayscale(picture) for picture in pictures]).numpy() if gray else x
         references = translator.reference_styles(pictures, domain)
-        compare("styles of references", run("style_encoder", x, indices), references)
+        compare("styles of references", run("style_encoder", seen, indices), references)
         for number, picture in enumerate(pictures):
             drawn = torch.cat(list(translator._decode(translator.encode(picture), styles)))
             repeated = features[[number] * count]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from stargan.constants import MAX_PSI
 from stargan.models.checkpoint import Model
 from stargan.models.config import ModelConfig, ModelError
-from stargan.networks import Generator, MappingNetwork, StyleEncoder, mean_style
+from stargan.networks import Generator, mean_style
 
 DESCRIPTION_FILE = "model.json"
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
@@ -76,7 +76,7 @@ class _Decoder(nn.Module):
 class _InPrecision(nn.Module):
     """A copy of a network that computes in ``dtype`` and takes and returns float32, so that callers never see float16."""
 
-    def __init__(self, network: _Encoder | _Decoder | MappingNetwork | StyleEncoder, dtype: torch.dtype) -> None:
+    def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
         self.network = copy.deepcopy(network).to(dtype)
         self.dtype = dtype
@@ -143,7 +143,9 @@ def describe(model: Model, folder: Path, differences: dict[str, dict[str, float]
         "picture": {
             "shape": ["batch", 3, a.image_size, a.image_size],
             "type": "float32",
-            "about": "RGB, channels first, from -1 (black) to 1 (white): level / 127.5 - 1. Clip what the decoder returns.",
+            "about": "RGB, channels first, from -1 (black) to 1 (white): level / 127.5 - 1. Clip what the decoder returns. In "
+            "grayscale_domains, what the style encoder takes and what the decoder returned are turned into luma, "
+            "0.299 R + 0.587 G + 0.114 B, in all three channels.",
         },
         "features": {
             "shape": ["batch", *features.shape[1:]],
