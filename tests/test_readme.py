@@ -23,6 +23,8 @@ from serving import ROOT, shared_app
 from test_browser import CHROMIUM, FLAGS
 
 import stargan.commands
+from stargan.constants import DEFAULT_MODEL
+from stargan.models.registry import find_model
 from stargan.pictures.provenance import read_provenance
 
 JS_CLIENT = "2.7.0"
@@ -40,10 +42,18 @@ def test_the_library_snippet(monkeypatch: pytest.MonkeyPatch) -> None:
     assert names["translator"].domains == ("anime", "female", "male")
 
 
+def test_the_snippet_for_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    section = README.split("\n## On the Hub\n")[1].split("\n## ")[0]
+    code = "\n".join(line[4:] for line in section.split("    from stargan")[1].splitlines())
+    monkeypatch.chdir(tmp_path)
+    exec(f"from stargan{code}", {})
+    bundled = find_model(DEFAULT_MODEL)
+    assert {file.name for file in (tmp_path / "models" / "mine").iterdir()} == {file.name for file in bundled.iterdir()}
+
+
 def test_the_commands_can_be_given() -> None:
-    section = README.split("## Commands\n")[1].split("\n## ")[0]
     given = [
-        line.split("#")[0].split()[3:] for line in section.splitlines() if line.startswith("    python -m stargan ")
+        line.split("#")[0].split()[3:] for line in README.splitlines() if line.startswith("    python -m stargan ")
     ]
     assert {command[0] for command in given} >= {
         "translate",
@@ -53,6 +63,7 @@ def test_the_commands_can_be_given() -> None:
         "evaluate",
         "import",
         "export",
+        "push",
         "bench",
     }
     for command in given:
