@@ -461,6 +461,18 @@ def test_what_is_no_picture_is_refused(visit: Callable[..., Page], tmp_path: Pat
     expect(page.locator("#draw")).to_be_disabled()
 
 
+@pytest.mark.parametrize("missing", ["ort", "onnx"])
+def test_without_its_files_the_page_says_so(site: Path, browser: Browser, missing: str, tmp_path: Path) -> None:
+    for name in {"index.html", "main.js", "ort", "onnx"} - {missing}:
+        (tmp_path / name).symlink_to(site / name)
+    with served(tmp_path) as address:
+        page = browser.new_page(locale="en-US")
+        page.goto(address)
+        expect(page.locator("#status")).to_have_text("The model could not be loaded: see README.md beside this page.")
+        expect(page.locator("#file")).to_be_disabled()
+        page.close()
+
+
 # No Chromium on Linux has a face detector: this one has the API's form, and says what MTCNN finds in the portrait.
 DETECTOR = """window.FaceDetector = class {
   async detect(picture) {

@@ -1,6 +1,5 @@
 // A photo drawn on the visitor's own device. Beside this page lie onnx/, which `python -m stargan export` wrote, and ort/, two
 // files of onnxruntime-web: see README.md. No other host is asked for anything, and nothing is sent anywhere.
-import * as ort from "./ort/ort.wasm.bundle.min.mjs";
 
 const COUNT = 8;
 // Longer side of the photo as it is shown and cut, px: a phone's camera takes more than a face needs.
@@ -47,10 +46,12 @@ photo.setAttribute("aria-label", texts.photo);
 
 // The model
 
+let ort; // onnxruntime-web
 let about; // onnx/model.json
 const sessions = {};
 
 async function load() {
+  ort = await import("./ort/ort.wasm.bundle.min.mjs"); // here, so that a page without it can say so
   about = await (await fetch("onnx/model.json")).json();
   for (const name of ["encoder", "mapping_network", "decoder"]) {
     // fp16 files: half of the download, and what they change nobody sees
