@@ -29,7 +29,7 @@ lock: .venv/bin/uv ## the newest versions that requirements*.txt allow, with the
 	$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python -r requirements.txt -c requirements.lock
 	touch $@
 
-.venv/dev: requirements-dev.txt requirements.txt requirements.lock | .venv/bin/uv
+.venv/dev: requirements-dev.txt requirements-onnx.txt requirements.txt requirements.lock | .venv/bin/uv
 	$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python -r requirements-dev.txt -c requirements.lock
 	touch $@ .venv/runtime
 
