@@ -35,6 +35,7 @@ SENTENCES: dict[str, str] = {
     "clip_unwritten": "{file} could not be written: {detail}.",
     "clip_format": "A video is written as .mp4 or .gif, not as {file}.",
     # what was asked for
+    "bad_input": "What was sent is not what is asked for here.",
     "no_photo": "Choose a photo first.",
     "no_faces_chosen": "No face is chosen: choose at least one.",
     "no_clip": "Choose a video first.",
@@ -94,4 +95,6 @@ def _brief(value: object) -> object:
     if isinstance(value, float) or (isinstance(value, int) and abs(value) < 10**ECHO):
         return value
     text = str(value) if isinstance(value, str | Exception) else f"{type(value).__name__}"
-    return text if len(text) <= ECHO else text[:ECHO] + "…"
+    text = text if len(text) <= ECHO else text[:ECHO] + "…"
+    # half a surrogate pair cannot be sent, and nothing invisible is worth saying back
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)

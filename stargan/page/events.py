@@ -245,12 +245,21 @@ def link(settings: dict[str, Any]) -> str:
     return page._replace(query=urlencode(settings), fragment="").geturl()
 
 
+class Chosen(gr.EventData):
+    """Which picture of a gallery was clicked; whatever else a program says was clicked, is none."""
+
+    def __init__(self, target: Any, data: Any) -> None:
+        super().__init__(target, data)
+        self.index = data.get("index") if isinstance(data, dict) else None
+
+
 @answering
-def choose(drawn: Drawn | None, event: gr.SelectData) -> tuple[tuple[str, str], int]:
+def choose(drawn: Drawn | None, event: Chosen) -> tuple[tuple[str, str], int]:
     """A drawing was chosen → before/after, its number."""
-    if drawn is None:
+    index = event.index
+    if drawn is None or type(index) is not int or not 0 <= index < len(drawn.pictures):
         raise RequestError("nothing_chosen")
-    return before_after(drawn, drawn.place(event.index)[1]), event.index
+    return before_after(drawn, drawn.place(index)[1]), index
 
 
 @answering
@@ -336,9 +345,21 @@ def adjustment(pictures: Any, adjusted: Adjusted, which: Any) -> tuple:
     return reference.weight, *(reference.square or drawing.proposed_square(Source.open(path)))
 
 
-def add_example(pictures: list[tuple[str, str]] | None, index: int) -> list[str]:
+@answering
+def add_example(pictures: list[tuple[str, str]] | None, index: Any) -> list[str]:
     """→ the references with an example drawing added; the last ones where they are too many."""
-    return [*(path for path, *_ in pictures or []), str(DRAWINGS[index])][-drawing.MAX_REFERENCES :]
+    return [*(path for path, *_ in pictures or []), _example(DRAWINGS, index)][-drawing.MAX_REFERENCES :]
+
+
+@answering
+def example_photo(index: Any) -> str:
+    return _example(PHOTOS, index)
+
+
+def _example(paths: list[Path], index: Any) -> str:
+    if type(index) is not int or not 0 <= index < len(paths):
+        raise RequestError("bad_input")
+    return str(paths[index])
 
 
 def _crops(model: str, pictures: Any, adjusted: Adjusted) -> list[tuple[str, str]]:

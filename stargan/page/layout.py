@@ -13,7 +13,7 @@ from gradio.data_classes import ImageData
 from stargan.drawing import MAX_COUNT, MAX_PSI, MAX_SEED
 from stargan.models.registry import DEFAULT_MODEL
 from stargan.page import events, texts
-from stargan.page.answers import i18n
+from stargan.page.answers import guard, i18n
 from stargan.page.endpoints import endpoints
 from stargan.page.events import DEFAULTS, DRAWINGS, MAX_NEW_SEED, PHOTOS, domain_choices
 from stargan.page.models import config_of, menu
@@ -117,6 +117,7 @@ def build() -> gr.Blocks:
         )
         endpoints()
     take_as_given(page)
+    guard(page)
     return page
 
 
@@ -262,7 +263,7 @@ def diversity_tab(subject: SubjectPanel) -> DiversityTab:
     dice.click(lambda: random.randint(0, MAX_NEW_SEED), None, seed, **AT_ONCE).then(
         events.draw_latent, inputs, outputs, **drawing
     )
-    subject.examples.click(lambda index: str(PHOTOS[index]), subject.examples, subject.photo, **PRIVATE).success(
+    subject.examples.click(events.example_photo, subject.examples, subject.photo, **PRIVATE).success(
         events.draw_latent, inputs, outputs, **drawing
     )
     return DiversityTab(panel, domain, count, seed, psi, inputs, outputs)
