@@ -151,7 +151,7 @@ def _hashed(content: bytes) -> str:
 
 
 def _bytes(picture: Image.Image) -> int:
-    return 3 * picture.width * picture.height
+    return 4 * picture.width * picture.height  # of which RGB uses three
 
 
 # Prepared sources

@@ -196,6 +196,7 @@ JAPANESE: dict[str, str] = {
     "bad_model": "モデル{value}はありません。{choices}から選んでください。",
     "bad_domain": "モデル{model}は{value}を描けません。{choices}から選んでください。",
     "bad_number": "{name}は{low}から{high}までの数です（{value}は使えません）。",
+    "photo_dear": "この画像ファイルは読み込みに時間がかかりすぎます。別のソフトで保存し直してください。",
     "bad_input": "送られた値は、ここで使えるものではありません。",
 }
 
