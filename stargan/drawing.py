@@ -64,7 +64,7 @@ STEP = 4
 WALK_STEP = 64
 # Longer side, px, of the photo in a before/after view.
 PREVIEW = 1280
-# Decoded photos, previews, faces, crops and features, for all requests. A photo of 12 megapixels takes 36 MB.
+# Decoded photos, previews, faces, crops and features, for all requests. A photo of 12 megapixels takes 48 MB.
 CACHE = ByteCache(320_000_000)
 
 

@@ -36,6 +36,9 @@ SENTENCES: dict[str, str] = {
     "clip_unwritten": "{file} could not be written: {detail}.",
     "clip_format": "A video is written as .mp4 or .gif, not as {file}.",
     # what was asked for
+    "disk_full": "The app's disk is full. Please try again in an hour, when old results are deleted.",
+    "queue_full": "Too many people are waiting. Please wait a minute and try again.",
+    "queue_share": "{limit} of your requests are waiting. Please wait until one of them is done.",
     "bad_input": "What was sent is not what is asked for here.",
     "no_photo": "Choose a photo first.",
     "no_faces_chosen": "No face is chosen: choose at least one.",

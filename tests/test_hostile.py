@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from asking import Visitor, file_at
 from PIL import Image
@@ -112,6 +113,13 @@ def names() -> list[str]:
     from stargan.page import layout
 
     return [f"{number}-{function.api_name}" for number, function in layout.build().fns.items() if function.fn]
+
+
+def test_a_request_is_bounded(visitor: Visitor) -> None:
+    assert visitor.post(0, ["x" * 9_000_000]).status_code == 413
+    parts = (b"x" * 1_000_000 for _ in range(12))  # without saying how much it will be
+    with pytest.raises(httpx.HTTPError):
+        visitor.http.post("gradio_api/queue/join", content=parts, timeout=10).raise_for_status()
 
 
 @pytest.mark.parametrize("name", names())

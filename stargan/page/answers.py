@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import html
 import logging
@@ -81,6 +82,9 @@ def reason(error: Exception) -> str:
         return say("model_failed", detail=error)
     if isinstance(error, FileNotFoundError):
         return say("photo_gone")
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        log.error("The disk is full: %s", error.strerror)
+        return say("disk_full")
     log.error("unexpected", exc_info=error)
     return say("unexpected")
 

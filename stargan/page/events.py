@@ -24,7 +24,7 @@ from stargan.errors import PhotoError, RequestError, UserError
 from stargan.models.config import ModelConfig
 from stargan.page import texts
 from stargan.page.answers import Told, answering, i18n, say, shown
-from stargan.page.files import FILES
+from stargan.page.files import FILES, write_whole
 from stargan.page.models import checked, config_of, painter
 from stargan.pictures import faces
 from stargan.pictures.io import MAX_BYTES, SHOWN_SUFFIXES, open_photo
@@ -183,7 +183,7 @@ def before_after(drawn: Drawn, column: int) -> tuple[str, str]:
     before = FILES.root / f"before-{source.digest}" / "before.png"
     if not before.exists():
         before.parent.mkdir(exist_ok=True)
-        before.write_bytes(drawing.png(source.preview, None))
+        write_whole(before, drawing.png(source.preview, None))
     after = drawn.in_preview(column)
     return str(before), saved(after, "in-photo.png", drawn.styles.provenance(column, composite=True))
 
