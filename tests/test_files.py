@@ -12,7 +12,7 @@ from stargan.page.files import MAX_AGE, SWEEP_EVERY, Files
 
 class Clock:
     def __init__(self) -> None:
-        self.now = 1_800_000_000.0
+        self.now = 1_000_000_000.0  # before any real time: what is written meanwhile is new
 
     def __call__(self) -> float:
         return self.now
