@@ -49,6 +49,7 @@ def test_what_is_old_goes_with_its_folder(tmp_path: Path) -> None:
     assert new.parent.exists()
     clock.now += MAX_AGE
     files.sweep()
+    os.utime(new.parent, (clock.now, clock.now))
     clock.now += 61
     files.sweep()
     assert list(files.root.iterdir()) == []
