@@ -1,4 +1,4 @@
-.PHONY: demo test lint audit lock space clean
+.PHONY: demo test stress lint audit lock space clean
 PYTHON ?= python3
 BIN := .venv/bin
 # whom the audit asks; known to answer with vulnerabilities for the package in PROBE
@@ -10,6 +10,11 @@ demo: .venv/runtime ## the app, at http://127.0.0.1:7860
 
 test: .venv/dev ## all tests
 	$(BIN)/python -m pytest
+
+stress: .venv/dev ## 20,000 broken files, load, faults and a long run, with a table of what came of it
+	@rm -f stress.txt
+	@STARGAN_STRESS=1 STARGAN_FUZZ=20000 STARGAN_REPORT=$(CURDIR)/stress.txt $(BIN)/python -m pytest -p no:warnings --durations=0 \
+		tests/test_hostile.py tests/test_fuzz.py tests/test_serving.py; status=$$?; cat stress.txt; exit $$status
 
 lint: .venv/dev ## style, types, known vulnerabilities
 	$(BIN)/ruff check .
@@ -29,7 +34,7 @@ lock: .venv/bin/uv ## the newest versions that requirements*.txt allow, with the
 	$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python -r requirements.txt -c requirements.lock
 	touch $@
 
-.venv/dev: requirements-dev.txt requirements.txt requirements.lock | .venv/bin/uv
+.venv/dev: requirements-dev.txt requirements-onnx.txt requirements.txt requirements.lock | .venv/bin/uv
 	$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python -r requirements-dev.txt -c requirements.lock
 	touch $@ .venv/runtime
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from cachetools import LRUCache
@@ -12,18 +13,25 @@ from cachetools import LRUCache
 T = TypeVar("T")
 
 
+@dataclass
+class _Entry:
+    value: Any
+    size: int  # bytes
+    made: float
+    used: float
+
+
 class ByteCache:
     """Values by key, each with its size; the least recently used ones go when all take more than ``limit`` bytes.
 
     Args:
-        clock: seconds, for :meth:`drop_older`.
+        clock: seconds, for :meth:`drop_older` and :meth:`drop_unused`.
 
     Safe to share between threads: a value that several ask for at once is made by one of them, and the others wait for it.
     """
 
     def __init__(self, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
-        # value, bytes, when it was made
-        self._values: LRUCache[Hashable, tuple[Any, int, float]] = LRUCache(limit, getsizeof=lambda entry: entry[1])
+        self._entries: LRUCache[Hashable, _Entry] = LRUCache(limit, getsizeof=lambda entry: entry.size)
         self._clock = clock
         self._lock = threading.Lock()
         self._making: dict[Hashable, threading.Lock] = {}
@@ -31,7 +39,7 @@ class ByteCache:
     @property
     def size(self) -> int:
         """Bytes held."""
-        return int(self._values.currsize)
+        return int(self._entries.currsize)
 
     def get(self, key: Hashable, make: Callable[[], T], size: Callable[[T], int]) -> T:
         """The value of a key, made where it is not there; one that alone exceeds the limit is not kept.
@@ -40,30 +48,45 @@ class ByteCache:
             size: the bytes that a value takes.
         """
         with self._lock:
-            if key in self._values:
-                return self._values[key][0]
+            if key in self._entries:
+                return self._used(key)
             making = self._making.setdefault(key, threading.Lock())
         with making:
             with self._lock:
-                if key in self._values:
-                    return self._values[key][0]
+                if key in self._entries:
+                    return self._used(key)
             try:
                 value = make()
                 with self._lock:
-                    if (taken := size(value)) <= self._values.maxsize:
-                        self._values[key] = (value, taken, self._clock())
+                    if (taken := size(value)) <= self._entries.maxsize:
+                        now = self._clock()
+                        self._entries[key] = _Entry(value, taken, now, now)
             finally:
                 with self._lock:
                     self._making.pop(key, None)
         return value
 
+    def _used(self, key: Hashable) -> Any:
+        entry = self._entries[key]
+        entry.used = self._clock()
+        return entry.value
+
     def drop_older(self, seconds: float) -> None:
         """Lets go of what was made longer ago, however often it is used."""
         with self._lock:
-            born_before = self._clock() - seconds
-            for key in [key for key, (_, _, born) in self._values.items() if born < born_before]:
-                del self._values[key]
+            made_before = self._clock() - seconds
+            self._drop(lambda entry: entry.made < made_before)
+
+    def drop_unused(self, seconds: float, size: int) -> None:
+        """Lets go of values of at least ``size`` bytes that nobody asked for in so long."""
+        with self._lock:
+            used_before = self._clock() - seconds
+            self._drop(lambda entry: entry.size >= size and entry.used < used_before)
+
+    def _drop(self, chosen: Callable[[_Entry], bool]) -> None:
+        for key in [key for key, entry in self._entries.items() if chosen(entry)]:
+            del self._entries[key]
 
     def clear(self) -> None:
         with self._lock:
-            self._values.clear()
+            self._entries.clear()

@@ -16,13 +16,14 @@ from __future__ import annotations
 import hashlib
 import io
 import math
+import tempfile
 import threading
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -33,9 +34,10 @@ from stargan.constants import DEFAULT_MODEL, MAX_PSI
 from stargan.errors import NoFaceError, RequestError
 from stargan.inference.translator import Encoded, best_device
 from stargan.inference.translator import Translator as CropTranslator
+from stargan.models.cards import copy_model
 from stargan.models.checkpoint import load_model
-from stargan.models.config import ModelConfig
-from stargan.models.registry import find_model
+from stargan.models.config import ModelConfig, ModelError
+from stargan.models.registry import commit_model, find_model
 from stargan.pictures import faces
 from stargan.pictures.io import MAX_BYTES, Photo, open_photo
 from stargan.pictures.provenance import Provenance, save_picture
@@ -64,7 +66,7 @@ STEP = 4
 WALK_STEP = 64
 # Longer side, px, of the photo in a before/after view.
 PREVIEW = 1280
-# Decoded photos, previews, faces, crops and features, for all requests. A photo of 12 megapixels takes 36 MB.
+# Decoded photos, previews, faces, crops and features, for all requests. A photo of 12 megapixels takes 48 MB.
 CACHE = ByteCache(320_000_000)
 
 
@@ -151,7 +153,7 @@ def _hashed(content: bytes) -> str:
 
 
 def _bytes(picture: Image.Image) -> int:
-    return 3 * picture.width * picture.height
+    return 4 * picture.width * picture.height  # of which RGB uses three
 
 
 # Prepared sources
@@ -741,7 +743,128 @@ def whole(name: str, value: object, low: int, high: int) -> int:
 
 
 class Translator(CropTranslator):
-    """A model on a device, for photos: see :class:`stargan.inference.translator.Translator` for its arguments."""
+    """A model on a device, for photos: see :class:`stargan.inference.translator.Translator` for its arguments.
+
+    ``from_pretrained``, ``save_pretrained`` and ``push_to_hub`` are those of ``huggingface_hub.ModelHubMixin``, with the same
+    arguments. (The mixin itself keeps a copy of all that a constructor is given: here, of the networks.)
+
+    Attributes:
+        folder: where the model was read; None if it was made in memory.
+    """
+
+    folder: Path | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        force_download: bool = False,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        revision: str | None = None,
+        device: str | torch.device | None = None,
+        precision: str = "auto",
+    ) -> Translator:
+        """A model of its own, not shared as that of :func:`load_translator` is.
+
+        Args:
+            pretrained_model_name_or_path: "user/repo[@revision]" on the Hub, a model folder, or a registered name.
+            force_download: what is in the Hub's cache is downloaded again.
+            token: for private repositories; None takes the one that ``hf auth login`` or HF_TOKEN left, False none.
+            cache_dir: the Hub's cache; None takes the usual one.
+            local_files_only: what is not in the cache is not downloaded.
+            revision: a branch, tag or commit of a repository.
+
+        Raises:
+            stargan.models.config.ModelError: the model cannot be found, fetched or read.
+        """
+        name = str(pretrained_model_name_or_path)
+        if revision and "/" in name and not Path(name).is_dir():
+            name = f"{name}@{revision}"
+        folder = find_model(
+            name,
+            token=token,
+            cache_dir=cache_dir,
+            force_download=force_download,
+            local_files_only=local_files_only,
+        )
+        translator = cls(load_model(folder), device, precision)
+        translator.folder = folder
+        return translator
+
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        *,
+        repo_id: str | None = None,
+        push_to_hub: bool = False,
+        model_card_kwargs: dict[str, Any] | None = None,
+        **push_to_hub_kwargs: Any,
+    ) -> str | None:
+        """Writes the model's files and its card to a folder; see :func:`stargan.models.cards.copy_model`.
+
+        Args:
+            repo_id, push_to_hub, push_to_hub_kwargs: whether and where to publish it too, and how; None: under the folder's name.
+            model_card_kwargs: entries of the card's front matter, such as ``{"license": "mit"}``.
+
+        Returns:
+            The address of the commit, if it was published.
+
+        Raises:
+            stargan.models.config.ModelError: the model was made in memory, its folder is gone, or the Hub refuses.
+            OSError: the folder cannot be written.
+        """
+        save_directory = Path(save_directory)
+        if self.folder is None:
+            raise ModelError(f"{self.name} was made in memory: write it with stargan.models.checkpoint.save_model.")
+        copy_model(self.folder, save_directory, model_card_kwargs)
+        if not push_to_hub:
+            return None
+        return commit_model(save_directory, repo_id or save_directory.resolve().name, **push_to_hub_kwargs)[
+            1
+        ].commit_url
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str = "Upload model",
+        private: bool | None = None,
+        token: str | bool | None = None,
+        branch: str | None = None,
+        create_pr: bool | None = None,
+        allow_patterns: list[str] | str | None = None,
+        ignore_patterns: list[str] | str | None = None,
+        delete_patterns: list[str] | str | None = None,
+        model_card_kwargs: dict[str, Any] | None = None,
+    ) -> str:
+        """Publishes the model with its card, figures and example; see :func:`stargan.models.registry.commit_model`.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            stargan.models.config.ModelError: as :meth:`save_pretrained`.
+        """
+        with tempfile.TemporaryDirectory() as saved:
+            url = self.save_pretrained(
+                saved,
+                repo_id=repo_id,
+                push_to_hub=True,
+                model_card_kwargs=model_card_kwargs,
+                commit_message=commit_message,
+                private=private,
+                token=token,
+                branch=branch,
+                create_pr=create_pr,
+                allow_patterns=allow_patterns,
+                ignore_patterns=ignore_patterns,
+                delete_patterns=delete_patterns,
+            )
+        assert url is not None
+        return url
 
     def paint(self, task: Task, progress: Progress = silent) -> Painted:
         """See :func:`paint`."""
@@ -821,5 +944,7 @@ def load_translator(
         own = _loading.setdefault(key, threading.Lock())
     with own:
         if key not in _loaded:
-            _loaded[key] = Translator(load_model(find_model(name, progress=progress)), device, precision)
+            folder = find_model(name, progress=progress)
+            _loaded[key] = Translator(load_model(folder), device, precision)
+            _loaded[key].folder = folder
         return _loaded[key]

@@ -20,6 +20,7 @@ SENTENCES: dict[str, str] = {
     "photo_large": "The picture has {width} × {height} pixels; at most {limit} megapixels are accepted.",
     "photo_small": "The picture has only {width} × {height} pixels; at least {least} × {least} are needed.",
     "photo_broken": "The picture is broken or cut off.",
+    "photo_dear": "The picture file would take too long to read. Save it anew with another program.",
     # faces
     "no_face": "No face was found in this picture. Take one that shows a face from the front.",
     "no_such_face": "There is no face {number}: {count} were found.",
@@ -35,6 +36,10 @@ SENTENCES: dict[str, str] = {
     "clip_unwritten": "{file} could not be written: {detail}.",
     "clip_format": "A video is written as .mp4 or .gif, not as {file}.",
     # what was asked for
+    "disk_full": "The app's disk is full. Please try again in an hour, when old results are deleted.",
+    "queue_full": "Too many people are waiting. Please wait a minute and try again.",
+    "queue_share": "{limit} of your requests are waiting. Please wait until one of them is done.",
+    "bad_input": "What was sent is not what is asked for here.",
     "no_photo": "Choose a photo first.",
     "no_faces_chosen": "No face is chosen: choose at least one.",
     "no_clip": "Choose a video first.",
@@ -94,4 +99,6 @@ def _brief(value: object) -> object:
     if isinstance(value, float) or (isinstance(value, int) and abs(value) < 10**ECHO):
         return value
     text = str(value) if isinstance(value, str | Exception) else f"{type(value).__name__}"
-    return text if len(text) <= ECHO else text[:ECHO] + "…"
+    text = text if len(text) <= ECHO else text[:ECHO] + "…"
+    # half a surrogate pair cannot be sent, and nothing invisible is worth saying back
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)

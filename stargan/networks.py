@@ -47,7 +47,8 @@ def instance_norm(x: Tensor) -> Tensor:
 
 def _pick(per_domain: Tensor, domain: Tensor) -> Tensor:
     """``(N, K, ...)`` and ``(N,)`` → ``(N, ...)``: each row's own domain."""
-    return per_domain[torch.arange(len(domain), device=domain.device), domain]
+    # shape[0], since len() would be a constant in what is exported
+    return per_domain[torch.arange(domain.shape[0], device=domain.device), domain]
 
 
 class InstanceNorm(nn.Module):

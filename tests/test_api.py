@@ -258,7 +258,7 @@ def test_events_of_the_page_are_private_but_checked(server: Server, client: Clie
         client.predict(api_name="/draw_latent")
     config = json.load(urllib.request.urlopen(server.url + "config"))
     event = next(d for d in config["dependencies"] if d["api_name"].startswith("draw_latent"))
-    junk = ["anime-64", "anime", 10**9, "x", None, False, None, None, "a", {}, [], None]
+    junk = ["anime-64", "anime", 10**9, "x", None, "drawing", False, None, None, 0.5, 0.5, 1, None]
     request = urllib.request.Request(
         server.url + "gradio_api/queue/join",
         json.dumps({"data": junk, "fn_index": event["id"], "session_hash": "junk"}).encode(),

@@ -338,7 +338,7 @@ def test_style_mixing_and_exploring(visit: Callable[..., Page], tmp_path: Path) 
     expect(page.locator("#clip video")).to_be_visible()
 
 
-def test_the_camera_is_drawn_live(visit: Callable[..., Page]) -> None:
+def test_the_camera_is_drawn_live(visit: Callable[..., Page], server: Server) -> None:
     page = visit("?count=1&example=collins")
     page.get_by_role("tab", name="Video & camera").click()
     page.locator("#camera").get_by_text("Click to Access Webcam").click()
@@ -348,6 +348,10 @@ def test_the_camera_is_drawn_live(visit: Callable[..., Page]) -> None:
     expect(live).to_be_visible()
     first = live.get_attribute("src")
     expect(live).not_to_have_attribute("src", first)  # the next picture
+    assert first.startswith("data:image/webp;base64,")  # shown without being stored
+    stored = {path for path in server.uploads.rglob("*") if path.is_file()}
+    page.wait_for_timeout(1500)
+    assert {path for path in server.uploads.rglob("*") if path.is_file()} == stored
     assert "composite" in read_provenance(io.BytesIO(contents(page, "#live img")[0]))["DigitalSourceType"]
     assert page.get_by_test_id("toast-text").count() == 0
 

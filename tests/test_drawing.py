@@ -214,6 +214,18 @@ def test_what_is_old_is_let_go_of_however_often_it_is_used() -> None:
     assert cache.size == 0
 
 
+def test_what_is_large_and_unused_is_let_go_of() -> None:
+    now = [0.0]
+    cache = ByteCache(100, lambda: now[0])
+    for key, size in (("large", 50), ("asked for", 40), ("small", 1)):
+        cache.get(key, lambda: 1, lambda _, size=size: size)
+    now[0] = 20.0
+    cache.get("asked for", lambda: 2, lambda _: 40)
+    now[0] = 31.0
+    cache.drop_unused(30, 40)
+    assert cache.size == 41
+
+
 def test_what_two_ask_for_at_once_is_made_once() -> None:
     cache, made = ByteCache(100), []
     gate = threading.Barrier(8)

@@ -13,7 +13,7 @@ from stargan.page.files import MAX_AGE, SWEEP_EVERY, Files
 
 class Clock:
     def __init__(self) -> None:
-        self.now = 1_800_000_000.0
+        self.now = 1_000_000_000.0  # before any real time: what is written meanwhile is new
 
     def __call__(self) -> float:
         return self.now
@@ -48,12 +48,14 @@ def test_what_is_old_goes_with_its_folder(tmp_path: Path) -> None:
     clock.now += 2
     assert files.sweep() == 1
     assert left(files.root) == {"new.png"}
+    os.utime(old.parent, (clock.now, clock.now))  # the system's own clock is another
     clock.now += 61
     files.sweep()
     assert not old.parent.exists()  # empty for a minute
     assert new.parent.exists()
     clock.now += MAX_AGE
     files.sweep()
+    os.utime(new.parent, (clock.now, clock.now))
     clock.now += 61
     files.sweep()
     assert list(files.root.iterdir()) == []

@@ -23,6 +23,8 @@ from serving import ROOT, shared_app
 from test_browser import CHROMIUM, FLAGS
 
 import stargan.commands
+from stargan.constants import DEFAULT_MODEL
+from stargan.models.registry import find_model
 from stargan.pictures.provenance import read_provenance
 
 JS_CLIENT = "2.7.0"
@@ -40,27 +42,46 @@ def test_the_library_snippet(monkeypatch: pytest.MonkeyPatch) -> None:
     assert names["translator"].domains == ("anime", "female", "male")
 
 
+def test_the_snippet_for_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    section = README.split("\n## On the Hub\n")[1].split("\n## ")[0]
+    code = "\n".join(line[4:] for line in section[section.index("    from stargan") :].splitlines())
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    bundled = find_model(DEFAULT_MODEL)
+    assert {file.name for file in (tmp_path / "models" / "mine").iterdir()} == {file.name for file in bundled.iterdir()}
+
+
+def given(text: str) -> list[list[str]]:
+    return [line.split("#")[0].split()[3:] for line in text.splitlines() if line.startswith("    python -m stargan ")]
+
+
 def test_the_commands_can_be_given() -> None:
-    section = README.split("## Commands\n")[1].split("\n## ")[0]
-    given = [
-        line.split("#")[0].split()[3:] for line in section.splitlines() if line.startswith("    python -m stargan ")
-    ]
-    assert {command[0] for command in given} >= {
+    listed = given(README.split("## Commands\n")[1].split("\n## ")[0])
+    assert {command[0] for command in listed} >= {
         "translate",
         "video",
         "prepare",
         "train",
         "evaluate",
         "import",
+        "export",
         "bench",
     }
-    for command in given:
+    assert len(given(README)) > len(listed)
+    for command in given(README):
         stargan.commands.command_line().parse_args(command)
+
+
+def code_of(section: str, language: str) -> str:
+    """README's code in a language, in a section."""
+    text = README.split(f"\n## {section}\n")[1].split("\n## ")[0]
+    (code,) = re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+    return code
 
 
 def snippet(language: str) -> str:
     """README's code in a language, for the app of these tests."""
-    (code,) = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    code = code_of("From a program, through the app", language)
     return code.replace("http://127.0.0.1:7860", shared_app().url.rstrip("/"))
 
 

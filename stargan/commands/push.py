@@ -12,7 +12,8 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "push",
         help="publish a model on the Hugging Face Hub",
-        description="Publishes a model folder with its card (README.md). Log in first, with hf auth login or HF_TOKEN.",
+        description="Publishes a model folder with its card (README.md) and the pictures that the card shows. Figures of an "
+        "evaluation.json in the folder, which evaluate --output writes, go into the card. Log in first, with hf auth login or HF_TOKEN.",
     )
     parser.add_argument("folder", type=Path, help="the model folder")
     parser.add_argument("repo", help="user/repo")

@@ -12,14 +12,15 @@ import io
 import json
 import os
 import re
+import shutil
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
-from huggingface_hub import HfApi, ModelCard, snapshot_download, try_to_load_from_cache
+from huggingface_hub import CommitInfo, HfApi, snapshot_download, try_to_load_from_cache
 from huggingface_hub.constants import (
     DEFAULT_REVISION,
     ENDPOINT,
@@ -46,6 +47,7 @@ from huggingface_hub.utils import WeakFileLock, validate_repo_id
 from tqdm import tqdm
 
 from stargan.constants import DEFAULT_MODEL
+from stargan.models.cards import model_files, pictures, published_card
 from stargan.models.checkpoint import MAX_INDEX_BYTES, MAX_SHARDS, is_weight_file, load_model, weight_files
 from stargan.models.config import (
     CONFIG_FILE,
@@ -65,12 +67,28 @@ _WEIGHT_FILES = (SAFETENSORS_SINGLE_FILE, "model-?????-of-?????.safetensors", SA
 MAX_DOWNLOAD_BYTES = 4 * MAX_PARAMETERS + 100_000_000
 # In the Hub's cache, a file's content lies under its hash: of SHA-256 for large files, of a git blob for the others.
 _HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-CARD_ENTRIES = ("license", "tags", "library_name")
 # Within a branch's name, git itself forbids "..".
 _REVISION = re.compile(r"(?!.*\.\.)\w[\w./-]{0,99}")
 
 # Called with the fraction done, 0 to 1, and what is being done: a gradio.Progress fits.
 Progress = Callable[[float, str], object]
+
+
+@dataclass(frozen=True)
+class Fetching:
+    """How a model comes from the Hub.
+
+    Attributes:
+        token: for private repositories; None takes the one that ``hf auth login`` or HF_TOKEN left, False none.
+        cache: the Hub's cache.
+        force: downloads again what is there.
+        local: only looks in the cache.
+    """
+
+    token: str | bool | None = None
+    cache: Path = Path(HF_HUB_CACHE)
+    force: bool = False
+    local: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,7 +134,15 @@ def available_models() -> dict[str, ModelSpec]:
     return models
 
 
-def find_model(name: str, *, token: str | None = None, progress: Progress | None = None) -> Path:
+def find_model(
+    name: str,
+    *,
+    token: str | bool | None = None,
+    progress: Progress | None = None,
+    cache_dir: str | Path | None = None,
+    force_download: bool = False,
+    local_files_only: bool = False,
+) -> Path:
     """The folder of a model: of a registered name, of a path, or of "user/repo[@revision]" on the Hub.
 
     A model that is in the Hub's cache is taken from there without asking the Hub, even where its branch has moved on
@@ -125,25 +151,29 @@ def find_model(name: str, *, token: str | None = None, progress: Progress | None
     and the registry say.
 
     Args:
-        token: for private repositories; None takes the one that ``hf auth login`` or HF_TOKEN left.
+        token: for private repositories; None takes the one that ``hf auth login`` or HF_TOKEN left, False none.
         progress: told how the download gets on; None draws a bar on the terminal.
+        cache_dir: the Hub's cache, if it is another than HF_HUB_CACHE says.
+        force_download: what is in the cache is downloaded again.
+        local_files_only: what is not in the cache is not downloaded.
 
     Raises:
         ModelError: there is no such model, it cannot be fetched, or a file has another sha256 than the registry says.
     """
-    return _found(name, token, progress, weights=True)
+    cache = Path(cache_dir or HF_HUB_CACHE).expanduser()
+    return _found(name, Fetching(token, cache, force_download, local_files_only), progress, weights=True)
 
 
-def config_of(name: str, *, token: str | None = None) -> ModelConfig:
+def config_of(name: str, *, token: str | bool | None = None) -> ModelConfig:
     """What a model, named as for :func:`find_model`, says of itself. From the Hub, no weights are downloaded.
 
     Raises:
         ModelError: there is no such model, or its config cannot be fetched or is not valid.
     """
-    return read_config(_found(name, token, None, weights=False))
+    return read_config(_found(name, Fetching(token), None, weights=False))
 
 
-def _found(name: str, token: str | None, progress: Progress | None, *, weights: bool) -> Path:
+def _found(name: str, how: Fetching, progress: Progress | None, *, weights: bool) -> Path:
     """The folder of a model; without ``weights``, of its config at least."""
     spec = MODELS.get(name) or ModelSpec(name, name, name)
     sums = {file: sha for file, sha in spec.sha256.items() if weights or file == CONFIG_FILE}
@@ -157,37 +187,70 @@ def _found(name: str, token: str | None, progress: Progress | None, *, weights: 
         raise ModelError(
             f"There is no model {brief(name)}: give one of {known}, a model folder, or user/repo of the Hub."
         )
-    if (folder := _cached(*hub, sums, weights=weights)) is not None:
+    if not how.force and (folder := _cached(*hub, sums, how.cache, weights=weights)) is not None:
         return folder
-    with _one_at_a_time(hub[0], "weights" if weights else "config"):
-        if (folder := _cached(*hub, sums, weights=weights)) is not None:  # somebody else was faster
+    if how.local:
+        raise ModelError(
+            f"The model {brief(spec.source)} is not in the cache, {how.cache}, and nothing is to be downloaded."
+        )
+    with _one_at_a_time(how.cache, hub[0], "weights" if weights else "config"):
+        # somebody else may have been faster
+        if not how.force and (folder := _cached(*hub, sums, how.cache, weights=weights)) is not None:
             return folder
-        return _downloaded(*hub, spec.name, sums, token, progress, weights=weights)
+        return _downloaded(*hub, spec.name, sums, how, progress, weights=weights)
 
 
 def push_model(folder: str | Path, repo: str, *, private: bool = False, token: str | None = None) -> str:
     """Publishes a model folder and its card, README.md, on the Hub; returns the page's address.
 
-    Weights of an earlier model there are replaced. Files that do not belong to the model stay at home.
+    Weights of an earlier model there are replaced. Files that do not belong to the model stay at home; the pictures that the
+    card shows belong to it, and the figures of an ``evaluation.json`` go into the card that is published.
 
     Raises:
         ModelError: the folder does not load, has no card or an incomplete one, or the Hub refuses.
     """
+    return commit_model(folder, repo, private=private, token=token)[0]
+
+
+def commit_model(
+    folder: str | Path,
+    repo: str,
+    *,
+    private: bool | None = None,
+    token: str | bool | None = None,
+    commit_message: str = "Upload model",
+    branch: str | None = None,
+    create_pr: bool | None = None,
+    allow_patterns: list[str] | str | None = None,
+    ignore_patterns: list[str] | str | None = None,
+    delete_patterns: list[str] | str | None = None,
+) -> tuple[str, CommitInfo]:
+    """As :func:`push_model`; returns the page's address and the commit. The options are those of ``HfApi.upload_folder``.
+
+    Raises:
+        ModelError: as :func:`push_model`, or there is no such branch.
+    """
     folder = Path(folder)
     load_model(folder)
-    _check_card(folder / REPOCARD_NAME)
-    index = [SAFETENSORS_INDEX_FILE] if (folder / SAFETENSORS_INDEX_FILE).exists() else []
-    files = [CONFIG_FILE, REPOCARD_NAME, *index, *(file.name for file in weight_files(folder))]
+    card = published_card(folder)
+    more = [delete_patterns] if isinstance(delete_patterns, str) else delete_patterns or []
     api = HfApi(token=token)
     try:
-        page = api.create_repo(repo, private=private, exist_ok=True)
-        api.upload_folder(
-            repo_id=repo,
-            folder_path=folder,
-            allow_patterns=files,
-            delete_patterns=list(_WEIGHT_FILES),
-            commit_message="Upload model",
-        )
+        with tempfile.TemporaryDirectory() as staged:
+            for name in [*model_files(folder), *pictures(folder)]:
+                _linked(folder / name, Path(staged, name))
+            Path(staged, REPOCARD_NAME).write_text(card, encoding="utf-8")
+            page = api.create_repo(repo, private=private, exist_ok=True)
+            commit = api.upload_folder(
+                repo_id=repo,
+                folder_path=staged,
+                revision=branch,
+                create_pr=create_pr,
+                allow_patterns=allow_patterns,
+                ignore_patterns=ignore_patterns,
+                delete_patterns=[*_WEIGHT_FILES, *more],
+                commit_message=commit_message,
+            )
     except HfHubHTTPError as error:
         if error.response.status_code in (401, 403):
             raise ModelError(f"You may not write to {repo}: log in with a token that can.") from error
@@ -195,7 +258,16 @@ def push_model(folder: str | Path, repo: str, *, private: bool = False, token: s
     # ValueError: a name or a card that the Hub finds invalid; RuntimeError: the upload of a large file broke off
     except (HTTPError, OSError, ValueError, RuntimeError) as error:
         raise ModelError(f"The Hub did not take {repo}: {_brief(error)}.") from error
-    return str(page)
+    return str(page), commit
+
+
+def _linked(file: Path, place: Path) -> None:
+    """The file at another place, without copying gigabytes where that can be avoided."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        place.symlink_to(file.resolve())
+    except OSError:  # Windows has no links for everybody
+        shutil.copyfile(file, place)
 
 
 def _hub_name(source: str) -> tuple[str, str | None] | None:
@@ -219,9 +291,9 @@ def _folder(source: str) -> Path | None:
         return None
 
 
-def _cached(repo: str, revision: str | None, sums: Mapping[str, str], *, weights: bool) -> Path | None:
+def _cached(repo: str, revision: str | None, sums: Mapping[str, str], cache: Path, *, weights: bool) -> Path | None:
     """The model's folder in the Hub's cache, if all of its files are there and whole: a download may have broken off."""
-    config = try_to_load_from_cache(repo, CONFIG_FILE, revision=revision)
+    config = try_to_load_from_cache(repo, CONFIG_FILE, cache_dir=cache, revision=revision)
     if not isinstance(config, str):
         return None
     folder = Path(config).parent
@@ -235,18 +307,18 @@ def _cached(repo: str, revision: str | None, sums: Mapping[str, str], *, weights
 
 
 @contextmanager
-def _one_at_a_time(repo: str, what: str) -> Iterator[None]:
+def _one_at_a_time(cache: Path, repo: str, what: str) -> Iterator[None]:
     """A lock for each repository, which threads and processes of all users of the cache share; a killed one lets go.
 
     Configs have one of their own: whoever lists the models does not wait for the weights of one.
     """
-    file = Path(HF_HUB_CACHE, ".locks", f"stargan--{repo.replace('/', '--')}--{what}.lock")
+    file = Path(cache, ".locks", f"stargan--{repo.replace('/', '--')}--{what}.lock")
     with ExitStack() as stack:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(WeakFileLock(file))
         except OSError as error:
-            raise ModelError(f"Nothing can be written to the Hub's cache, {HF_HUB_CACHE}: {_brief(error)}.") from error
+            raise ModelError(f"Nothing can be written to the Hub's cache, {cache}: {_brief(error)}.") from error
         yield
 
 
@@ -255,7 +327,7 @@ def _downloaded(
     revision: str | None,
     name: str,
     sums: Mapping[str, str],
-    token: str | None,
+    how: Fetching,
     progress: Progress | None,
     *,
     weights: bool,
@@ -264,22 +336,24 @@ def _downloaded(
     at = f"{repo}@{revision}" if revision else repo
     with _explained(repo, revision, f"The model {at} is not in the cache, and the Hub ({ENDPOINT}) cannot be reached"):
         # the one request that has a time limit: without it, a network that swallows packets is waited for for ever
-        info = HfApi(token=token).model_info(repo, revision=revision, files_metadata=True, timeout=HF_HUB_ETAG_TIMEOUT)
+        info = HfApi(token=how.token).model_info(
+            repo, revision=revision, files_metadata=True, timeout=HF_HUB_ETAG_TIMEOUT
+        )
     commit = info.sha or revision or DEFAULT_REVISION
     listed = {file.rfilename: file for file in info.siblings or () if _belongs_to_model(file.rfilename)}
     with _explained(repo, revision, f"The download of {at} broke off; try again, complete files are kept"):
         _check_listing(listed)
         # first, so that gigabytes of some other kind of model are not downloaded only to be refused
-        with _one_at_a_time(repo, "config") if weights else nullcontext():
-            folder = _fetched(repo, commit, {CONFIG_FILE: listed[CONFIG_FILE]}, token)
+        with _one_at_a_time(how.cache, repo, "config") if weights else nullcontext():
+            folder = _fetched(repo, commit, {CONFIG_FILE: listed[CONFIG_FILE]}, how)
         read_config(folder)
         if weights:
             size = sum(file.size or 0 for file in listed.values())
             bar = None if progress is None else _bar(progress, size, f"Downloading {at}")
-            folder = _fetched(repo, commit, listed, token, bar)
+            folder = _fetched(repo, commit, listed, how, bar)
     _check_sums(folder, name, sums)
-    with _explained(repo, revision, f"Nothing can be written to the Hub's cache, {HF_HUB_CACHE}"):
-        _point(folder, revision or DEFAULT_REVISION)
+    with _explained(repo, revision, f"Nothing can be written to the Hub's cache, {how.cache}"):
+        _point(how.cache, folder, revision or DEFAULT_REVISION)
     if progress is not None:  # a gradio.Progress is false
         progress(1.0, f"Downloading {at}")
     return folder
@@ -304,7 +378,7 @@ def _check_listing(listed: Mapping[str, RepoSibling]) -> None:
 
 
 def _fetched(
-    repo: str, commit: str, listed: Mapping[str, RepoSibling], token: str | None, bar: type[tqdm] | None = None
+    repo: str, commit: str, listed: Mapping[str, RepoSibling], how: Fetching, bar: type[tqdm] | None = None
 ) -> Path:
     """The cache's folder of a commit, with these files verified; a damaged one, here or on the way, is fetched once more.
 
@@ -312,8 +386,16 @@ def _fetched(
         OSError: it came damaged again.
     """
     for _ in range(2):
-        names = list(listed)
-        folder = Path(snapshot_download(repo, revision=commit, token=token, allow_patterns=names, tqdm_class=bar))  # type: ignore[arg-type]
+        downloaded = snapshot_download(
+            repo,
+            revision=commit,
+            cache_dir=how.cache,
+            token=how.token,
+            allow_patterns=list(listed),
+            force_download=how.force,
+            tqdm_class=bar,  # type: ignore[arg-type]
+        )
+        folder = Path(downloaded)
         damaged = [name for name, file in listed.items() if not _is_as_listed(folder / name, file)]
         for name in damaged:  # the cache keeps contents behind links
             (folder / name).resolve().unlink(missing_ok=True)
@@ -341,13 +423,13 @@ def _hash(file: Path, like: str) -> str:
     return digest.hexdigest()
 
 
-def _point(folder: Path, revision: str) -> None:
+def _point(cache: Path, folder: Path, revision: str) -> None:
     """Lets a branch or tag mean the commit of this folder, as huggingface_hub's cache notes it: at once or not at all."""
     if revision == folder.name:
         return
     ref = folder.parents[1] / "refs" / revision
     ref.parent.mkdir(parents=True, exist_ok=True)
-    written = Path(HF_HUB_CACHE, ".locks", f"stargan--{os.getpid()}-{threading.get_ident()}.ref")
+    written = Path(cache, ".locks", f"stargan--{os.getpid()}-{threading.get_ident()}.ref")
     written.write_text(folder.name, encoding="utf-8")
     written.replace(ref)
 
@@ -407,14 +489,3 @@ def _check_sums(folder: Path, model: str, sums: Mapping[str, str]) -> None:
             raise ModelError(f"The model {model} lacks the file {name}.")
         if (actual := _hash(file, expected)) != expected:
             raise ModelError(f"{name} of the model {model} has the sha256 {actual} instead of {expected}.")
-
-
-def _check_card(file: Path) -> None:
-    if not file.is_file():
-        raise ModelError(f"{file.parent} has no model card: write a {file.name} with the Hub's front matter.")
-    try:
-        data = ModelCard(file.read_text(encoding="utf-8")).data.to_dict()
-    except (ValueError, TypeError, yaml.YAMLError) as error:
-        raise ModelError(f"The front matter of {file} cannot be read: {_brief(error)}.") from error
-    if missing := [entry for entry in CARD_ENTRIES if not data.get(entry)]:
-        raise ModelError(f"The front matter of {file} lacks: {', '.join(missing)}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import html
 import logging
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 
 import gradio as gr
 from gradio.context import LocalContext
+from gradio.exceptions import InvalidPathError
 
 from stargan.errors import RequestError, UserError
 from stargan.models.config import ModelError
@@ -80,6 +82,9 @@ def reason(error: Exception) -> str:
         return say("model_failed", detail=error)
     if isinstance(error, FileNotFoundError):
         return say("photo_gone")
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        log.error("The disk is full: %s", error.strerror)
+        return say("disk_full")
     log.error("unexpected", exc_info=error)
     return say("unexpected")
 
@@ -102,16 +107,50 @@ def answering(handler: Handler) -> Handler:
             try:
                 with TRAFFIC.request():
                     return handler(*args, **options)
-            except gr.Error:
-                end = "refused"
-                raise
             except Exception as error:
                 end = error.key if isinstance(error, UserError) else type(error).__name__
-                raise gr.Error(shown(error), print_exception=False) from None
+                raise Refusal(shown(error)) from None
             finally:
                 log.info("request %s %s %.3fs %s", handler.__name__, end, time.perf_counter() - begin, stages)
 
     return answer  # type: ignore[return-value]
+
+
+class Refusal(gr.Error):
+    """A sentence for the visitor, in the place of an answer."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence, print_exception=False)
+
+
+def guard(page: gr.Blocks) -> None:
+    """What gradio itself raises of a request becomes a sentence, too: a value of a kind that its component cannot take, too
+    few values, a file from outside. It would answer with nothing or with all that was sent, and a traceback in the log."""
+    preprocess, process = page.preprocess_data, page.process_api
+
+    async def checked_inputs(*args: Any, **options: Any) -> list[Any]:
+        try:
+            return await preprocess(*args, **options)
+        except Exception as error:
+            cause = error.__cause__
+            raise cause if isinstance(cause, UserError) else RequestError("bad_input") from error
+
+    async def answered(*args: Any, **options: Any) -> dict[str, Any]:
+        LocalContext.request.set(options.get("request"))
+        try:
+            return await process(*args, **options)
+        except Refusal:
+            raise
+        except Exception as error:
+            if isinstance(
+                error, InvalidPathError
+            ):  # of what an event says of itself, which comes with the function's call
+                error = RequestError("bad_input")
+            if isinstance(error, UserError):
+                log.info("request refused unread: %s", error.key)
+            raise Refusal(shown(error)) from None
+
+    page.preprocess_data, page.process_api = checked_inputs, answered  # type: ignore[method-assign]
 
 
 class Told:

@@ -24,7 +24,7 @@ from stargan.errors import PhotoError, RequestError, UserError
 from stargan.models.config import ModelConfig
 from stargan.page import texts
 from stargan.page.answers import Told, answering, i18n, say, shown
-from stargan.page.files import FILES
+from stargan.page.files import FILES, write_whole
 from stargan.page.models import checked, config_of, painter
 from stargan.pictures import faces
 from stargan.pictures.io import MAX_BYTES, SHOWN_SUFFIXES, open_photo
@@ -203,7 +203,7 @@ def before_after(drawn: Drawn, column: int) -> tuple[str, str]:
     before = FILES.root / f"before-{source.digest}" / "before.png"
     if not before.exists():
         before.parent.mkdir(exist_ok=True)
-        before.write_bytes(drawing.png(source.preview, None))
+        write_whole(before, drawing.png(source.preview, None))
     after = drawn.in_preview(column)
     return str(before), saved(after, "in-photo.png", drawn.styles.provenance(column, composite=True))
 
@@ -267,13 +267,22 @@ def link(settings: dict[str, Any]) -> str:
     return page._replace(query=urlencode(settings), fragment="").geturl()
 
 
+class Chosen(gr.EventData):
+    """Which picture of a gallery was clicked; whatever else a program says was clicked, is none."""
+
+    def __init__(self, target: Any, data: Any) -> None:
+        super().__init__(target, data)
+        self.index = data.get("index") if isinstance(data, dict) else None
+
+
 @answering
-def choose(drawn: Drawn | None, view: Any, event: gr.SelectData) -> tuple:
+def choose(drawn: Drawn | None, view: Any, event: Chosen) -> tuple:
     """A drawing was chosen → it, large; the button that saves it; before/after, where that is looked at; its number."""
-    if drawn is None or not isinstance(event.index, int) or not 0 <= event.index < len(drawn.pictures):
+    index = event.index
+    if drawn is None or type(index) is not int or not 0 <= index < len(drawn.pictures):
         raise RequestError("nothing_chosen")
-    compare = before_after(drawn, drawn.place(event.index)[1]) if view == "photo" else gr.skip()
-    return *large(drawn, event.index), compare, event.index
+    compare = before_after(drawn, drawn.place(index)[1]) if view == "photo" else gr.skip()
+    return *large(drawn, index), compare, index
 
 
 @answering
@@ -367,9 +376,21 @@ def adjustment(pictures: Any, adjusted: Adjusted, which: Any) -> tuple:
     return reference.weight, *(reference.square or drawing.proposed_square(Source.open(path)))
 
 
-def add_example(pictures: list[tuple[str, str]] | None, index: int) -> list[str]:
+@answering
+def add_example(pictures: list[tuple[str, str]] | None, index: Any) -> list[str]:
     """→ the references with an example drawing added; the last ones where they are too many."""
-    return [*(path for path, *_ in pictures or []), str(DRAWINGS[index])][-drawing.MAX_REFERENCES :]
+    return [*(path for path, *_ in pictures or []), _example(DRAWINGS, index)][-drawing.MAX_REFERENCES :]
+
+
+@answering
+def example_photo(index: Any) -> str:
+    return _example(PHOTOS, index)
+
+
+def _example(paths: list[Path], index: Any) -> str:
+    if type(index) is not int or not 0 <= index < len(paths):
+        raise RequestError("bad_input")
+    return str(paths[index])
 
 
 def _crops(model: str, pictures: Any, adjusted: Adjusted) -> list[tuple[str, str]]:

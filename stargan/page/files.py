@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import secrets
 import threading
@@ -19,6 +20,8 @@ log = logging.getLogger(__name__)
 
 # Deleted when older than this, in seconds; looked for this often: together less than the hour that visitors are told.
 MAX_AGE, SWEEP_EVERY = 3000.0, 300.0
+# Large photos that nobody asked for again in so many seconds leave the memory; looked for this often.
+LARGE, UNUSED, LOOK_EVERY = 48_000_000, 30.0, 10.0
 # An empty folder may be about to be written to.
 _EMPTY_AGE = 60.0
 
@@ -54,7 +57,7 @@ class Files:
     def write(self, name: str, content: bytes) -> str:
         """A new file; its path."""
         path = self.fresh(name)
-        path.write_bytes(content)
+        write_whole(path, content)
         return str(path)
 
     def sweep(self) -> int:
@@ -80,15 +83,34 @@ class Files:
         """Sweeps now, since a killed app swept nothing, and then every few minutes, in a thread."""
 
         def run() -> None:
+            swept = -math.inf
             while True:
                 try:
-                    self.sweep()
-                    CACHE.drop_older(MAX_AGE)
+                    CACHE.drop_unused(UNUSED, LARGE)
+                    if time.monotonic() - swept >= SWEEP_EVERY:
+                        swept = time.monotonic()
+                        CACHE.drop_older(MAX_AGE)
+                        self.sweep()
                 except Exception:
                     log.exception("The folder of uploads and results could not be swept.")
-                time.sleep(SWEEP_EVERY)
+                time.sleep(LOOK_EVERY)
 
         threading.Thread(target=run, name="Sweeping", daemon=True).start()
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """The file is there with all of its content, or not at all: whether the app is killed or the disk is full.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    part = path.with_name(f".{secrets.token_hex(4)}.part")
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
 
 
 FILES = Files(Path(get_upload_folder()))

@@ -14,7 +14,7 @@ from gradio.data_classes import ImageData
 from stargan.drawing import MAX_COUNT, MAX_PSI, MAX_SEED
 from stargan.models.registry import DEFAULT_MODEL
 from stargan.page import events, texts
-from stargan.page.answers import i18n
+from stargan.page.answers import guard, i18n
 from stargan.page.endpoints import endpoints
 from stargan.page.events import DEFAULTS, DRAWINGS, MAX_NEW_SEED, PHOTOS, domain_choices
 from stargan.page.models import config_of, menu
@@ -124,6 +124,7 @@ def build() -> gr.Blocks:
         page.load(events.arrive, [search, *domains], settings, js=arrival, show_progress="hidden", **PRIVATE)
         endpoints()
     take_as_given(page)
+    guard(page)
     return page
 
 
@@ -187,7 +188,7 @@ def subject_panel() -> SubjectPanel:
     shown = [note, numbered, chosen, square, crop]
     photo.upload(events.displayable, photo, photo, show_progress="hidden", **PRIVATE)
     looked = photo.change(events.look, [model, *parts], shown, show_progress="hidden", **PRIVATE)
-    examples.click(lambda index: str(PHOTOS[index]), examples, photo, show_progress="hidden", **PRIVATE)
+    examples.click(events.example_photo, examples, photo, show_progress="hidden", **PRIVATE)
     photo.clear(lambda: gr.Markdown(visible=False), None, note, **AT_ONCE)
     for part in (x, y, size):
         part.input(events.frame, [model, *parts], crop, show_progress="hidden", trigger_mode="always_last", **PRIVATE)

@@ -9,6 +9,8 @@ import os
 import signal
 import sys
 import threading
+from functools import partial
+from typing import Any
 
 import gradio as gr
 from starlette.middleware import Middleware
@@ -18,6 +20,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from stargan.models.registry import DEFAULT_MODEL
+from stargan.page import texts
 from stargan.page.answers import TRAFFIC, i18n
 from stargan.page.events import EXAMPLES
 from stargan.page.files import FILES
@@ -26,8 +29,10 @@ from stargan.page.theme import CSS, JS, Paper
 
 log = logging.getLogger("stargan.app")
 
-# Visitors that wait; more are told so.
-QUEUE = 64
+# Requests that wait; whoever comes then is told so. Of these, one page's and one address's: a household or a school shares one.
+QUEUE, SESSION_SHARE, ADDRESS_SHARE = 64, 8, 32
+# Bytes of a request that is no upload; a camera's picture takes up to 3 MB.
+MAX_BODY = 8_000_000
 # What is under way when the app is told to stop may take this long, in seconds.
 LAST_SECONDS = 8.0
 
@@ -52,7 +57,9 @@ def serve(page: gr.Blocks, host: str, port: int | None, *, share: bool = False, 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     try:
-        page.queue(max_size=QUEUE).launch(
+        page.queue(max_size=QUEUE)
+        share_queue(page)
+        page.launch(
             server_name=host,
             server_port=port,
             share=share,
@@ -67,7 +74,10 @@ def serve(page: gr.Blocks, host: str, port: int | None, *, share: bool = False, 
             ssr_mode=False,
             max_file_size="200mb",  # 20 seconds of a phone's video; photos over 50 MB get their own sentence
             allowed_paths=[str(EXAMPLES / kind) for kind in ("photos", "drawings")],
-            app_kwargs={"routes": [Route("/healthz", _health)], "middleware": [Middleware(_NoSniffing)]},
+            app_kwargs={
+                "routes": [Route("/healthz", _health)],
+                "middleware": [Middleware(_NoSniffing), Middleware(_Bounded)],
+            },
             prevent_thread_lock=True,
         )
     except OSError as error:
@@ -90,6 +100,56 @@ def _health(_request: Request) -> JSONResponse:
     """Whether a model has drawn: what a load balancer asks before it sends visitors."""
     ready = READY.is_set()
     return JSONResponse({"ready": ready}, 200 if ready else 503)
+
+
+def share_queue(page: gr.Blocks) -> None:
+    """Nobody gets more than a share of the queue; a refusal is a sentence in the visitor's language."""
+    queue = page._queue
+    push = queue.push
+
+    async def pushed(body: Any, request: Request, username: str | None) -> Any:
+        waiting = [event for line in queue.event_queue_per_concurrency_id.values() for event in line.queue]
+        said = partial(texts.say, language=texts.preferred(request.headers.get("accept-language")))
+        if len(waiting) >= QUEUE:
+            return False, said("queue_full"), "queue_full"
+        address = request.client and request.client.host
+        for same, limit in (
+            ([event for event in waiting if event.session_hash == body.session_hash], SESSION_SHARE),
+            (
+                [event for event in waiting if event.request.client and event.request.client.host == address],
+                ADDRESS_SHARE,
+            ),
+        ):
+            if len(same) >= limit:
+                return False, said("queue_share", limit=limit), "queue_full"
+        return await push(body, request, username)
+
+    queue.push = pushed  # type: ignore[method-assign]
+
+
+class _Bounded:
+    """Refuses a request that is no upload and larger than any that the page makes; its connection ends."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"].endswith("/upload"):
+            await self.app(scope, receive, send)
+            return
+        length = dict(scope["headers"]).get(b"content-length", b"0")
+        if not length.isdigit() or int(length) > MAX_BODY:
+            await JSONResponse({"detail": "The request is too large."}, 413)(scope, receive, send)
+            return
+        read = 0
+
+        async def bounded() -> Message:
+            nonlocal read
+            message = await receive()
+            read += len(message.get("body", b""))
+            return message if read <= MAX_BODY else {"type": "http.disconnect"}
+
+        await self.app(scope, bounded, send)
 
 
 class _NoSniffing:
@@ -115,7 +175,9 @@ def give_memory_back() -> None:
         libc = ctypes.CDLL("libc.so.6")
         arena_max, mmap_threshold, trim_threshold = -8, -3, -1  # malloc.h
         libc.mallopt(arena_max, 2)  # else each of many threads keeps what it freed
-        libc.mallopt(mmap_threshold, 16 << 20)  # else it grows with the largest photo, which then lies in a heap
+        # above it, what is freed goes back at once; else it grows with the largest photo, and that lies in a heap between
+        # smaller things, as do Pillow's blocks, of just under 16 MB
+        libc.mallopt(mmap_threshold, 8 << 20)
         libc.mallopt(trim_threshold, 64 << 20)
     except (OSError, AttributeError):
         log.info("The allocator stays as it is: this is not glibc.")

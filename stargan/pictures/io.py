@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import io
 import os
-from contextlib import nullcontext, suppress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, cast
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps
+from PIL import ExifTags, Image, ImageCms
 
 from stargan.errors import PhotoError
+from stargan.pictures.structure import MAX_PROFILE, affordable, affordable_exif
 from stargan.stages import stage
 
 Photo = str | Path | bytes | BinaryIO | Image.Image
@@ -36,6 +39,44 @@ SHOWN_SUFFIXES = SUFFIXES.difference(FORMATS["HEIF"], FORMATS["TIFF"])
 MAX_BYTES = 50_000_000
 MAX_PIXELS = 50_000_000
 MIN_SIDE = 16
+# Pixels of all pictures that are decoded at the same time; a further one waits. Decoding takes up to 16 bytes for each.
+MAX_UNDER_WAY = 100_000_000
+# Rows that are worked on at once, where copies would take too much.
+STRIP = 64
+# How a picture is turned that EXIF says to lie otherwise.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class Budget:
+    """So much of something may be in use at once; whoever would exceed it waits. One alone never waits for itself."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.used = 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def taking(self, amount: int) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: self.used == 0 or self.used + amount <= self.limit)
+            self.used += amount
+        try:
+            yield
+        finally:
+            with self._changed:
+                self.used -= amount
+                self._changed.notify_all()
+
+
+UNDER_WAY = Budget(MAX_UNDER_WAY)
 
 
 def open_photo(source: Photo) -> Image.Image:
@@ -60,22 +101,34 @@ def open_photo(source: Photo) -> Image.Image:
         raise PhotoError("photo_empty")
     if size > MAX_BYTES:
         raise PhotoError("photo_heavy", size=f"{size / 1e6:.0f}", limit=MAX_BYTES // 10**6)
-    if not isinstance(source, str | Path):
-        source.seek(0)
     try:
-        picture = Image.open(source, formats=installed_formats())
+        with open(source, "rb") if isinstance(source, str | Path) else nullcontext(source) as file:
+            file.seek(0)
+            data = file.read(MAX_BYTES)
+    except (OSError, ValueError) as error:
+        raise PhotoError("photo_unreadable") from error
+    kind = _kind(data)
+    if kind is None:
+        raise PhotoError("photo_kind")
+    if not affordable(kind, data, 0):
+        raise PhotoError("photo_dear")
+    try:
+        picture = Image.open(io.BytesIO(data), formats=[kind])
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise PhotoError("photo_bomb", limit=MAX_PIXELS // 10**6) from None
     except Exception as error:  # broken files raise nearly anything, struct.error and SyntaxError among them
-        raise PhotoError("photo_broken" if _begins_as_picture(source) else "photo_kind") from error
+        raise PhotoError("photo_broken") from error
     with picture:
+        _check_size(picture)
+        if not affordable(kind, data, picture.width * picture.height):
+            raise PhotoError("photo_dear")
         return _decoded(picture)
 
 
 def _decoded(picture: Image.Image) -> Image.Image:
     _check_size(picture)
     try:
-        with stage("open"):
+        with stage("open"), UNDER_WAY.taking(picture.width * picture.height):
             picture.load()
             _check_size(picture)  # HEIF may turn out to hold another size than it announced
             rgb = _to_rgb(_upright(picture))
@@ -100,15 +153,13 @@ def installed_formats() -> list[str]:
     return [name for name in FORMATS if name in Image.OPEN]  # Pillow has AVIF since 11.3, and not everywhere
 
 
-def _begins_as_picture(source: str | Path | BinaryIO) -> bool:
-    """Whether the first bytes are those of a format that can be read, so that what follows must be broken."""
-    try:
-        with open(source, "rb") if isinstance(source, str | Path) else nullcontext(source) as file:
-            file.seek(0)
-            prefix = file.read(16)
-    except (OSError, ValueError):
-        return False
-    return any(accept(prefix) is True for _, accept in map(Image.OPEN.__getitem__, installed_formats()) if accept)
+def _kind(data: bytes) -> str | None:
+    """The format that the first bytes are of, of those that can be read."""
+    for kind in installed_formats():
+        _, accept = Image.OPEN[kind]
+        if accept and accept(data[:16]) is True:
+            return kind
+    return None
 
 
 def _check_size(picture: Image.Image) -> None:
@@ -120,10 +171,18 @@ def _check_size(picture: Image.Image) -> None:
 
 
 def _upright(picture: Image.Image) -> Image.Image:
+    if not affordable_exif(picture.info.get("exif") or b"II*\0\x08\0\0\0\0\0"):
+        return picture
     try:
-        return ImageOps.exif_transpose(picture)
+        turn = _TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # broken EXIF is no reason to refuse a picture that is whole
         return picture
+    return picture if turn is None else _keeping_info(picture.transpose(turn), picture)
+
+
+def _keeping_info(turned: Image.Image, picture: Image.Image) -> Image.Image:
+    turned.info.update(picture.info)
+    return turned
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
@@ -132,20 +191,23 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
     if picture.mode in ("I", "F"):
         return _spread(np.asarray(picture)).convert("RGB")
     if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+        white = Image.new("RGB", picture.size, "white")
+        for top in range(0, picture.height, STRIP):  # whole, it would be there four times
+            strip = picture.crop((0, top, picture.width, min(top + STRIP, picture.height))).convert("RGBA")
+            white.paste(Image.alpha_composite(Image.new("RGBA", strip.size, "white"), strip).convert("RGB"), (0, top))
+        return white
     return _to_srgb(picture).convert("RGB")
 
 
 def _spread(levels: np.ndarray) -> Image.Image:
     """32 bits a pixel and no agreed range: the picture's own becomes 0 to 255. By strips, as doubles take 8 bytes a pixel."""
-    strips = [levels[row : row + 64] for row in range(0, len(levels), 64)]
+    strips = [levels[row : row + STRIP] for row in range(0, len(levels), STRIP)]
     ends = [(wide.min(), wide.max()) for wide in map(_finite, strips)]
     low, high = min(low for low, _ in ends), max(high for _, high in ends)
     scale = 255 / ((high - low) or 1)
     shown = np.empty(levels.shape, np.uint8)
-    for row, strip in zip(range(0, len(levels), 64), strips, strict=True):
-        shown[row : row + 64] = (_finite(strip) - low) * scale
+    for row, strip in zip(range(0, len(levels), STRIP), strips, strict=True):
+        shown[row : row + STRIP] = (_finite(strip) - low) * scale
     return Image.fromarray(shown)
 
 
@@ -156,7 +218,7 @@ def _finite(levels: np.ndarray) -> np.ndarray:
 def _to_srgb(picture: Image.Image) -> Image.Image:
     """By the picture's colour profile, where it has one: phones save wider gamuts than sRGB, print shops CMYK."""
     profile = picture.info.get("icc_profile")
-    if not profile or picture.mode not in ("RGB", "L", "CMYK"):
+    if not profile or len(profile) > MAX_PROFILE or picture.mode not in ("RGB", "L", "CMYK"):
         return picture
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))

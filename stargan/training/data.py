@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-log = logging.getLogger(__name__)
+from stargan.pictures.io import SUFFIXES, installed_formats
 
-SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".webp"}
+log = logging.getLogger(__name__)
 
 
 class DataError(ValueError):
@@ -45,7 +45,7 @@ def list_domains(root: Path) -> dict[str, list[Path]]:
 def read_square(file: Path, size: int) -> Image.Image | None:
     """A picture as RGB, ``size`` × ``size``; None, and a line in the log, where it cannot be read."""
     try:
-        with Image.open(file) as picture:
+        with Image.open(file, formats=installed_formats()) as picture:
             return picture.convert("RGB").resize((size, size), Image.Resampling.LANCZOS)
     except Exception as error:  # broken files raise nearly anything, struct.error and SyntaxError among them
         log.warning("skipped %s: %s", file, error)

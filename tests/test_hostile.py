@@ -1,0 +1,154 @@
+"""Strangers: every function of the running app, asked for what it was not made for."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from asking import Visitor, file_at
+from PIL import Image
+from serving import Server, start
+
+from stargan.page import texts
+
+# Of an answer: longer than this is no sentence, and says back what was sent.
+SENTENCE = 300
+# On a machine that does much else; each is a matter of milliseconds.
+SECONDS = 10.0
+UNEXPECTED = texts.say("unexpected", "en")
+# Values that an input may take: one that took so many heeds none, such as a flag, and each costs a drawing or a clip.
+TAKEN = 2
+
+
+def nested(depth: int) -> list:
+    value: list = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+HOSTILE: dict[str, Any] = {
+    "nothing": None,
+    "negative": -1,
+    "fraction": 0.5,
+    "huge": 1e308,
+    "huge whole": 10**30,
+    "infinite": math.inf,
+    "none at all": math.nan,
+    "true": True,
+    "empty text": "",
+    "text": "<img src=x onerror=alert(1)>",
+    "long text": "x" * 200_000,
+    "surrogate": "\ud800\0",
+    "list": [1],
+    "long list": ["x"] * 10_000,
+    "nested": nested(200),
+    "mixed": [None, {"a": [math.nan]}, "x" * 200_000],
+    "dict": {"a": 1},
+    "dict that updates": {"__type__": "update", "value": "x" * 1000, "visible": True},
+    "value of a property": {"value": {"value": 1}},
+    "file outside": file_at("/etc/passwd"),
+    "files outside": [{"image": file_at("/etc/passwd"), "caption": "x" * 200_000}],
+    "url within": {"url": "http://127.0.0.1:9/", "path": "", "meta": {"_type": "gradio.FileData"}},
+    "no data": {"url": "data:image/png;base64,AAAA", "path": "x" * 200_000, "meta": {"_type": "gradio.FileData"}},
+}  # fmt: skip
+# What came of a click: its place in a gallery, a table or a text.
+EVENTS: list[Any] = [
+    None,
+    *({"index": value, "value": value} for value in (-1, 10**9, 1e308, math.nan, "x" * 200_000, [1], {"a": 1}, None)),
+    {"x": 1}, [1], "x" * 200_000,
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    server = start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def photo(portrait: Image.Image, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("photos") / "portrait.png"
+    portrait.save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def visitor(server: Server, photo: Path) -> Visitor:
+    """One whose session holds drawings and a kept style, so that no function refuses for the lack of them."""
+    visitor = Visitor(server.url)
+    for function in visitor.functions():
+        if any(function["api_name"].startswith(name) for name in ("draw_latent", "draw_mixed", "draw_near", "keep")):
+            visitor.ask(function["id"], usual(visitor, function, photo))
+    return visitor
+
+
+def usual(visitor: Visitor, function: dict, photo: Path) -> list:
+    """What the page would send: each component's own value, and a photo where one is wanted."""
+    return [_usual(visitor, component, photo) for component in function["components"]]
+
+
+def _usual(visitor: Visitor, component: dict, photo: Path) -> Any:
+    kind, properties = component["type"], component["props"]
+    if kind == "image" and not properties.get("streaming"):
+        return visitor.upload(photo)
+    if kind == "gallery":
+        return [{"image": visitor.upload(photo), "caption": None}]
+    if kind == "checkboxgroup":
+        return [1]
+    if kind == "dataset":
+        return 0
+    return 1 if properties.get("label") in ("count",) else properties.get("value")
+
+
+def names() -> list[str]:
+    """Of every function that the app has, with its number, as one handler serves several."""
+    from stargan.page import layout
+
+    return [f"{number}-{function.api_name}" for number, function in layout.build().fns.items() if function.fn]
+
+
+def test_a_request_is_bounded(visitor: Visitor) -> None:
+    assert visitor.post(0, ["x" * 9_000_000]).status_code == 413
+    parts = (b"x" * 1_000_000 for _ in range(12))  # without saying how much it will be
+    with pytest.raises(httpx.HTTPError):
+        visitor.http.post("gradio_api/queue/join", content=parts, timeout=10).raise_for_status()
+
+
+@pytest.mark.parametrize("name", names())
+def test_whatever_is_asked_gets_a_short_answer(server: Server, visitor: Visitor, photo: Path, name: str) -> None:
+    number = int(name.partition("-")[0])
+    function = next(function for function in visitor.functions() if function["id"] == number)
+    good, wrong, taken = usual(visitor, function, photo), [], Counter[str]()
+    requests = [(good, event, "event", f"{event!s:.40}") for event in EVENTS if "select" in str(function["targets"])]
+    for index, component in enumerate(function["components"]):
+        if component["type"] != "state":  # held by the app; what is sent for it is not read
+            for kind, value in HOSTILE.items():
+                where = f"{component['type']} {index}"
+                requests.append(([*good[:index], value, *good[index + 1 :]], None, where, kind))
+    requests += [(data, None, "values", str(len(data))) for data in ([], good * 3, good[:-1])]
+    for data, event, where, kind in requests:
+        if taken[where] >= TAKEN:
+            continue
+        label = f"{where}: {kind}"
+        before, begin = server.log.stat().st_size, time.monotonic()
+        answer = visitor.ask(number, data, event)
+        seconds, error = time.monotonic() - begin, (answer["output"] or {}).get("error")
+        taken[where] += answer["success"]
+        with server.log.open("rb") as log:
+            log.seek(before)
+            said = log.read().decode(errors="replace")
+        if not answer["success"] and not (isinstance(error, str) and 0 < len(error) < SENTENCE and error != UNEXPECTED):
+            wrong.append(f"{label}: answered {error!s:.200}")
+        if seconds > SECONDS:
+            wrong.append(f"{label}: took {seconds:.1f} s")
+        if "Traceback" in said or "ERROR" in said:
+            wrong.append(f"{label}: {said[-600:]}")
+    assert not wrong, "\n".join(wrong)

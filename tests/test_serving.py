@@ -1,0 +1,300 @@
+"""The app as a process: load, faults, long runs. Short forms here; ``STARGAN_STRESS=1``, as ``make stress`` sets it, asks for
+the long ones. All traffic stays on this machine."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import statistics
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from asking import Visitor, wait_until
+from PIL import Image
+from serving import Server, start
+
+LONG = bool(os.environ.get("STARGAN_STRESS"))
+CLIENTS, LOAD_SECONDS = (32, 120.0) if LONG else (8, 10.0)
+REQUESTS = 2000 if LONG else 100
+# Large photos at once, and their sides in pixels.
+LARGE = [6000, 7000] * (4 if LONG else 1)
+
+
+def latent(photo: dict, seed: int, count: int = 1) -> list:
+    return [photo, "anime", count, seed, 0.7, 1, False, "anime-64"]
+
+
+def number_of(visitor: Visitor, name: str) -> int:
+    return next(function["id"] for function in visitor.functions() if function["api_name"] == name)
+
+
+def report(what: str, figures: str) -> None:
+    """A line for the table of ``make stress``."""
+    if path := os.environ.get("STARGAN_REPORT"):
+        with open(path, "a") as file:
+            file.write(f"{what}: {figures}\n")
+
+
+def content(visitor: Visitor, answer: dict) -> bytes:
+    """Of the first drawing."""
+    assert answer["success"], answer["output"]
+    path = answer["output"]["data"][1][0]["image"]["path"]
+    return visitor.http.get(f"gradio_api/file={path}").raise_for_status().content
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    server = start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def photos(portrait: Image.Image, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Faces that differ: each is brighter than the one before."""
+    folder = tmp_path_factory.mktemp("photos")
+    for n in range(4):
+        portrait.point(lambda level, n=n: min(255, level * (10 + n) // 10)).save(folder / f"{n}.png")
+    return sorted(folder.iterdir())
+
+
+def test_each_gets_the_drawing_of_its_own_photo_and_seed(server: Server, photos: list[Path]) -> None:
+    first = Visitor(server.url)
+    draw = number_of(first, "latent_grid")
+    seeds = range(1, 5)
+    uploaded = [first.upload(photo) for photo in photos]
+    expected = {
+        (n, seed): content(first, first.ask(draw, latent(uploaded[n], seed)))
+        for n in range(len(photos))
+        for seed in seeds
+    }
+    assert len(set(expected.values())) == len(expected)
+    stop, answered, opened = threading.Event(), [], []
+
+    def visit(number: int) -> None:
+        visitor, chance = Visitor(server.url), random.Random(number)
+        own = [visitor.upload(photo) for photo in photos]
+        while not stop.is_set():
+            n, seed = chance.randrange(len(photos)), chance.choice(seeds)
+            answer = visitor.ask(draw, latent(own[n], seed), seconds=300)
+            assert content(visitor, answer) == expected[n, seed]
+            answered.append(n)
+
+    def look() -> None:
+        with httpx.Client(base_url=server.url, timeout=30, trust_env=False) as http:
+            while not stop.is_set():
+                begin = time.perf_counter()
+                http.get("").raise_for_status()
+                opened.append(time.perf_counter() - begin)
+                time.sleep(0.2)
+
+    with ThreadPoolExecutor(CLIENTS + 1) as pool:
+        running = [pool.submit(visit, number) for number in range(CLIENTS)] + [pool.submit(look)]
+        time.sleep(LOAD_SECONDS)
+        stop.set()
+        for one in running:
+            one.result()
+    page = statistics.quantiles(opened, n=20)[-1]
+    report(
+        "load",
+        f"{CLIENTS} clients, {LOAD_SECONDS:.0f} s: {len(answered)} answers, all right; GET / p95 {1000 * page:.0f} ms",
+    )
+    assert len(answered) >= CLIENTS
+    assert page < (0.3 if LONG else 2.0)  # beside other tests on the same cores
+
+
+def test_a_queue_that_is_full_says_so_and_nobody_takes_it_all(server: Server, photos: list[Path]) -> None:
+    greedy, other = Visitor(server.url), Visitor(server.url)
+    draw, photo = number_of(greedy, "latent_grid"), greedy.upload(photos[0])
+    answers = [greedy.submit(draw, latent(photo, seed, count=16)) for seed in range(100, 164)]
+    assert other.submit(draw, latent(other.upload(photos[1]), 1)).done() is False  # let in
+    greedy_ends = [answer.result(300) for answer in answers]
+    refused = [answer for answer in greedy_ends if "refused" in answer]
+    assert refused
+    for answer in refused:
+        assert answer["refused"] == 503
+        assert "wait" in answer["output"]["error"]
+        assert len(answer["output"]["error"]) < 200
+    assert sum(answer["success"] for answer in greedy_ends) == len(answers) - len(refused)
+
+
+def test_who_leaves_frees_the_place(server: Server, photos: list[Path]) -> None:
+    """Of what still waits: what is being drawn is drawn to its end."""
+    leaving, staying = Visitor(server.url), Visitor(server.url)
+    draw, photo = number_of(leaving, "latent_grid"), leaving.upload(photos[0])
+    for seed in range(200, 212):
+        leaving.submit(draw, latent(photo, seed, count=16))
+    time.sleep(0.3)
+    leaving.http.close()
+    leaving.leave()
+    own = staying.upload(photos[0])
+    assert wait_until(lambda: waiting(staying) == 0, 1.5)
+    assert staying.ask(draw, latent(own, 1), seconds=60)["success"]
+
+
+def waiting(visitor: Visitor) -> int:
+    return visitor.http.get("gradio_api/queue/status").raise_for_status().json()["queue_size"]
+
+
+def test_memory_comes_back_after_large_photos(server: Server, portrait: Image.Image, tmp_path: Path) -> None:
+    process, visitor = psutil.Process(server.process.pid), Visitor(server.url)
+    draw = number_of(visitor, "latent_grid")
+    assert wait_until(lambda: not waiting(visitor), 60)
+    time.sleep(5)
+    idle = process.memory_info().rss
+    paths = []
+    for n, side in enumerate(LARGE):
+        large = portrait.resize((side, side))
+        large.putpixel((0, 0), (n, n, n))
+        paths.append(tmp_path / f"{n}.jpg")
+        large.save(paths[-1], quality=85)
+    most, stop = [0], threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(0.05):
+            most[0] = max(most[0], process.memory_info().rss)
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    visitors = [Visitor(server.url) for _ in paths]
+    futures = [one.submit(draw, latent(one.upload(path), 1)) for one, path in zip(visitors, paths, strict=True)]
+    try:
+        assert all(future.result(300)["success"] for future in futures)
+        back = wait_until(lambda: process.memory_info().rss < 1.1 * idle, 60, 1.0)
+    finally:
+        stop.set()
+        watching.join()
+    now = process.memory_info().rss
+    report(
+        "memory",
+        f"{len(paths)} photos of 36 and 49 megapixels at once: {idle / 1e6:.0f} → {most[0] / 1e6:.0f} → {now / 1e6:.0f} MB",
+    )
+    assert most[0] < 3e9
+    assert back, f"{idle / 1e6:.0f} MB idle, {now / 1e6:.0f} MB a minute later"
+
+
+def test_long_run(server: Server, photos: list[Path]) -> None:
+    """Memory, threads, open files and child processes stay as they are."""
+    visitor, process = Visitor(server.url), psutil.Process(server.process.pid)
+    functions = {function["api_name"]: function["id"] for function in visitor.functions()}
+    own = [visitor.upload(photo) for photo in photos]
+    reference = [{"image": own[0], "caption": None}]
+
+    def asked(n: int) -> tuple[str, list]:
+        photo, rest = own[n % len(own)], [1, False, "anime-64"]
+        return [
+            ("latent_grid", [photo, "anime", 1 + n % 3, n, 0.7, *rest]),
+            ("detect_faces", [photo]),
+            ("reference_mix", [photo, reference, "anime", 1, *rest]),
+            ("list_models", []),
+            ("latent_grid", [photo, "anime", 99, n, 0.7, *rest]),  # refused
+        ][n % 5] if n % 50 else ("interpolate", [photo, "anime", n, n + 1, 0.7, *rest])  # fmt: skip
+
+    def run(count: int) -> None:
+        for n in range(count):
+            name, data = asked(n)
+            assert visitor.ask(functions[name], data)["success"] is (data[2:3] != [99])
+
+    run(REQUESTS // 5)
+    before = figures(process)
+    run(REQUESTS)
+    assert wait_until(lambda: not process.children(recursive=True), 10)
+    after = figures(process)
+    report(
+        "soak",
+        f"{REQUESTS} requests: memory {before[0] / 1e6:.0f} → {after[0] / 1e6:.0f} MB, threads {before[1]} → {after[1]}, files {before[2]} → {after[2]}",
+    )
+    assert after[0] < 1.05 * before[0]
+    assert after[1] <= before[1] + 4
+    assert after[2] <= before[2] + 4
+
+
+def figures(process: psutil.Process) -> tuple[int, int, int]:
+    return process.memory_info().rss, process.num_threads(), process.num_fds()
+
+
+# Faults
+
+
+def test_sigterm_in_the_middle_of_a_request(photos: list[Path]) -> None:
+    server = start()
+    visitor = Visitor(server.url)
+    draw, photo = number_of(visitor, "interpolate"), visitor.upload(photos[0])
+    futures = [visitor.submit(draw, [photo, "anime", 1, 2, 0.7, 1, False, "anime-64"]) for _ in range(8)]
+    assert wait_until(lambda: waiting(visitor) < 8, 10)
+    begin = time.monotonic()
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(15) == 0
+    assert time.monotonic() - begin < 10
+    assert all(future.done() or future.exception(5) for future in futures)
+
+
+def test_a_disk_that_is_full(photos: list[Path], tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "none", disk], capture_output=True, check=False
+    ).returncode:
+        pytest.skip("no right to mount a small disk")
+    try:
+        server = start(GRADIO_TEMP_DIR=str(disk / "uploads"))
+        visitor = Visitor(server.url)
+        draw, photo = number_of(visitor, "latent_grid"), visitor.upload(photos[0])
+        filler = disk / "filler"
+        with suppress(OSError), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        answer = visitor.ask(draw, latent(photo, 1))
+        assert not answer["success"]
+        assert "disk" in answer["output"]["error"]
+        assert "Traceback" not in server.log.read_text()
+        filler.unlink()
+        assert visitor.ask(draw, latent(photo, 1))["success"]  # and goes on as if nothing had been
+        assert not [path for path in (disk / "uploads").rglob("*") if path.is_file() and not path.stat().st_size]
+        server.stop()
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=False)
+
+
+def test_nothing_can_be_written_at_home(photos: list[Path], tmp_path: Path) -> None:
+    nowhere = str(tmp_path / "file" / "home")
+    (tmp_path / "file").touch()  # a folder below a file cannot be made, not even by root
+    server = start(HOME=nowhere, XDG_CACHE_HOME=nowhere, HF_HOME=nowhere, TORCH_HOME=nowhere, MPLCONFIGDIR=nowhere)
+    try:
+        visitor = Visitor(server.url)
+        photo = visitor.upload(photos[0])
+        assert visitor.ask(number_of(visitor, "latent_grid"), latent(photo, 1))["success"]
+    finally:
+        server.stop()
+
+
+def test_a_killed_app_leaves_nothing_half_written(photos: list[Path]) -> None:
+    server = start()
+    visitor = Visitor(server.url)
+    draw, photo = number_of(visitor, "latent_grid"), visitor.upload(photos[0])
+    for seed in range(12):
+        visitor.submit(draw, latent(photo, seed, count=16))
+    assert wait_until(lambda: any(server.uploads.rglob("anime-seed-*.png")), 60)
+    server.process.kill()
+    server.process.wait(10)
+    for path in server.uploads.rglob("*.png"):
+        with Image.open(path) as picture:
+            picture.load()  # whole
+    old = next(server.uploads.rglob("*.png"))
+    os.utime(old, (time.time() - 4000,) * 2)
+    again = start(GRADIO_TEMP_DIR=str(server.uploads))
+    try:
+        assert wait_until(lambda: not old.exists(), 30)
+    finally:
+        again.stop()
+        shutil.rmtree(server.uploads.parent, ignore_errors=True)
