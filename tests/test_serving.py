@@ -243,7 +243,7 @@ def test_a_disk_that_is_full(photos: list[Path], tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m", "none", disk], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "none", disk], capture_output=True, check=False
     ).returncode:
         pytest.skip("no right to mount a small disk")
     try:
@@ -290,11 +290,15 @@ def test_a_killed_app_leaves_nothing_half_written(photos: list[Path]) -> None:
     for path in server.uploads.rglob("*.png"):
         with Image.open(path) as picture:
             picture.load()  # whole
-    old = next(server.uploads.rglob("*.png"))
-    os.utime(old, (time.time() - 4000,) * 2)
-    again = start(GRADIO_TEMP_DIR=str(server.uploads))
+    # started again more than an hour later
+    later = server.uploads.parent / "later"
+    later.mkdir()
+    (later / "sitecustomize.py").write_text("import time; now = time.time; time.time = lambda: now() + 4000")
+    left = [path for path in server.uploads.rglob("anime-seed-*.png") if path.is_file()]
+    assert left
+    again = start(GRADIO_TEMP_DIR=str(server.uploads), PYTHONPATH=str(later))
     try:
-        assert wait_until(lambda: not old.exists(), 30)
+        assert wait_until(lambda: not any(path.exists() for path in left), 30)
     finally:
         again.stop()
         shutil.rmtree(server.uploads.parent, ignore_errors=True)

@@ -172,6 +172,14 @@ NOTHING = (None, None, gr.DownloadButton(value=None, interactive=False), None, N
 
 def results(drawn: Drawn, header: tuple[Image.Image, ...] = (), *, in_photo: bool, sheet_open: bool) -> Results:
     """Args: what of it is looked at, and so is made: the drawing in the photo, the sheet."""
+    crop = saved(drawn.prepared.crops[0], "crop.png")
+    sheet = _sheet(drawn, header) if sheet_open else None
+    compare = before_after(drawn, 0) if in_photo else None
+    return Results(crop, gallery_of(drawn), *large(drawn, 0), compare, sheet, drawn, header, 0)
+
+
+def gallery_of(drawn: Drawn) -> list[tuple[str, str]]:
+    """Every drawing, with its caption."""
     gallery = []
     for index, picture in enumerate(drawn.pictures):
         row, column = drawn.place(index)
@@ -180,10 +188,7 @@ def results(drawn: Drawn, header: tuple[Image.Image, ...] = (), *, in_photo: boo
         if len(drawn.rows) > 1:
             caption = say("caption_face", number=row + 1, caption=caption)
         gallery.append((saved(picture, drawn.file_name(index), drawn.styles.provenance(column)), caption))
-    crop = saved(drawn.prepared.crops[0], "crop.png")
-    sheet = _sheet(drawn, header) if sheet_open else None
-    compare = before_after(drawn, 0) if in_photo else None
-    return Results(crop, gallery, *large(drawn, 0), compare, sheet, drawn, header, 0)
+    return gallery
 
 
 def large(drawn: Drawn, index: int) -> tuple[str, gr.DownloadButton]:
