@@ -546,6 +546,8 @@ flat = torch.cat([p.detach().flatten() for net in vars(trainer.nets).values() fo
 both = [torch.empty_like(flat) for _ in range(2)]
 dist.all_gather(both, flat)
 assert torch.equal(*both), "the processes have different networks"
+dist.barrier()
+dist.destroy_process_group()  # left to the interpreter's end, gloo's threads can abort the process
 """)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
     done = subprocess.run(
