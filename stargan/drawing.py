@@ -38,6 +38,7 @@ from stargan.models.cards import copy_model
 from stargan.models.checkpoint import load_model
 from stargan.models.config import ModelConfig, ModelError
 from stargan.models.registry import commit_model, find_model
+from stargan.models.upscaling import enlarge
 from stargan.pictures import faces
 from stargan.pictures.io import MAX_BYTES, Photo, open_photo
 from stargan.pictures.provenance import Provenance, save_picture
@@ -598,6 +599,14 @@ class Drawn:
         kind, value = self.styles.captions[column]
         name = f"{self.styles.domain}-{kind}-{value}.png"
         return f"face-{row + 1}-{name}" if len(self.rows) > 1 else name
+
+    def enlarged(self, index: int, side: int) -> tuple[Image.Image, Provenance]:
+        """That picture with at least so many px a side, and what it says of itself: how it came to them, too."""
+        picture, about = self.pictures[index], self.styles.provenance(self.place(index)[1])
+        larger, note = CACHE.get(
+            ("enlarged", digest(picture), side), lambda: enlarge(picture, side), lambda made: _bytes(made[0])
+        )
+        return larger, replace(about, details=about.details | {"size": note}) if note else about
 
     def sheet(self, header: Sequence[Image.Image] = ()) -> Image.Image:
         """One picture: each row begins with the face as it was; ``header``, as of references, is a row above."""

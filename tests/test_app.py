@@ -76,6 +76,13 @@ def test_a_menu_of_nonsense_is_said_in_a_sentence(models: str, tmp_path: Path) -
     assert len(done.stderr) < 700
 
 
+def test_an_upscaler_that_cannot_be_had_is_said_in_a_sentence(tmp_path: Path) -> None:
+    done = refused(tmp_path, STARGAN_UPSCALER="weights/none.safetensors")
+    assert done.returncode == 2
+    assert "weights/none.safetensors" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_help_says_what_there_is(tmp_path: Path) -> None:
     done = refused(tmp_path, "--help")
     assert done.returncode == 0

@@ -16,7 +16,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -164,6 +164,50 @@ def find_model(
     return _found(name, Fetching(token, cache, force_download, local_files_only), progress, weights=True)
 
 
+def find_weight_file(name: str) -> Path:
+    """The file of weights of another program's model: of a path, or of "user/repo[@revision]" on the Hub, which has one.
+
+    What is in the Hub's cache is taken from there, as by :func:`find_model`.
+
+    Raises:
+        ModelError: there is no such file, it is no safetensors, or it cannot be fetched.
+    """
+    path = Path(name).expanduser()
+    if path.is_file():
+        if path.suffix != ".safetensors":
+            raise ModelError(f"{path} is no safetensors file: others may hold a program, and are not opened.")
+        return path
+    if (hub := _hub_name(name)) is None:
+        raise ModelError(f"There is no file {brief(name)}, and it is not user/repo of the Hub.")
+    repo, revision = hub
+    how = Fetching()
+    with _one_at_a_time(how.cache, repo, "weights"):
+        with suppress(LocalEntryNotFoundError):
+            folder = Path(
+                snapshot_download(
+                    repo,
+                    revision=revision,
+                    cache_dir=how.cache,
+                    allow_patterns="*.safetensors",
+                    local_files_only=True,
+                )
+            )
+            if len(found := [file for file in folder.glob("*.safetensors") if _is_whole(file)]) == 1:
+                return found[0]
+        at = f"{repo}@{revision}" if revision else repo
+        with _explained(repo, revision, f"The model {at} is not in the cache, and the Hub ({ENDPOINT}) cannot be had"):
+            info = HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=HF_HUB_ETAG_TIMEOUT)
+            listed = {f.rfilename: f for f in info.siblings or () if f.rfilename.endswith(".safetensors")}
+            if len(listed) != 1:
+                raise ModelError(f"it has {len(listed)} safetensors files, and one is wanted.")
+            (file,) = listed
+            if (listed[file].size or 0) > MAX_DOWNLOAD_BYTES:
+                raise ModelError(f"it is over {MAX_DOWNLOAD_BYTES / 1e9:.1f} GB.")
+            folder = _fetched(repo, info.sha or DEFAULT_REVISION, listed, how)
+            _point(how.cache, folder, revision or DEFAULT_REVISION)
+            return folder / file
+
+
 def config_of(name: str, *, token: str | bool | None = None) -> ModelConfig:
     """What a model, named as for :func:`find_model`, says of itself. From the Hub, no weights are downloaded.
 
@@ -299,11 +343,17 @@ def _cached(repo: str, revision: str | None, sums: Mapping[str, str], cache: Pat
     folder = Path(config).parent
     try:
         files = [folder / CONFIG_FILE, *(weight_files(folder) if weights else ())]
-        whole = all(_hash(file, name) == name for file in files if _HASH.fullmatch(name := file.resolve().name))
+        whole = all(map(_is_whole, files))
         _check_sums(folder, "", sums)
     except (ModelError, OSError):  # OSError: another process takes a damaged file away
         return None
     return folder if whole else None
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether a file of the Hub's cache has the hash that it lies under; one that lies elsewhere is taken as it is."""
+    name = file.resolve().name
+    return not _HASH.fullmatch(name) or _hash(file, name) == name
 
 
 @contextmanager

@@ -193,11 +193,7 @@ def gallery_of(drawn: Drawn) -> list[tuple[str, str]]:
 
 def large(drawn: Drawn, index: int) -> tuple[str, gr.DownloadButton]:
     """One drawing as it is looked at and saved: enlarged to 512 px, and saying so; the button that saves it."""
-    picture, about = drawn.pictures[index], drawn.styles.provenance(drawn.place(index)[1])
-    if picture.width < LARGE:
-        note = f"enlarged from {picture.width} px to {LARGE} px by Lanczos"
-        about = replace(about, details=about.details | {"size": note})
-        picture = picture.resize((LARGE, LARGE), Image.Resampling.LANCZOS)
+    picture, about = drawn.enlarged(index, LARGE)
     path = saved(picture, drawn.file_name(index), about)
     return path, gr.DownloadButton(value=path, interactive=True)
 

@@ -15,6 +15,7 @@ from stargan.errors import RequestError
 from stargan.models import registry
 from stargan.models.config import ModelConfig, ModelError
 from stargan.models.registry import DEFAULT_MODEL, ModelSpec
+from stargan.models.upscaling import upscaler
 from stargan.page.answers import say
 from stargan.pictures import faces
 
@@ -36,8 +37,9 @@ def menu() -> dict[str, ModelSpec]:
     """The models that visitors may choose, by name.
 
     Raises:
-        stargan.models.config.ModelError: the environment names something else.
+        stargan.models.config.ModelError: the environment names something else, or an upscaler that cannot be had.
     """
+    upscaler()
     return registry.available_models()
 
 
