@@ -43,6 +43,7 @@ from stargan.pictures.tensors import grid
 GRID_ROWS = 8
 
 P = TypeVar("P", bound=Hashable)  # a photo, as the files name it
+P_in = TypeVar("P_in", bound=Hashable, contravariant=True)
 
 
 @dataclass(frozen=True)
@@ -159,10 +160,10 @@ def _is_photo(file: Path, output: Path | None) -> bool:
     return file.suffix.lower() in SUFFIXES and not hidden and not made and file.is_file()
 
 
-class Files(Protocol[P]):
+class Files(Protocol[P_in]):
     """Where photos come from and results go: folders here, or what another machine offers."""
 
-    def open(self, photo: P) -> Source:
+    def open(self, photo: P_in) -> Source:
         """
         Raises:
             stargan.errors.PhotoError: it cannot be used.

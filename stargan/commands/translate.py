@@ -91,7 +91,7 @@ def _run_on_ray(options: argparse.Namespace) -> int:
 
     try:
         try:
-            from stargan.cluster import translating
+            from stargan.cluster import connected, translating
         except ModuleNotFoundError as error:
             raise ValueError(f"--ray needs more packages ({error.name}): pip install 'ray[data]'.") from error
         model = options.model or DEFAULT_MODEL
@@ -107,7 +107,7 @@ def _run_on_ray(options: argparse.Namespace) -> int:
             options.whole_photo,
             options.overwrite,
         )
-        with translating.connected(options.ray), tqdm(total=len(photos), unit="photo", disable=None) as bar:
+        with connected(options.ray), tqdm(total=len(photos), unit="photo", disable=None) as bar:
             tally = translating.translate_all(
                 order,
                 photos,

@@ -4,6 +4,9 @@
     python -m stargan train --data faces/train --validation faces/val --run runs/anime-128     # goes on where it stopped
     torchrun --nproc-per-node 4 -m stargan train --run-folder ...     # several GPUs; batch_size is the joint one
 
+Several machines: the same command on each, with ``--nnodes 2 --rdzv-backend c10d --rdzv-endpoint HOST:29400 --max-restarts 3``; a
+process that ends is started again with the others, from the last state, and the losses go on as if nothing had been.
+
 A run's folder holds ``state.pt`` (everything that resuming needs; the one before stands beside it), ``snapshots/`` (model
 folders of the averaged weights), ``sheets/`` (sample sheets), ``metrics.jsonl`` and ``tensorboard/`` (the same as curves).
 """
@@ -75,7 +78,7 @@ def train(
 
 def _config_and_state(folder: Path, preset: str | None, change: Change) -> tuple[TrainConfig, dict[str, Any] | None]:
     """The options of a new run, or the options and the state of the one that is in ``folder``."""
-    state = load_state(folder)
+    state = _agreed(load_state(folder))
     if state is None:
         if preset is None:
             raise TrainingError(f"There is no run in {folder}: start one with a preset ({', '.join(PRESETS)}).")
@@ -90,6 +93,23 @@ def _config_and_state(folder: Path, preset: str | None, change: Change) -> tuple
     if config.architecture != before.architecture:
         raise TrainingError(f"A run's architecture cannot change ({'; '.join(differences(before, config))}).")
     return config, state
+
+
+def _agreed(own: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The furthest of the processes' states, for all: on machines without a common disk, only some have it.
+
+    After a restart, another machine may have rank 0, whose process it is that saves.
+    """
+    if not dist.is_initialized():
+        return own
+    reached: list[int] = [-1] * dist.get_world_size()
+    dist.all_gather_object(reached, -1 if own is None else own["iteration"])
+    furthest = reached.index(max(reached))
+    if min(reached) == max(reached):
+        return own
+    shared = [own]
+    dist.broadcast_object_list(shared, src=furthest)
+    return shared[0]
 
 
 @contextlib.contextmanager
