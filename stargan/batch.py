@@ -27,6 +27,7 @@ from stargan.drawing import (
     Styles,
     Task,
     checked_domain,
+    find_faces,
     png,
     prepare,
     prepare_reference,
@@ -41,6 +42,8 @@ from stargan.pictures.tensors import grid
 
 # Photos on one grid: more would not fit a screen.
 GRID_ROWS = 8
+# Pixels of photos that are opened before their faces are looked for: the cache must still have them afterwards.
+TOGETHER = 16_000_000
 
 P = TypeVar("P", bound=Hashable)  # a photo, as the files name it
 P_in = TypeVar("P_in", bound=Hashable, contravariant=True)
@@ -232,7 +235,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Group(Generic[P]):
-    """Photos that are one process's work: those of a grid, or fewer.
+    """Photos that are one process's work: those of a grid.
 
     Attributes:
         number: of the grid, from 0.
@@ -254,7 +257,7 @@ class Row:
             or written.
         sentence: why it was not drawn.
         faces: how many the photo shows, of which the biggest is drawn; None where none was looked for.
-        seconds: that it took.
+        seconds: that it took; where faces are looked for in several photos at once, the first has that time.
     """
 
     photo: str
@@ -280,10 +283,12 @@ class Tally:
         self.failed += status not in ("drawn", "there")
 
 
-def groups(photos: Mapping[str, P], with_grid: bool) -> list[Group[P]]:
-    """The photos, eight a grid; without grids, one by one."""
-    items, rows = list(photos.items()), GRID_ROWS if with_grid else 1
-    return [Group(number, items[first : first + rows]) for number, first in enumerate(range(0, len(items), rows))]
+def groups(photos: Mapping[str, P]) -> list[Group[P]]:
+    """The photos by eight: those of a grid."""
+    items = list(photos.items())
+    return [
+        Group(number, items[first : first + GRID_ROWS]) for number, first in enumerate(range(0, len(items), GRID_ROWS))
+    ]
 
 
 def translate_all(
@@ -326,14 +331,18 @@ def translate_group(paint: Paint, job: Job, files: Files[P], group: Group[P]) ->
     # a new drawing belongs on the grid
     draw_sheet = job.with_grid and (any(missing) or job.overwrite or not _is_made(files, sheet, about_sheet))
     strips: list[list[Image.Image | None]] = []
+    # all of them, as in the first run: what else is in a batch may move a face by a rounding
+    opened = _opened(files, job, [photo for _, photo in group.photos]) if any(missing) or draw_sheet else iter(())
     for (name, photo), of, new in zip(group.photos, wanted, missing, strict=True):
-        begin, status = time.monotonic(), "drawn" if new else "there"
-        if not new and not draw_sheet:
+        begin, status, sentence = time.monotonic(), "drawn" if new else "there", ""
+        source = next(opened, None)
+        if source is None or (not new and not draw_sheet):
             yield Row(name, str(photo), status)
             continue
         faces_there: int | None = None
         try:
-            source = files.open(photo)
+            if isinstance(source, Exception):
+                raise source
             prepared = prepare(source, job.config)
             faces_there = len(source.faces) if job.config.framing is not None else None
             drawings = paint(Task(prepared.crops, looks.styles, passing=True), silent).rows[0]
@@ -341,7 +350,6 @@ def translate_group(paint: Paint, job: Job, files: Files[P], group: Group[P]) ->
                 if file in new:
                     files.write(file, png(_placed(prepared, drawing) if job.whole else drawing, about))
             strips.append([prepared.crops[0], *drawings])
-            sentence = ""
         except NoFaceError as error:
             status, sentence, faces_there = "no_face", str(error), 0
         except PhotoError as error:
@@ -353,6 +361,30 @@ def translate_group(paint: Paint, job: Job, files: Files[P], group: Group[P]) ->
         # the references head the columns, beside an empty corner
         header: list[list[Image.Image | None]] = [[None, *looks.references]] if looks.references else []
         files.write(sheet, png(grid(header + strips), about_sheet))
+
+
+def _opened(files: Files[P], job: Job, photos: Sequence[P]) -> Iterator[Source | Exception]:
+    """The photos in their order, or why one cannot be had; the faces of several are looked for at once."""
+    waiting: list[Source | Exception] = []
+    pixels = 0
+    for photo in photos:
+        try:
+            source = files.open(photo)
+            pixels += source.picture.width * source.picture.height
+        except (PhotoError, OSError) as error:
+            waiting.append(error)
+        else:
+            waiting.append(source)
+        if pixels >= TOGETHER:
+            yield from _searched(job, waiting)
+            waiting, pixels = [], 0
+    yield from _searched(job, waiting)
+
+
+def _searched(job: Job, opened: list[Source | Exception]) -> list[Source | Exception]:
+    if job.config.framing is not None:
+        find_faces([source for source in opened if isinstance(source, Source)])
+    return opened
 
 
 def _placed(prepared: Prepared, drawing: Image.Image) -> Image.Image:

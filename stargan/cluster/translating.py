@@ -348,8 +348,8 @@ def translate_all(
     context = DataContext.get_current()
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    work = _work(batch.groups(photos, order.with_grid))
-    blocks = min(-(-len(photos) // batch.GRID_ROWS), MAX_BLOCKS)
+    work = _work(batch.groups(photos))
+    blocks = min(len(work), MAX_BLOCKS)
     deaths = ray.remote(Deaths).options(num_cpus=0, max_restarts=-1).remote()
     # the groups of a block go to the actor one by one
     rows = ray.data.from_arrow(work, override_num_blocks=blocks).map_batches(

@@ -21,8 +21,8 @@ def add(commands: argparse._SubParsersAction) -> None:
         help="draw the faces of many photos",
         description="Draws the biggest face of each photo: separate PNG files, and a grid of every eight photos. A run "
         "that was stopped goes on where it was. The exit status is 1 if any photo failed; the others are still drawn.",
-        epilog="Under torchrun, each process takes its share of the photos, in groups of eight (one by one with "
-        "--no-grid), and together they write the files of one: torchrun --nproc-per-node 4 -m stargan translate ... "
+        epilog="Under torchrun, each process takes its share of the photos, in groups of eight, and "
+        "together they write the files of one: torchrun --nproc-per-node 4 -m stargan translate ... "
         "With --ray, the machines of a Ray cluster share them, whatever becomes of one of these.",
     )
     parser.add_argument(
@@ -66,7 +66,7 @@ def _run_here(options: argparse.Namespace) -> int:
         translator = load_translator(options)
         looks = _plan(options, translator.config).looks(translator.paint)
         job = batch.Job(translator.config, looks, options.grid, options.whole_photo, options.overwrite)
-        share = batch.groups(photos, options.grid)[rank::processes]
+        share = batch.groups(photos)[rank::processes]
         mine = sum(len(group.photos) for group in share)
         with tqdm(total=mine, unit="photo", disable=None, position=int(os.environ.get("LOCAL_RANK", 0))) as bar:
             tally = batch.translate_all(
