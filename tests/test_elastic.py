@@ -49,6 +49,8 @@ def train(data: Path, run: Path) -> list[str]:
 def launcher(log: Path, *arguments: str) -> Iterator[subprocess.Popen]:
     """A torchrun; with its workers, it is gone at the end."""
     settings = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    # else the restarted workers may meet through what the killed ones left in the launchers' store (pytorch issue 135712)
+    settings["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     with log.open("wb") as stream:
         process = subprocess.Popen(
             [sys.executable, "-m", "torch.distributed.run", *arguments],
