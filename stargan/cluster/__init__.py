@@ -24,12 +24,11 @@ class ClusterError(ValueError):
     """A cluster that cannot be reached, or could not do its work, in a sentence."""
 
 
-@contextmanager
-def connected(address: str) -> Iterator[None]:
-    """While this lasts, the process is a driver of the Ray cluster at ``address``; "local" starts one on this machine.
+def connect(address: str) -> None:
+    """Makes this process a driver of the Ray cluster at ``address``; "local" starts one on this machine.
 
     Raises:
-        ClusterError: there is none, or its work failed.
+        ClusterError: there is none.
     """
     own = address == "local"
     settings: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECT_STORE} if own else {}
@@ -37,6 +36,16 @@ def connected(address: str) -> Iterator[None]:
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **settings)
     except (OSError, ValueError, RuntimeError) as error:
         raise ClusterError(f"No Ray cluster answers at {address}: {error}") from error
+
+
+@contextmanager
+def connected(address: str) -> Iterator[None]:
+    """While this lasts, the process is a driver: see :func:`connect`.
+
+    Raises:
+        ClusterError: there is no cluster, or its work failed.
+    """
+    connect(address)
     try:
         yield
     except RayError as error:
@@ -45,7 +54,7 @@ def connected(address: str) -> Iterator[None]:
         ray.shutdown()
 
 
-def reason(error: RayError) -> str:
+def reason(error: Exception) -> str:
     """What went wrong on the other machine: the last line of its traceback."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
