@@ -41,6 +41,10 @@ class ByteCache:
         """Bytes held."""
         return int(self._entries.currsize)
 
+    def __contains__(self, key: Hashable) -> bool:
+        with self._lock:
+            return key in self._entries
+
     def get(self, key: Hashable, make: Callable[[], T], size: Callable[[T], int]) -> T:
         """The value of a key, made where it is not there; one that alone exceeds the limit is not kept.
 

@@ -140,6 +140,13 @@ class Source:
         )
 
 
+def find_faces(sources: Sequence[Source]) -> None:
+    """Looks for the faces of several sources at once, which may be faster; :attr:`Source.faces` has them then."""
+    unknown = [source for source in sources if ("faces", source.digest) not in CACHE]
+    for source, found in zip(unknown, faces.find_all([source.picture for source in unknown]), strict=True):
+        CACHE.get(("faces", source.digest), partial(tuple, found), lambda faces: 500 * len(faces))
+
+
 def _digest_of_file(path: Path) -> str:
     """Of its content. A file that is not written to again, as an upload, is read once."""
     about = path.stat()

@@ -118,6 +118,35 @@ def test_a_face_cut_by_the_edge(portrait: Image.Image, face: faces.Face, box: tu
     assert 0 <= top < bottom <= cut.height
 
 
+def test_many_photos_at_once_as_one_by_one(portrait: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one size and of several, with and without a face, cut by the edge; in few batches, the results are the same."""
+    head = portrait.crop((124, 0, 324, 200))
+    photos = [head.rotate(angle) for angle in range(-12, 13, 4)]  # no face is in the same place
+    photos += [
+        portrait,
+        portrait.crop((190, 40, 390, 240)),
+        stripes(200, 200),
+        Image.new("RGB", (19, 19)),
+        head.convert("L"),
+    ]
+    photos += [photo.resize((150, 100)) for photo in photos[:3]]
+    single = [faces.find(photo) for photo in photos]
+    assert {len(found) for found in single} == {0, 1}
+    batches: list[int] = []
+    detect = faces._detect_batch
+    monkeypatch.setattr(faces, "_detect_batch", lambda pictures: batches.append(len(pictures)) or detect(pictures))
+    monkeypatch.setitem(faces.BATCH_PIXELS, "cpu", 10 * 200 * 200)
+    together = faces.find_all(photos)
+    assert batches[0] == 10  # of the 200 px; then the larger, the smaller, and those looked at again
+    assert len(batches) < len(photos)
+    for one, many in zip(single, together, strict=True):
+        assert len(one) == len(many)
+        for a, b in zip(one, many, strict=True):
+            assert np.abs(a.landmarks - b.landmarks).max() < 1e-3
+            assert np.abs(np.array(a.box) - b.box).max() < 1e-3
+            assert abs(a.score - b.score) < 1e-5
+
+
 def test_many_threads_share_one_detector(portrait: Image.Image) -> None:
     head = portrait.crop((140, 10, 310, 190))
     faces._detector.cache_clear()

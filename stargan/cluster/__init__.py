@@ -1,0 +1,60 @@
+"""Work on more than one machine, by Ray; a single one needs none of it (requirements-cluster.txt)."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+# before ray is imported, which reads them once: it would report home; warn of its next version; and tell of its own insides
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+
+import ray
+from ray.exceptions import RayError
+
+# Of a cluster that is started here, for as long as it is needed: what passes between its processes are rows and small pictures.
+OBJECT_STORE = 300_000_000
+
+
+class ClusterError(ValueError):
+    """A cluster that cannot be reached, or could not do its work, in a sentence."""
+
+
+def connect(address: str) -> None:
+    """Makes this process a driver of the Ray cluster at ``address``; "local" starts one on this machine.
+
+    Raises:
+        ClusterError: there is none.
+    """
+    own = address == "local"
+    settings: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECT_STORE} if own else {}
+    try:
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **settings)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ClusterError(f"No Ray cluster answers at {address}: {error}") from error
+
+
+@contextmanager
+def connected(address: str) -> Iterator[None]:
+    """While this lasts, the process is a driver: see :func:`connect`.
+
+    Raises:
+        ClusterError: there is no cluster, or its work failed.
+    """
+    connect(address)
+    try:
+        yield
+    except RayError as error:
+        raise ClusterError(f"The cluster could not go on: {reason(error)}") from error
+    finally:
+        ray.shutdown()
+
+
+def reason(error: Exception) -> str:
+    """What went wrong on the other machine: the last line of its traceback."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
