@@ -21,6 +21,7 @@ SENTENCES: dict[str, str] = {
     "photo_small": "The picture has only {width} × {height} pixels; at least {least} × {least} are needed.",
     "photo_broken": "The picture is broken or cut off.",
     "photo_dear": "The picture file would take too long to read. Save it anew with another program.",
+    "photo_costly": "Reading this picture takes too much time or memory. Save it smaller, as JPEG or PNG.",
     # faces
     "no_face": "No face was found in this picture. Take one that shows a face from the front.",
     "no_such_face": "There is no face {number}: {count} were found.",

@@ -87,15 +87,20 @@ def changed(data: bytes, kind: str, place: int, value: int) -> bytes:
     return data[:at] + new + data[at + len(new) :]
 
 
+def spent() -> float:
+    """Seconds of the processor, by this process and those that it started."""
+    return sum(os.times()[:4])
+
+
 def judged(data: bytes) -> None:
     """It is a picture, or refused with a sentence; anything else is raised."""
-    begin = time.process_time()
+    begin = spent()
     try:
         picture, sentence = open_photo(data), ""
     except PhotoError as error:
         picture, sentence = None, str(error)
     assert picture.mode == "RGB" if picture else 10 < len(sentence) < 200
-    assert time.process_time() - begin < SECONDS
+    assert spent() - begin < SECONDS
 
 
 def taken() -> int:
@@ -207,9 +212,9 @@ def test_overlapping_exif_is_not_read() -> None:
     assert taken() - before < 100_000_000
 
 
-@pytest.mark.parametrize(("kind", "limit"), [("PNG", 600_000_000), ("WEBP", 850_000_000)])
-def test_large_and_transparent(kind: str, limit: int) -> None:
-    """Decoded, put on white, and not there several times over. WebP's decoder itself takes 16 bytes a pixel."""
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_large_and_transparent(kind: str) -> None:
+    """Decoded and put on white within what a decoder may take; here, there is the picture alone, of 4 bytes a pixel."""
     out = io.BytesIO()
     Image.new("RGBA", (7000, 7000), (255, 0, 0, 128)).save(
         out, kind, **({"lossless": True, "method": 0} if kind == "WEBP" else {})
@@ -225,7 +230,7 @@ def test_large_and_transparent(kind: str, limit: int) -> None:
     memory, _, colour = os.read(read, 100).decode().partition(" ")
     os.waitpid(child, 0)
     assert colour in ("(255, 127, 127)", "(255, 128, 128)")
-    assert int(memory) < limit
+    assert int(memory) < 250_000_000
 
 
 def test_pixels_wait_for_their_turn() -> None:

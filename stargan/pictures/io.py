@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms
+from PIL import ExifTags, Image, ImageCms, WebPImagePlugin
 
 from stargan.errors import PhotoError
+from stargan.pictures import apart
 from stargan.pictures.structure import MAX_PROFILE, affordable, affordable_exif
 from stargan.stages import stage
 
@@ -41,6 +42,9 @@ MAX_PIXELS = 50_000_000
 MIN_SIDE = 16
 # Pixels of all pictures that are decoded at the same time; a further one waits. Decoding takes up to 16 bytes for each.
 MAX_UNDER_WAY = 100_000_000
+# Pixels up to which a picture of a format is decoded in this process, which saves the start of another one. HEIF's and
+# AVIF's headers may say less than what is decoded then.
+SMALL = dict.fromkeys(("JPEG", "PNG", "GIF", "BMP"), 16_000_000) | dict.fromkeys(("WEBP", "TIFF"), 4_000_000)
 # Rows that are worked on at once, where copies would take too much.
 STRIP = 64
 # How a picture is turned that EXIF says to lie otherwise.
@@ -86,11 +90,13 @@ def open_photo(source: Photo) -> Image.Image:
         source: a path, the file's bytes, an open binary file, or a picture of any mode.
 
     Raises:
-        PhotoError: it is empty, no picture, broken, or too large or too small. Size is judged by the header, before
-            decoding.
+        PhotoError: it is empty, no picture, broken, or too large or too small; or decoding it takes too much, and was cut
+            off. Size is judged by the header, before decoding.
     """
-    if isinstance(source, Image.Image):
-        return _decoded(source)
+    return _decoded(source) if isinstance(source, Image.Image) else open_file(_read(source))
+
+
+def _read(source: str | Path | bytes | BinaryIO) -> bytes:
     if isinstance(source, bytes):
         source = io.BytesIO(source)
     try:
@@ -104,9 +110,17 @@ def open_photo(source: Photo) -> Image.Image:
     try:
         with open(source, "rb") if isinstance(source, str | Path) else nullcontext(source) as file:
             file.seek(0)
-            data = file.read(MAX_BYTES)
+            return file.read(MAX_BYTES)
     except (OSError, ValueError) as error:
         raise PhotoError("photo_unreadable") from error
+
+
+def open_file(data: bytes, here: bool = False) -> Image.Image:
+    """The same of a file's bytes.
+
+    Args:
+        here: it is decoded in this process, whatever that takes.
+    """
     kind = _kind(data)
     if kind is None:
         raise PhotoError("photo_kind")
@@ -120,20 +134,27 @@ def open_photo(source: Photo) -> Image.Image:
         raise PhotoError("photo_broken") from error
     with picture:
         _check_size(picture)
-        if not affordable(kind, data, picture.width * picture.height):
+        pixels = picture.width * picture.height
+        if not affordable(kind, data, pixels):
             raise PhotoError("photo_dear")
-        return _decoded(picture)
+        if here or not apart.POSSIBLE or pixels <= SMALL.get(kind, 0):
+            return _decoded(picture)
+    with stage("open"), UNDER_WAY.taking(pixels):
+        return apart.decode(data)
 
 
 def _decoded(picture: Image.Image) -> Image.Image:
     _check_size(picture)
     try:
         with stage("open"), UNDER_WAY.taking(picture.width * picture.height):
+            picture = _lean(picture)
             picture.load()
             _check_size(picture)  # HEIF may turn out to hold another size than it announced
             rgb = _to_rgb(_upright(picture))
     except PhotoError:
         raise
+    except MemoryError as error:
+        raise PhotoError("photo_costly") from error
     except Exception as error:
         raise PhotoError("photo_broken") from error
     if rgb is picture:  # the caller's own stays as it is
@@ -168,6 +189,16 @@ def _check_size(picture: Image.Image) -> None:
         raise PhotoError("photo_large", width=width, height=height, limit=MAX_PIXELS // 10**6)
     if min(width, height) < MIN_SIDE:
         raise PhotoError("photo_small", width=width, height=height, least=MIN_SIDE)
+
+
+def _lean(picture: Image.Image) -> Image.Image:
+    """Pillow holds two canvases of a WebP, of 4 bytes a pixel each, for the next frame: they go before its pixels are copied."""
+    if not isinstance(picture, WebPImagePlugin.WebPImageFile):
+        return picture
+    pixels, *_ = picture._get_next()
+    picture._decoder = None
+    mode = picture.rawmode  # RGBX or RGBA
+    return _keeping_info(Image.frombuffer(mode, picture.size, pixels, "raw", mode, 0, 1), picture)
 
 
 def _upright(picture: Image.Image) -> Image.Image:
