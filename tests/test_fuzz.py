@@ -10,12 +10,14 @@ import os
 import resource
 import struct
 import sys
+import threading
 import time
 import zlib
 from collections.abc import Callable
 from functools import cache
 
 import pytest
+from asking import wait_until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -234,8 +236,6 @@ def test_large_and_transparent(kind: str) -> None:
 
 
 def test_pixels_wait_for_their_turn() -> None:
-    import threading
-
     budget, most, done = Budget(100), [0], []
 
     def decode(pixels: int) -> None:
@@ -255,3 +255,22 @@ def test_pixels_wait_for_their_turn() -> None:
     with budget.taking(500):  # alone, more than all goes
         assert budget.used == 500
     assert budget.used == 0
+
+
+def test_a_large_picture_is_not_overtaken_for_ever() -> None:
+    budget, order = Budget(100), []
+
+    def decode(pixels: int) -> None:
+        with budget.taking(pixels):
+            order.append(pixels)
+
+    threads = [threading.Thread(target=decode, args=(pixels,)) for pixels in (90, 10, 11)]
+    with budget.taking(50):
+        for count, thread in enumerate(threads, start=1):
+            thread.start()
+            assert wait_until(lambda count=count: budget.waiting == count, 10)
+        assert order == []  # the small ones would fit
+    for thread in threads:
+        thread.join(10)
+    assert order[0] == 90
+    assert sorted(order) == [10, 11, 90]

@@ -19,6 +19,8 @@ from gradio.exceptions import InvalidPathError
 from stargan.errors import RequestError, UserError
 from stargan.models.config import ModelError
 from stargan.page import texts
+from stargan.page.files import FILES
+from stargan.page.memory import ANSWERED, pixels_in
 from stargan.stages import counted
 
 log = logging.getLogger("stargan.app")
@@ -105,7 +107,7 @@ def answering(handler: Handler) -> Handler:
         begin, end = time.perf_counter(), "ok"
         with counted() as stages:
             try:
-                with TRAFFIC.request():
+                with TRAFFIC.request(), ANSWERED.taking(pixels_in((*args, *options.values()), FILES.root)):
                     return handler(*args, **options)
             except Exception as error:
                 end = error.key if isinstance(error, UserError) else type(error).__name__

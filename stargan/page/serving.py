@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import logging
 import os
@@ -24,6 +23,7 @@ from stargan.page import texts
 from stargan.page.answers import TRAFFIC, i18n
 from stargan.page.events import EXAMPLES
 from stargan.page.files import FILES
+from stargan.page.memory import bound_memory
 from stargan.page.models import READY, load, menu
 from stargan.page.theme import CSS, JS, Paper
 
@@ -31,6 +31,8 @@ log = logging.getLogger("stargan.app")
 
 # Requests that wait; whoever comes then is told so. Of these, one page's and one address's: a household or a school shares one.
 QUEUE, SESSION_SHARE, ADDRESS_SHARE = 64, 8, 32
+# Sessions that are remembered, the last used ones; each takes a third of a megabyte, and its drawings.
+SESSIONS = 256
 # Bytes of a request that is no upload; a camera's picture takes up to 3 MB.
 MAX_BODY = 8_000_000
 # What is under way when the app is told to stop may take this long, in seconds.
@@ -46,7 +48,7 @@ def serve(page: gr.Blocks, host: str, port: int | None, *, share: bool = False, 
     Raises:
         OSError: the port is taken, in a sentence.
     """
-    give_memory_back()
+    bound_memory()
     FILES.kept = lambda: {path for block in page.blocks.values() for path in getattr(block, "keep_in_cache", ())}
     FILES.keep_swept()
     on_zero_gpu = "SPACES_ZERO_GPU" in os.environ
@@ -72,6 +74,7 @@ def serve(page: gr.Blocks, host: str, port: int | None, *, share: bool = False, 
             run_history=False,
             enable_monitoring=False,
             ssr_mode=False,
+            state_session_capacity=SESSIONS,
             max_file_size="200mb",  # 20 seconds of a phone's video; photos over 50 MB get their own sentence
             allowed_paths=[str(EXAMPLES / kind) for kind in ("photos", "drawings")],
             app_kwargs={
@@ -165,19 +168,3 @@ class _NoSniffing:
             await send(message)
 
         await self.app(scope, receive, told)
-
-
-def give_memory_back() -> None:
-    """Sets the C library's allocator so that what large photos took goes back to the system, where it is glibc."""
-    if sys.platform != "linux":
-        return
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-        arena_max, mmap_threshold, trim_threshold = -8, -3, -1  # malloc.h
-        libc.mallopt(arena_max, 2)  # else each of many threads keeps what it freed
-        # above it, what is freed goes back at once; else it grows with the largest photo, and that lies in a heap between
-        # smaller things, as do Pillow's blocks, of just under 16 MB
-        libc.mallopt(mmap_threshold, 8 << 20)
-        libc.mallopt(trim_threshold, 64 << 20)
-    except (OSError, AttributeError):
-        log.info("The allocator stays as it is: this is not glibc.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from functools import lru_cache
@@ -40,8 +41,8 @@ SHOWN_SUFFIXES = SUFFIXES.difference(FORMATS["HEIF"], FORMATS["TIFF"])
 MAX_BYTES = 50_000_000
 MAX_PIXELS = 50_000_000
 MIN_SIDE = 16
-# Pixels of all pictures that are decoded at the same time; a further one waits. Decoding takes up to 16 bytes for each.
-MAX_UNDER_WAY = 100_000_000
+# Pixels of all pictures that are decoded at the same time; a further one waits. Decoding takes up to 13 bytes for each.
+MAX_UNDER_WAY = 64_000_000
 # Pixels up to which a picture of a format is decoded in this process, which saves the start of another one. HEIF's and
 # AVIF's headers may say less than what is decoded then.
 SMALL = dict.fromkeys(("JPEG", "PNG", "GIF", "BMP"), 16_000_000) | dict.fromkeys(("WEBP", "TIFF"), 4_000_000)
@@ -60,18 +61,31 @@ _TURNS = {
 
 
 class Budget:
-    """So much of something may be in use at once; whoever would exceed it waits. One alone never waits for itself."""
+    """So much of something may be in use at once; whoever would exceed it waits, and who comes later waits behind. One alone
+    never waits for itself; whoever has a part must not wait for another."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used = 0
         self._changed = threading.Condition()
+        self._waiting: deque[object] = deque()
+
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return len(self._waiting)
 
     @contextmanager
     def taking(self, amount: int) -> Iterator[None]:
+        place = object()
         with self._changed:
-            self._changed.wait_for(lambda: self.used == 0 or self.used + amount <= self.limit)
+            self._waiting.append(place)
+            self._changed.wait_for(
+                lambda: self._waiting[0] is place and (self.used == 0 or self.used + amount <= self.limit)
+            )
+            self._waiting.popleft()
             self.used += amount
+            self._changed.notify_all()
         try:
             yield
         finally:
@@ -121,6 +135,27 @@ def open_file(data: bytes, here: bool = False) -> Image.Image:
     Args:
         here: it is decoded in this process, whatever that takes.
     """
+    kind, picture = _opened(data)
+    with picture:
+        pixels = picture.width * picture.height
+        if here or not apart.POSSIBLE or pixels <= SMALL.get(kind, 0):
+            return _decoded(picture)
+    with stage("open"), UNDER_WAY.taking(pixels):
+        return apart.decode(data)
+
+
+def pixels_of(source: str | Path | bytes) -> int:
+    """By the header; 0 of what :func:`open_photo` refuses."""
+    try:
+        _, picture = _opened(_read(source))
+    except PhotoError:
+        return 0
+    with picture:
+        return picture.width * picture.height
+
+
+def _opened(data: bytes) -> tuple[str, Image.Image]:
+    """Its format, and the picture, not yet decoded. Raises as :func:`open_photo`."""
     kind = _kind(data)
     if kind is None:
         raise PhotoError("photo_kind")
@@ -132,15 +167,10 @@ def open_file(data: bytes, here: bool = False) -> Image.Image:
         raise PhotoError("photo_bomb", limit=MAX_PIXELS // 10**6) from None
     except Exception as error:  # broken files raise nearly anything, struct.error and SyntaxError among them
         raise PhotoError("photo_broken") from error
-    with picture:
-        _check_size(picture)
-        pixels = picture.width * picture.height
-        if not affordable(kind, data, pixels):
-            raise PhotoError("photo_dear")
-        if here or not apart.POSSIBLE or pixels <= SMALL.get(kind, 0):
-            return _decoded(picture)
-    with stage("open"), UNDER_WAY.taking(pixels):
-        return apart.decode(data)
+    _check_size(picture)
+    if not affordable(kind, data, picture.width * picture.height):
+        raise PhotoError("photo_dear")
+    return kind, picture
 
 
 def _decoded(picture: Image.Image) -> Image.Image:
