@@ -117,6 +117,27 @@ def test_each_gets_the_drawing_of_its_own_photo_and_seed(server: Server, photos:
     assert page < (0.3 if LONG else 2.0)  # beside other tests on the same cores
 
 
+def test_the_page_is_rendered_once_for_each_address(server: Server) -> None:
+    visitor, process = Visitor(server.url), psutil.Process(server.process.pid)
+
+    def page(query: str = "", **headers: str) -> str:
+        answer = visitor.http.get(query, headers={name.replace("_", "-"): value for name, value in headers.items()})
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        return answer.raise_for_status().text
+
+    first = page()
+    assert page(x_gradio_server="http://evil.test") != first != page(x_forwarded_host="evil.test", cookie="a=b")
+    assert page(x_forwarded_proto="https") != first
+    assert page("?seed=7&example=collins", accept_language="ja") == first
+    assert '"deep_link_state":"invalid"' in page("?deep%5Flink=x").replace(" ", "")
+    assert page() == first
+    assert "evil.test" not in first
+    before = sum(process.cpu_times()[:2])
+    for _ in range(100):
+        page()
+    assert (sum(process.cpu_times()[:2]) - before) / 100 < 0.01
+
+
 def test_a_queue_that_is_full_says_so_and_nobody_takes_it_all(server: Server, photos: list[Path]) -> None:
     greedy, other = Visitor(server.url), Visitor(server.url)
     draw, photo = number_of(greedy, "latent_grid"), greedy.upload(photos[0])
@@ -133,16 +154,27 @@ def test_a_queue_that_is_full_says_so_and_nobody_takes_it_all(server: Server, ph
 
 
 def test_who_leaves_frees_the_place(server: Server, photos: list[Path]) -> None:
-    """Of what still waits: what is being drawn is drawn to its end."""
+    """Both of what waits and of what is being made."""
     leaving, staying = Visitor(server.url), Visitor(server.url)
-    draw, photo = number_of(leaving, "latent_grid"), leaving.upload(photos[0])
-    for seed in range(200, 212):
-        leaving.submit(draw, latent(photo, seed, count=16))
-    time.sleep(0.3)
+    film, draw = number_of(leaving, "interpolate"), number_of(leaving, "latent_grid")
+    photo, own = leaving.upload(photos[0]), staying.upload(photos[0])
+    for seed in range(8):
+        leaving.submit(film, [photo, "anime", seed, seed + 1, 0.7, 1, False, "anime-64"])
+    assert wait_until(lambda: waiting(staying) == 4, 30)
+    before = server.log.stat().st_size
     leaving.http.close()
     leaving.leave()
-    own = staying.upload(photos[0])
-    assert wait_until(lambda: waiting(staying) == 0, 1.5)
+    begin = time.monotonic()
+    assert wait_until(lambda: waiting(staying) == 0, 30, 0.01)
+    waited = time.monotonic() - begin
+
+    def stopped() -> bool:
+        return server.log.read_bytes()[before:].count(b"request interpolate left") == 4
+
+    assert wait_until(stopped, 30, 0.01)
+    made = time.monotonic() - begin
+    report("leaving", f"what waited was gone after {waited:.2f} s, what was being made after {made:.2f} s")
+    assert max(waited, made) < (1 if LONG else 3)  # beside other tests on the same cores
     assert staying.ask(draw, latent(own, 1), seconds=60)["success"]
 
 

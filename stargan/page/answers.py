@@ -156,11 +156,23 @@ def guard(page: gr.Blocks) -> None:
 
 
 class Told:
-    """Reports progress to the page in the visitor's language. A class, so that it can be sent to a GPU's process."""
+    """Reports progress to the page in the visitor's language. A class, so that it can be sent to a GPU's process.
+
+    Raises:
+        RequestError: the visitor has left: nobody would get what is being made.
+    """
 
     def __init__(self, key: str) -> None:
         self.text = say(key)
         self(0.0)
 
     def __call__(self, part: float) -> None:
+        if _left():
+            raise RequestError("left")
         gr.Progress()(part, desc=self.text)
+
+
+def _left() -> bool:
+    page, number = LocalContext.blocks.get(None), LocalContext.event_id.get(None)
+    running = [event for events in page._queue.active_jobs if events for event in events] if page else []
+    return any(event._id == number and not event.alive for event in running)

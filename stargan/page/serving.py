@@ -8,10 +8,13 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Hashable
 from functools import partial
 from typing import Any
+from urllib.parse import parse_qsl
 
 import gradio as gr
+from cachetools import TTLCache
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -79,7 +82,7 @@ def serve(page: gr.Blocks, host: str, port: int | None, *, share: bool = False, 
             allowed_paths=[str(EXAMPLES / kind) for kind in ("photos", "drawings")],
             app_kwargs={
                 "routes": [Route("/healthz", _health)],
-                "middleware": [Middleware(_NoSniffing), Middleware(_Bounded)],
+                "middleware": [Middleware(_NoSniffing), Middleware(_Bounded), Middleware(_Remembered)],
             },
             prevent_thread_lock=True,
         )
@@ -153,6 +156,46 @@ class _Bounded:
             return message if read <= MAX_BODY else {"type": "http.disconnect"}
 
         await self.app(scope, bounded, send)
+
+
+class _Remembered:
+    """The page is rendered once a minute for each address that leads to it. Gradio takes 30 ms of the interpreter for it, which
+    the drawings of others make many times as long."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+        self._pages: TTLCache[Hashable, list[Message]] = TTLCache(8, 60)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "GET" or scope["path"] != "/" or self._other(scope):
+            await self.app(scope, receive, send)
+            return
+        address = tuple(sorted(header for header in scope["headers"] if self._leads(header[0])))
+        key = scope["scheme"], scope.get("root_path"), address
+        messages = self._pages.get(key)
+        if messages is None:
+            messages = []
+
+            async def keep(message: Message) -> None:
+                messages.append(message)
+
+            await self.app(scope, receive, keep)
+            if messages and messages[0].get("status") == 200:
+                self._pages[key] = messages
+        for message in messages:  # what is sent may be added to
+            await send(dict(message, headers=list(message["headers"])) if "headers" in message else message)
+
+    @staticmethod
+    def _other(scope: Scope) -> bool:
+        """Whether gradio would heed what follows the question mark; the page itself reads the rest."""
+        asked = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
+        return not asked.keys().isdisjoint(("deep_link", "page", "all_endpoints"))
+
+    @staticmethod
+    def _leads(name: bytes) -> bool:
+        """Whether gradio makes the page's address of a header of that name, or may come to."""
+        forwarded = name.startswith(b"x-forwarded-") and name != b"x-forwarded-for"
+        return forwarded or name in (b"host", b"forwarded", b"x-gradio-server")
 
 
 class _NoSniffing:

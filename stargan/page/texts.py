@@ -193,6 +193,7 @@ JAPANESE: dict[str, str] = {
     "nothing_kept": "先にスタイル{slot}を保存してください。",
     "nothing_chosen": "先に絵を選んでください。",
     "other_model": "スタイル{slot}はモデル{model}のものです。そのモデルを選ぶか、別のスタイルを保存してください。",
+    "left": "ページが閉じられたため、途中でやめました。",
     "stopping": "アプリを再起動しています。1分ほどしてからもう一度お試しください。",
     "bad_model": "モデル{value}はありません。{choices}から選んでください。",
     "bad_domain": "モデル{model}は{value}を描けません。{choices}から選んでください。",
