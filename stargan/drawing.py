@@ -40,7 +40,7 @@ from stargan.models.config import ModelConfig, ModelError
 from stargan.models.registry import commit_model, find_model
 from stargan.models.upscaling import enlarge
 from stargan.pictures import faces
-from stargan.pictures.io import MAX_BYTES, Photo, open_photo
+from stargan.pictures.io import MAX_BYTES, Photo, open_photo, pixels_of
 from stargan.pictures.provenance import Provenance, save_picture
 from stargan.pictures.tensors import digest, grid, to_grayscale
 
@@ -115,6 +115,13 @@ class Source:
         if isinstance(self._photo, Image.Image):
             return self._photo
         return CACHE.get(("picture", self.digest), self._decode, _bytes)
+
+    @property
+    def pixels(self) -> int:
+        """By the header; 0 where its file was deleted since."""
+        if isinstance(self._photo, Image.Image):
+            return self._photo.width * self._photo.height
+        return pixels_of(self._photo) if isinstance(self._photo, str | Path | bytes) else 0
 
     def _decode(self) -> Image.Image:
         if isinstance(self._photo, Path):

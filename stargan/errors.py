@@ -22,6 +22,7 @@ SENTENCES: dict[str, str] = {
     "photo_broken": "The picture is broken or cut off.",
     "photo_dear": "The picture file would take too long to read. Save it anew with another program.",
     "photo_deadly": "Processes that worked on this picture ended: it is left out.",
+    "photo_costly": "Reading this picture takes too much time or memory. Save it smaller, as JPEG or PNG.",
     # faces
     "no_face": "No face was found in this picture. Take one that shows a face from the front.",
     "no_such_face": "There is no face {number}: {count} were found.",
@@ -50,6 +51,7 @@ SENTENCES: dict[str, str] = {
     "nothing_kept": "Keep a style as {slot} first.",
     "nothing_chosen": "Choose a drawing first.",
     "other_model": "Style {slot} belongs to the model {model}. Choose that model, or keep another style.",
+    "left": "This was stopped, as the page that asked for it was closed.",
     "stopping": "The app is being restarted. Please try again in a minute.",
     "bad_model": "There is no model {value}: choose one of {choices}.",
     "bad_domain": "The model {model} cannot draw {value}: choose one of {choices}.",

@@ -19,6 +19,8 @@ from gradio.exceptions import InvalidPathError
 from stargan.errors import RequestError, UserError
 from stargan.models.config import ModelError
 from stargan.page import texts
+from stargan.page.files import FILES
+from stargan.page.memory import ANSWERED, pixels_in
 from stargan.stages import counted
 
 log = logging.getLogger("stargan.app")
@@ -105,7 +107,7 @@ def answering(handler: Handler) -> Handler:
         begin, end = time.perf_counter(), "ok"
         with counted() as stages:
             try:
-                with TRAFFIC.request():
+                with TRAFFIC.request(), ANSWERED.taking(pixels_in((*args, *options.values()), FILES.root)):
                     return handler(*args, **options)
             except Exception as error:
                 end = error.key if isinstance(error, UserError) else type(error).__name__
@@ -154,11 +156,23 @@ def guard(page: gr.Blocks) -> None:
 
 
 class Told:
-    """Reports progress to the page in the visitor's language. A class, so that it can be sent to a GPU's process."""
+    """Reports progress to the page in the visitor's language. A class, so that it can be sent to a GPU's process.
+
+    Raises:
+        RequestError: the visitor has left: nobody would get what is being made.
+    """
 
     def __init__(self, key: str) -> None:
         self.text = say(key)
         self(0.0)
 
     def __call__(self, part: float) -> None:
+        if _left():
+            raise RequestError("left")
         gr.Progress()(part, desc=self.text)
+
+
+def _left() -> bool:
+    page, number = LocalContext.blocks.get(None), LocalContext.event_id.get(None)
+    running = [event for events in page._queue.active_jobs if events for event in events] if page else []
+    return any(event._id == number and not event.alive for event in running)

@@ -15,13 +15,15 @@ from pathlib import Path
 from gradio.utils import get_upload_folder
 
 from stargan.drawing import CACHE
+from stargan.page.memory import give_memory_back
 
 log = logging.getLogger(__name__)
 
 # Deleted when older than this, in seconds; looked for this often: together less than the hour that visitors are told.
 MAX_AGE, SWEEP_EVERY = 3000.0, 300.0
-# Large photos that nobody asked for again in so many seconds leave the memory; looked for this often.
-LARGE, UNUSED, LOOK_EVERY = 48_000_000, 30.0, 10.0
+# What nobody asked for again in so many seconds leaves the memory, but for so many bytes, which are a photo of 12 megapixels
+# and what is made of it; looked for this often.
+UNUSED, KEPT, LOOK_EVERY = 30.0, 64_000_000, 10.0
 # An empty folder may be about to be written to.
 _EMPTY_AGE = 60.0
 
@@ -86,7 +88,8 @@ class Files:
             swept = -math.inf
             while True:
                 try:
-                    CACHE.drop_unused(UNUSED, LARGE)
+                    CACHE.drop_unused(UNUSED, KEPT)
+                    give_memory_back()
                     if time.monotonic() - swept >= SWEEP_EVERY:
                         swept = time.monotonic()
                         CACHE.drop_older(MAX_AGE)

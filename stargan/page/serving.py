@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import logging
 import os
 import signal
 import sys
 import threading
+from collections.abc import Hashable
 from functools import partial
 from typing import Any
+from urllib.parse import parse_qsl
 
 import gradio as gr
+from cachetools import TTLCache
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -24,6 +26,7 @@ from stargan.page import texts
 from stargan.page.answers import TRAFFIC, i18n
 from stargan.page.events import EXAMPLES
 from stargan.page.files import FILES
+from stargan.page.memory import bound_memory
 from stargan.page.models import READY, load, menu
 from stargan.page.theme import CSS, JS, Paper
 
@@ -31,6 +34,8 @@ log = logging.getLogger("stargan.app")
 
 # Requests that wait; whoever comes then is told so. Of these, one page's and one address's: a household or a school shares one.
 QUEUE, SESSION_SHARE, ADDRESS_SHARE = 64, 8, 32
+# Sessions that are remembered, the last used ones; each takes a third of a megabyte, and its drawings.
+SESSIONS = 256
 # Bytes of a request that is no upload; a camera's picture takes up to 3 MB.
 MAX_BODY = 8_000_000
 # What is under way when the app is told to stop may take this long, in seconds.
@@ -46,7 +51,7 @@ def serve(page: gr.Blocks, host: str, port: int | None, *, share: bool = False, 
     Raises:
         OSError: the port is taken, in a sentence.
     """
-    give_memory_back()
+    bound_memory()
     FILES.kept = lambda: {path for block in page.blocks.values() for path in getattr(block, "keep_in_cache", ())}
     FILES.keep_swept()
     on_zero_gpu = "SPACES_ZERO_GPU" in os.environ
@@ -72,11 +77,12 @@ def serve(page: gr.Blocks, host: str, port: int | None, *, share: bool = False, 
             run_history=False,
             enable_monitoring=False,
             ssr_mode=False,
+            state_session_capacity=SESSIONS,
             max_file_size="200mb",  # 20 seconds of a phone's video; photos over 50 MB get their own sentence
             allowed_paths=[str(EXAMPLES / kind) for kind in ("photos", "drawings")],
             app_kwargs={
                 "routes": [Route("/healthz", _health)],
-                "middleware": [Middleware(_NoSniffing), Middleware(_Bounded)],
+                "middleware": [Middleware(_NoSniffing), Middleware(_Bounded), Middleware(_Remembered)],
             },
             prevent_thread_lock=True,
         )
@@ -152,6 +158,46 @@ class _Bounded:
         await self.app(scope, bounded, send)
 
 
+class _Remembered:
+    """The page is rendered once a minute for each address that leads to it. Gradio takes 30 ms of the interpreter for it, which
+    the drawings of others make many times as long."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+        self._pages: TTLCache[Hashable, list[Message]] = TTLCache(8, 60)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "GET" or scope["path"] != "/" or self._other(scope):
+            await self.app(scope, receive, send)
+            return
+        address = tuple(sorted(header for header in scope["headers"] if self._leads(header[0])))
+        key = scope["scheme"], scope.get("root_path"), address
+        messages = self._pages.get(key)
+        if messages is None:
+            messages = []
+
+            async def keep(message: Message) -> None:
+                messages.append(message)
+
+            await self.app(scope, receive, keep)
+            if messages and messages[0].get("status") == 200:
+                self._pages[key] = messages
+        for message in messages:  # what is sent may be added to
+            await send(dict(message, headers=list(message["headers"])) if "headers" in message else message)
+
+    @staticmethod
+    def _other(scope: Scope) -> bool:
+        """Whether gradio would heed what follows the question mark; the page itself reads the rest."""
+        asked = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
+        return not asked.keys().isdisjoint(("deep_link", "page", "all_endpoints"))
+
+    @staticmethod
+    def _leads(name: bytes) -> bool:
+        """Whether gradio makes the page's address of a header of that name, or may come to."""
+        forwarded = name.startswith(b"x-forwarded-") and name != b"x-forwarded-for"
+        return forwarded or name in (b"host", b"forwarded", b"x-gradio-server")
+
+
 class _NoSniffing:
     """Browsers take every file for what its header says it is, and for nothing else."""
 
@@ -165,19 +211,3 @@ class _NoSniffing:
             await send(message)
 
         await self.app(scope, receive, told)
-
-
-def give_memory_back() -> None:
-    """Sets the C library's allocator so that what large photos took goes back to the system, where it is glibc."""
-    if sys.platform != "linux":
-        return
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-        arena_max, mmap_threshold, trim_threshold = -8, -3, -1  # malloc.h
-        libc.mallopt(arena_max, 2)  # else each of many threads keeps what it freed
-        # above it, what is freed goes back at once; else it grows with the largest photo, and that lies in a heap between
-        # smaller things, as do Pillow's blocks, of just under 16 MB
-        libc.mallopt(mmap_threshold, 8 << 20)
-        libc.mallopt(trim_threshold, 64 << 20)
-    except (OSError, AttributeError):
-        log.info("The allocator stays as it is: this is not glibc.")
