@@ -174,6 +174,10 @@ class Prepared:
     def crops(self) -> tuple[Image.Image, ...]:
         return tuple(aligned.picture for aligned in self.aligned)
 
+    def close_up(self, row: int, side: int) -> Image.Image:
+        """One of the crops at another size, from the photo itself."""
+        return faces.resized(self.source.picture, self.aligned[row], side)
+
 
 def prepare(
     source: Source, config: ModelConfig, chosen: Sequence[int] = (1,), square: Square | None = None

@@ -4,16 +4,19 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image, ImageChops, ImageStat
 from playwright.sync_api import Browser, Page, expect
 from serving import Server, start, untrained_model
 from test_browser import (  # noqa: F401
     CHROMIUM,
     DRAWN,
+    MIXED,
     browser,
     choose_photo,
     contents,
@@ -23,6 +26,7 @@ from test_browser import (  # noqa: F401
     press,
     server,
     settle,
+    unfold,
     visit,
 )
 
@@ -156,3 +160,147 @@ def test_another_server_reads_them_and_drops_what_it_cannot(visit: Visit, server
         context.close()
     finally:
         other.stop()
+
+
+# More like this
+
+
+def test_more_like_this_and_back(visit: Visit) -> None:
+    page = visit("?count=4&seed=5&example=collins")
+    before = contents(page, DRAWN)
+    choose(page, 2)
+    expect(page.locator("#diversity-back")).not_to_be_visible()
+    press(page, "#diversity-more-like")
+    expect(page.locator(DRAWN)).to_have_count(8)
+    near = contents(page, DRAWN)
+    assert len({*near, *before}) == 12
+    assert distance(near[0], before[2]) < distance(before[0], before[2])
+    assert selected(page) == [0]
+    # they are drawings as the others are: looked at, kept, drawn in black and white, and near others
+    choose(page, 3)
+    keep(page)
+    expect(page.locator("#tray .caption-label")).to_have_text(["similar 4"])
+    unfold(page, "#diversity-all")
+    assert page.locator("#link textarea, #link input").input_value() == ""  # of no seed
+    unfold(page, "#more")
+    page.get_by_label("Black and white").check()
+    settle(page)
+    expect(page.locator("#diversity-gallery .caption-label").first).to_have_text("similar 1")
+    assert all(map(gray, contents(page, DRAWN)))
+    page.get_by_label("Black and white").uncheck()
+    settle(page)
+    assert contents(page, DRAWN) == near
+    press(page, "#diversity-more-like")
+    assert not {*contents(page, DRAWN)} & {*near}
+    press(page, "#diversity-back")
+    expect(page.locator(DRAWN)).to_have_count(4)
+    expect(page.locator("#diversity-back")).not_to_be_visible()
+    assert contents(page, DRAWN) == before
+    assert selected(page) == [2]
+    with page.expect_download() as download:
+        page.click("#diversity-save")
+    assert read_provenance(download.value.path())["seed"] == "7"
+
+
+def test_more_like_a_reference_and_back(visit: Visit) -> None:
+    page = visit("?count=1&example=collins")
+    page.get_by_role("tab", name="From a picture").click()
+    page.locator("#reference-examples button").first.click()
+    expect(page.locator(MIXED).first).to_be_visible()
+    settle(page)
+    before = contents(page, MIXED)
+    press(page, "#mixing-more-like")
+    expect(page.locator(MIXED)).to_have_count(8)
+    settle(page)
+    press(page, "#mixing-back")
+    expect(page.locator(MIXED)).to_have_count(len(before))
+    assert contents(page, MIXED) == before
+
+
+def test_the_highlight_is_of_what_is_looked_at(visit: Visit) -> None:
+    page = visit("?count=8&seed=5&example=collins")
+    assert selected(page) == [0]
+    choose(page, 5)
+    assert selected(page) == [5]
+    press(page, "#dice")
+    assert selected(page) == [0]
+    assert alike(page, 0)
+    choose(page, 6)
+    page.reload()
+    page.wait_for_selector(DRAWN)
+    settle(page)
+    assert selected(page) == [0]
+    assert alike(page, 0)
+
+
+def alike(page: Page, index: int) -> bool:
+    """Whether the large drawing is that one."""
+    (large,), tiles = contents(page, "#diversity-large img"), contents(page, DRAWN)
+    return min(range(len(tiles)), key=lambda n: distance(tiles[n], large)) == index
+
+
+def gray(data: bytes) -> bool:
+    with Image.open(io.BytesIO(data)) as picture:
+        red, green, blue = (band.tobytes() for band in picture.convert("RGB").split())
+    return red == green == blue
+
+
+def distance(a: bytes, b: bytes) -> float:
+    first, second = (Image.open(io.BytesIO(data)).convert("RGB").resize((64, 64)) for data in (a, b))
+    return sum(ImageStat.Stat(ImageChops.difference(first, second)).rms)
+
+
+# Sharing
+
+
+def card(data: bytes) -> dict[str, str]:
+    """What a card says of itself; it is one, and shows something."""
+    with Image.open(io.BytesIO(data)) as picture:
+        assert picture.size == (1080, 1080)
+        assert min(ImageStat.Stat(picture.convert("RGB")).stddev) > 20
+    return read_provenance(io.BytesIO(data))
+
+
+def test_a_card_is_saved_where_the_browser_shares_no_files(visit: Visit) -> None:
+    page = visit("?count=2&seed=5&example=collins")
+    assert page.evaluate("!navigator.canShare")  # of this browser's own accord
+    choose(page, 1)
+    with page.expect_download() as download:
+        page.click("#diversity-share")
+    assert download.value.suggested_filename == "card-anime-seed-6.png"
+    facts = card(Path(download.value.path()).read_bytes())
+    assert facts["seed"] == "6"
+    assert "composite" in facts["DigitalSourceType"]
+
+
+# How a phone's browser would.
+SHARES = """
+window.shared = [];
+navigator.canShare = ({ files }) => files.every((file) => file.type === "image/png");
+navigator.share = async ({ files }) => {
+  const bytes = new Uint8Array(await files[0].arrayBuffer());
+  window.shared.push([files[0].name, btoa(bytes.reduce((text, byte) => text + String.fromCharCode(byte), ""))]);
+  if (window.says) throw new DOMException("", window.says);
+};
+"""
+
+
+def test_a_card_is_handed_to_the_browser_that_shares_files(visit: Visit) -> None:
+    page = visit("?count=2&seed=5&example=collins")
+    page.evaluate(SHARES)
+    downloads = []
+    page.on("download", downloads.append)
+    press(page, "#diversity-share")
+    page.wait_for_function("window.shared.length === 1")
+    name, data = page.evaluate("window.shared[0]")
+    assert name == "card-anime-seed-5.png"
+    assert card(base64.b64decode(data))["seed"] == "5"
+    page.evaluate("window.says = 'AbortError'")  # the visitor closes the menu
+    press(page, "#diversity-share")
+    page.wait_for_function("window.shared.length === 2")
+    page.wait_for_timeout(500)
+    assert downloads == []
+    page.evaluate("window.says = 'NotAllowedError'")  # the browser refuses: the card is not lost
+    with page.expect_download() as download:
+        page.click("#diversity-share")
+    assert card(Path(download.value.path()).read_bytes())["seed"] == "5"

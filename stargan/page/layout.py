@@ -13,7 +13,7 @@ from gradio.data_classes import ImageData
 
 from stargan.drawing import MAX_COUNT, MAX_PSI, MAX_SEED
 from stargan.models.registry import DEFAULT_MODEL
-from stargan.page import events, favourites, texts
+from stargan.page import events, favourites, sharing, texts
 from stargan.page.answers import guard, i18n
 from stargan.page.endpoints import endpoints
 from stargan.page.events import DEFAULTS, DRAWINGS, MAX_NEW_SEED, PHOTOS, domain_choices
@@ -23,6 +23,8 @@ from stargan.page.models import config_of, menu
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": 4}
 # At once, outside of the queue.
 AT_ONCE: dict[str, Any] = {"api_visibility": "private", "queue": False}
+# One of four buttons beside each other; two and two on a phone.
+BESIDE: dict[str, Any] = {"size": "md", "min_width": 110}
 # A visitor's camera is drawn for this long, in seconds; then the next one has a turn, and the button starts it again.
 LIVE_SECONDS = 120
 
@@ -238,10 +240,11 @@ def results_panel(
         buttons=["fullscreen"],
         elem_id=f"{prefix}-compare",
     )
-    with gr.Row():
-        save = gr.DownloadButton(i18n("save"), variant="primary", interactive=False, elem_id=f"{prefix}-save")
-        keep = gr.Button(i18n("keep"), interactive=True, elem_id=f"{prefix}-keep")
-        more = gr.Button(i18n("more_like"), elem_id=f"{prefix}-more-like")
+    with gr.Row(elem_classes="four"):
+        save = gr.DownloadButton(i18n("save"), variant="primary", interactive=False, elem_id=f"{prefix}-save", **BESIDE)
+        share = gr.Button(i18n("share"), elem_id=f"{prefix}-share", **BESIDE)
+        keep = gr.Button(i18n("keep"), elem_id=f"{prefix}-keep", **BESIDE)
+        more = gr.Button(i18n("more_like"), elem_id=f"{prefix}-more-like", **BESIDE)
     if settings:
         settings()
     with gr.Accordion(i18n("save_all"), open=False, elem_id=f"{prefix}-all") as folded:
@@ -290,6 +293,9 @@ def results_panel(
         button.click(make, inputs, file, show_progress_on=button, **PRIVATE).success(
             None, None, None, js=hand_over, **AT_ONCE
         )
+    share.click(sharing.share, [drawn, chosen], file, show_progress_on=share, **PRIVATE).success(
+        None, file, None, js=sharing.HAND_ON, **AT_ONCE
+    )
     outputs = [subject.crop, gallery, large, save, compare, sheet, drawn, header, chosen, aside, back, address]
     more.click(
         favourites.more_like, [drawn, aside, chosen, view, sheet_open, *subject.parts], outputs, show_progress_on=gallery,
@@ -448,7 +454,7 @@ def favourites_panel(
         )  # fmt: skip
         with gr.Row(elem_classes="four"):
             use_a, use_b, remove, remove_all = (
-                gr.Button(i18n(name), size="md", min_width=120, elem_id=name.replace("_", "-"))
+                gr.Button(i18n(name), elem_id=name.replace("_", "-"), **BESIDE)
                 for name in ("use_a", "use_b", "remove", "remove_all")
             )
         with gr.Column(visible=False, elem_id="morph") as morph:

@@ -58,6 +58,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "view_photo": ("In my photo", "写真に合成"),
     "chosen_drawing": ("Chosen drawing", "選んだ絵"),
     "save": ("Save", "保存"),
+    "share": ("Share", "共有"),
     "drawings": ("Drawings", "できた絵"),
     "sheet": ("All in one picture", "一枚にまとめた絵"),
     "sheet_alt": ("Sheet of the photo's face beside its drawings", "写真の顔とできた絵を並べた画像"),

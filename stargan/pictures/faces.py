@@ -177,6 +177,11 @@ def centre_crop(photo: Image.Image, size: int) -> Aligned:
     return crop(photo, (left, top, left + side, top + side), size)
 
 
+def resized(photo: Image.Image, aligned: Aligned, size: int) -> Image.Image:
+    """What ``aligned`` shows of the photo, ``size`` × ``size`` px."""
+    return _warp(photo, aligned.matrix * (size / aligned.picture.width), size).picture
+
+
 def propose_crop(picture: Image.Image) -> Box:
     """Where a drawing probably shows its face: all of a square picture, the upper part of a tall one."""
     side = min(picture.size)
