@@ -39,6 +39,7 @@ from stargan.models.checkpoint import load_model
 from stargan.models.config import ModelConfig, ModelError
 from stargan.models.registry import commit_model, find_model
 from stargan.pictures import faces
+from stargan.pictures.heads import paste_head
 from stargan.pictures.io import MAX_BYTES, Photo, open_photo
 from stargan.pictures.provenance import Provenance, save_picture
 from stargan.pictures.tensors import digest, grid, to_grayscale
@@ -620,7 +621,7 @@ class Drawn:
 
     def _pasted(self, photo: Image.Image, aligned: Sequence[faces.Aligned], column: int) -> Image.Image:
         for face, row in zip(aligned, self.rows, strict=True):
-            photo = faces.paste_back(photo, face, row[column])
+            photo = paste_head(photo, face, row[column])
         return photo
 
     def sheet_provenance(self) -> Provenance:

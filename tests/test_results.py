@@ -287,9 +287,9 @@ navigator.share = async ({ files }) => {
 
 def test_a_card_is_handed_to_the_browser_that_shares_files(visit: Visit) -> None:
     page = visit("?count=2&seed=5&example=collins")
-    page.evaluate(SHARES)
+    page.evaluate(f"() => {{{SHARES}}}")
     downloads = []
-    page.on("download", downloads.append)
+    page.on("download", lambda download: downloads.append(download))
     press(page, "#diversity-share")
     page.wait_for_function("window.shared.length === 1")
     name, data = page.evaluate("window.shared[0]")
