@@ -26,7 +26,9 @@ from test_browser import (  # noqa: F401
     press,
     server,
     settle,
+    show_morph,
     unfold,
+    violations,
     visit,
 )
 
@@ -304,3 +306,117 @@ def test_a_card_is_handed_to_the_browser_that_shares_files(visit: Visit) -> None
     with page.expect_download() as download:
         page.click("#diversity-share")
     assert card(Path(download.value.path()).read_bytes())["seed"] == "5"
+
+
+# Before and after
+
+
+def test_the_slider_works_by_keyboard(visit: Visit) -> None:
+    page = visit("?count=2&seed=5&example=collins")
+    page.locator("#diversity-view label").nth(1).click()
+    slider = page.get_by_role("slider", name="Divider between before and after")
+    expect(slider).to_be_visible()
+    settle(page)
+    expect(slider).to_have_attribute("aria-valuenow", "30")
+    page.locator("#diversity-view input").nth(1).focus()
+    page.keyboard.press("Tab")
+    while not slider.evaluate("element => element === document.activeElement"):  # past the buttons of the picture
+        page.keyboard.press("Tab")
+    assert slider.evaluate("element => getComputedStyle(element).outlineStyle") == "solid"
+    for key, now in (
+        ("ArrowRight", 35),
+        ("ArrowLeft", 30),
+        ("PageUp", 55),
+        ("Home", 0),
+        ("ArrowLeft", 0),
+        ("End", 100),
+    ):
+        page.keyboard.press(key)
+        expect(slider).to_have_attribute("aria-valuenow", str(now))
+        part = slider.evaluate("""(handle) => {
+            const image = handle.parentElement.querySelector("img").getBoundingClientRect();
+            const box = handle.getBoundingClientRect();
+            return (box.left + box.width / 2 - image.left) / image.width;
+        }""")  # the handle is there, too, and not only said to be
+        assert part == pytest.approx(now / 100, abs=0.02)
+    box = slider.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 40)
+    page.mouse.down()
+    page.mouse.move(box["x"] - 150, box["y"] + 40)
+    page.mouse.up()
+    now = int(slider.get_attribute("aria-valuenow"))
+    assert 20 < now < 90
+    slider.press("ArrowRight")
+    expect(slider).to_have_attribute("aria-valuenow", str(now + 5))
+    assert violations(page) == []
+
+
+# On a phone
+
+
+def test_new_drawings_and_save_stay_in_sight_on_a_phone(visit: Visit) -> None:
+    page = visit("?count=8&seed=5&example=collins", width=390)
+    bar = [page.locator(button) for button in ("#dice", "#diversity-save")]
+    for bottom in (False, True):
+        page.evaluate(f"window.scrollTo(0, {1e6 if bottom else 0})")
+        for button in bar:
+            box = button.bounding_box()
+            assert box["height"] >= 44
+            assert 0 <= box["x"] < box["x"] + box["width"] <= 390
+            assert 844 < box["y"] + box["height"] <= 900
+            shown = button.evaluate("""(button) => {
+                const { left, top, width, height } = button.getBoundingClientRect();
+                return button.contains(document.elementFromPoint(left + width / 2, top + height / 2));
+            }""")
+            assert shown
+    top = min(button.bounding_box()["y"] for button in bar)
+    last = page.locator("footer").bounding_box()
+    assert last["y"] + last["height"] <= top  # the end of the page can be read
+    first = contents(page, DRAWN)
+    press(page, "#dice")
+    assert contents(page, DRAWN) != first
+    with page.expect_download() as download:
+        page.click("#diversity-save")
+    assert read_provenance(download.value.path())["seed"] == seeds(page)[0]
+    page.get_by_role("tab", name="Video & camera").click()
+    for button in bar:
+        expect(button).not_to_be_visible()
+
+
+@pytest.mark.parametrize("width", [390, 768, 1280])
+def test_what_is_touched_is_large_enough_and_nothing_is_cut_off(visit: Visit, width: int) -> None:
+    page = visit("?count=3&seed=5&example=collins", width=width)
+    show_morph(page)
+    press(page, "#diversity-more-like")
+    for accordion in ("#more", "#diversity-all"):
+        unfold(page, accordion)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    cut = page.evaluate("""() => [...document.querySelectorAll("main button, main label span, main a")]
+        .filter((e) => e.offsetParent && e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).display !== "inline")
+        .filter((e) => getComputedStyle(e).overflowX !== "visible" || e.tagName === "BUTTON")
+        .map((e) => e.outerHTML.slice(0, 120))""")
+    assert cut == []
+    if width == 390:
+        buttons = (
+            "#dice, .four button, .four a, #diversity-back, #make-clip, #favourites .label-wrap, #more .label-wrap"
+        )
+        small = page.evaluate(
+            """(buttons) => [...document.querySelectorAll(buttons)]
+            .filter((e) => e.offsetParent && e.getBoundingClientRect().height < 44).map((e) => e.outerHTML.slice(0, 120))""",
+            buttons,
+        )
+        assert small == []
+
+
+def test_one_drawing_is_no_larger_than_eight(visit: Visit) -> None:
+    eight, one = (visit(f"?count={count}&seed=5&example=collins") for count in (8, 1))
+    sizes = [page.locator(DRAWN).first.bounding_box()["width"] for page in (eight, one)]
+    assert sizes[0] == pytest.approx(sizes[1], abs=1)
+    assert 140 < sizes[0] < 170
+    assert eight.locator("#diversity-large img").bounding_box()["width"] == pytest.approx(384, abs=3)
+    tile = eight.locator("#diversity-gallery button.thumbnail-item")
+    look = "element => getComputedStyle(element).borderColor + getComputedStyle(element).boxShadow"
+    plain, selected = tile.nth(4).evaluate(look), tile.nth(0).evaluate(look)
+    tile.nth(3).hover()
+    eight.wait_for_timeout(400)  # of gradio's transition
+    assert len({plain, selected, tile.nth(3).evaluate(look)}) == 3

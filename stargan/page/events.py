@@ -35,8 +35,8 @@ PHOTOS, DRAWINGS = (sorted((EXAMPLES / kind).glob("*.png")) for kind in ("photos
 DEFAULTS = {"count": 8, "seed": 5, "psi": 0.7}  # seeds that differ, chosen by eye
 # Small enough to be read out and typed.
 MAX_NEW_SEED = 9999
-# Side, px, of a drawing that is looked at and saved.
-LARGE = 512
+# Side, px, of a drawing that is looked at and saved, and of the face beside it.
+LARGE, FACE = 512, 256
 # Longer side of a camera's picture, px: more would cost frames.
 LIVE_SIZE = 640
 CLIP_SECONDS, CLIP_RATE = 4, {".mp4": 25, ".gif": 12.5}
@@ -173,6 +173,7 @@ class Results(NamedTuple):
 
     crop: str | None
     gallery: gr.Gallery | None
+    face: str | None
     large: str | None
     save: gr.DownloadButton
     compare: tuple[str, str] | None
@@ -186,7 +187,7 @@ class Results(NamedTuple):
 
 
 NOTHING = (
-    None, None, gr.DownloadButton(value=None, interactive=False), None, None, None, (), 0, None, gr.Button(visible=False), "",
+    None, None, None, gr.DownloadButton(value=None, interactive=False), None, None, None, (), 0, None, gr.Button(visible=False), "",
 )  # fmt: skip
 
 
@@ -236,15 +237,20 @@ def caption(styles: Styles, index: int) -> str:
     return say(f"caption_{kind}", value=value)
 
 
-def large(drawn: Drawn, index: int) -> tuple[str, gr.DownloadButton]:
-    """One drawing as it is looked at and saved: enlarged to 512 px, and saying so; the button that saves it."""
-    picture, about = drawn.pictures[index], drawn.styles.provenance(drawn.place(index)[1])
+def large(drawn: Drawn, index: int) -> tuple[str, str, gr.DownloadButton]:
+    """One drawing as it is looked at and saved: enlarged to 512 px, and saying so.
+
+    Returns:
+        The face that it is of, the drawing, the button that saves it.
+    """
+    row, column = drawn.place(index)
+    picture, about = drawn.pictures[index], drawn.styles.provenance(column)
     if picture.width < LARGE:
         note = f"enlarged from {picture.width} px to {LARGE} px by Lanczos"
         about = replace(about, details=about.details | {"size": note})
         picture = picture.resize((LARGE, LARGE), Image.Resampling.LANCZOS)
-    path = saved(picture, drawn.file_name(index), about)
-    return path, gr.DownloadButton(value=path, interactive=True)
+    path, face = saved(picture, drawn.file_name(index), about), saved(drawn.prepared.close_up(row, FACE), "face.png")
+    return face, path, gr.DownloadButton(value=path, interactive=True)
 
 
 def before_after(drawn: Drawn, column: int) -> tuple[str, str]:
@@ -358,7 +364,7 @@ class Chosen(gr.EventData):
 
 @answering
 def choose(drawn: Drawn | None, view: Any, event: Chosen) -> tuple:
-    """A drawing was chosen → it, large; the button that saves it; before/after, where that is looked at; its number."""
+    """A drawing was chosen → as :func:`large`; before/after, where that is looked at; its number."""
     index = event.index
     if drawn is None or type(index) is not int or not 0 <= index < len(drawn.pictures):
         raise RequestError("nothing_chosen")
@@ -371,7 +377,7 @@ def look_from(view: Any, drawn: Drawn | None, chosen: int) -> tuple:
     """The drawing, or the photo with it, is to be looked at → which of them is shown, before/after."""
     in_photo = view == "photo"
     compare = before_after(drawn, drawn.place(chosen)[1]) if in_photo and drawn else None
-    return gr.Image(visible=not in_photo), gr.ImageSlider(compare, visible=in_photo)
+    return gr.Row(visible=not in_photo), gr.ImageSlider(compare, visible=in_photo)
 
 
 @answering

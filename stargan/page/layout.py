@@ -13,7 +13,7 @@ from gradio.data_classes import ImageData
 
 from stargan.drawing import MAX_COUNT, MAX_PSI, MAX_SEED
 from stargan.models.registry import DEFAULT_MODEL
-from stargan.page import events, favourites, sharing, texts
+from stargan.page import comparing, events, favourites, sharing, texts
 from stargan.page.answers import guard, i18n
 from stargan.page.endpoints import endpoints
 from stargan.page.events import DEFAULTS, DRAWINGS, MAX_NEW_SEED, PHOTOS, domain_choices
@@ -122,6 +122,7 @@ def build() -> gr.Blocks:
             show_progress_on=diversity.results.gallery,
             **PRIVATE,
         )
+        page.load(None, None, None, js=comparing.SLIDER, **AT_ONCE)
         search = gr.Textbox(visible=False)
         chosen = [diversity.count, diversity.seed, diversity.psi, subject.grayscale]
         settings = [subject.model, subject.photo, *chosen, *domains]
@@ -215,32 +216,35 @@ def results_panel(
     """
     back = gr.Button(i18n("back"), visible=False, size="sm", elem_id=f"{prefix}-back")
     gallery = gr.Gallery(
-        label=i18n(label), format="png", columns=4, height="auto", object_fit="contain", allow_preview=False,
-        interactive=False, buttons=[], elem_id=f"{prefix}-gallery", elem_classes="drawings",
+        label=i18n(label), show_label=False, format="png", columns=4, height="auto", object_fit="contain",
+        allow_preview=False, interactive=False, buttons=[], elem_id=f"{prefix}-gallery", elem_classes="drawings",
     )  # fmt: skip
     views = [(i18n("view_drawing"), "drawing"), (i18n("view_photo"), "photo")]
-    view = gr.Radio(views, value="drawing", show_label=False, container=False, elem_id=f"{prefix}-view")
-    large = gr.Image(
-        label=i18n("chosen_drawing"),
-        format="png",
-        interactive=False,
-        height=400,
-        buttons=["fullscreen"],
-        elem_id=f"{prefix}-large",
-        elem_classes="small",
-        alt_text=i18n("chosen_drawing"),
+    view = gr.Radio(
+        views, value="drawing", show_label=False, container=False, elem_id=f"{prefix}-view", elem_classes="view"
     )
+    picture: dict[str, Any] = {"format": "png", "interactive": False, "show_label": False, "min_width": 60}
+    with gr.Row(elem_classes="pair") as pair:
+        face = gr.Image(
+            label=i18n("crop"), height=200, buttons=[], elem_id=f"{prefix}-face", elem_classes=["small", "face"],
+            alt_text=i18n("crop_alt"), **picture,
+        )  # fmt: skip
+        large = gr.Image(
+            label=i18n("chosen_drawing"), height=384, buttons=["fullscreen"], elem_id=f"{prefix}-large",
+            elem_classes=["small", "large"], alt_text=i18n("chosen_drawing"), **picture,
+        )  # fmt: skip
     compare = gr.ImageSlider(
         label=i18n("in_photo"),
         format="png",
         interactive=False,
         visible=False,
-        max_height=420,
+        max_height=384,
         slider_position=30,
         buttons=["fullscreen"],
         elem_id=f"{prefix}-compare",
+        elem_classes="large",
     )
-    with gr.Row(elem_classes="four"):
+    with gr.Row(elem_classes=["four", "actions"]):
         save = gr.DownloadButton(i18n("save"), variant="primary", interactive=False, elem_id=f"{prefix}-save", **BESIDE)
         share = gr.Button(i18n("share"), elem_id=f"{prefix}-share", **BESIDE)
         keep = gr.Button(i18n("keep"), elem_id=f"{prefix}-keep", **BESIDE)
@@ -269,7 +273,7 @@ def results_panel(
     gallery.select(
         events.choose,
         [drawn, view],
-        [large, save, compare, chosen],
+        [face, large, save, compare, chosen],
         show_progress_on=[large, compare],
         trigger_mode="multiple",  # "always_last" would take the last click for the first again
         **(PRIVATE | {"concurrency_limit": 1}),  # in their order, so that the last click wins
@@ -277,7 +281,7 @@ def results_panel(
     view.input(
         events.look_from,
         [view, drawn, chosen],
-        [large, compare],
+        [pair, compare],
         show_progress="hidden",
         trigger_mode="always_last",
         **PRIVATE,
@@ -296,7 +300,7 @@ def results_panel(
     share.click(sharing.share, [drawn, chosen], file, show_progress_on=share, **PRIVATE).success(
         None, file, None, js=sharing.HAND_ON, **AT_ONCE
     )
-    outputs = [subject.crop, gallery, large, save, compare, sheet, drawn, header, chosen, aside, back, address]
+    outputs = [subject.crop, gallery, face, large, save, compare, sheet, drawn, header, chosen, aside, back, address]
     more.click(
         favourites.more_like, [drawn, aside, chosen, view, sheet_open, *subject.parts], outputs, show_progress_on=gallery,
         **PRIVATE,

@@ -63,6 +63,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "sheet": ("All in one picture", "一枚にまとめた絵"),
     "sheet_alt": ("Sheet of the photo's face beside its drawings", "写真の顔とできた絵を並べた画像"),
     "in_photo": ("In your photo: before and after", "写真に合成（ビフォー・アフター）"),
+    "slider": ("Divider between before and after", "ビフォーとアフターの境目"),
     "archive": ("Save everything (ZIP)", "すべて保存 (ZIP)"),
     "whole_photo": ("Save the photo with the drawing (full size)", "絵をはめ込んだ写真を保存（原寸）"),
     "packing": ("Getting it ready", "準備しています"),
@@ -112,7 +113,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "clip_drawn": ("Drawn video, with its sound", "描かれた動画（音声つき）"),
     # favourites
     "keep": ("♡ Keep", "♡ お気に入り"),
-    "more_like": ("More like this", "似た絵をもっと"),
+    "more_like": ("More like this", "似た絵を描く"),
     "back": ("← Back to the drawings before", "← 前の絵に戻る"),
     "favourites": ("Favourites and morph", "お気に入りとモーフ"),
     "favourites_info": (
@@ -131,7 +132,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "style_a": ("Style A", "スタイルA"),
     "style_b": ("Style B", "スタイルB"),
     "between": ("Morph from A to B", "AからBへモーフ"),
-    "between_picture": ("Your photo, between A and B", "AとBの間の絵柄"),
+    "between_picture": ("In between", "AとBの間"),
     "format": ("Format", "形式"),
     "clip": ("Make a morph clip", "モーフ動画を作る"),
     "clip_result": ("Clip", "動画"),
