@@ -35,7 +35,7 @@ from stargan.drawing import (
 )
 from stargan.errors import NoFaceError, PhotoError
 from stargan.models.config import ModelConfig
-from stargan.pictures import faces
+from stargan.pictures.heads import paste_head
 from stargan.pictures.io import SUFFIXES
 from stargan.pictures.provenance import Provenance, read_provenance
 from stargan.pictures.tensors import grid
@@ -388,7 +388,7 @@ def _searched(job: Job, opened: list[Source | Exception]) -> list[Source | Excep
 
 
 def _placed(prepared: Prepared, drawing: Image.Image) -> Image.Image:
-    return faces.paste_back(prepared.source.picture, prepared.aligned[0], drawing)
+    return paste_head(prepared.source.picture, prepared.aligned[0], drawing)
 
 
 def _wanted(looks: Looks, base: str, whole: bool) -> dict[str, Provenance]:

@@ -40,6 +40,7 @@ from stargan.models.config import ModelConfig, ModelError
 from stargan.models.registry import commit_model, find_model
 from stargan.models.upscaling import enlarge
 from stargan.pictures import faces
+from stargan.pictures.heads import paste_head
 from stargan.pictures.io import MAX_BYTES, Photo, open_photo, pixels_of
 from stargan.pictures.provenance import Provenance, save_picture
 from stargan.pictures.tensors import digest, grid, to_grayscale
@@ -188,6 +189,10 @@ class Prepared:
     @property
     def crops(self) -> tuple[Image.Image, ...]:
         return tuple(aligned.picture for aligned in self.aligned)
+
+    def close_up(self, row: int, side: int) -> Image.Image:
+        """One of the crops at another size, from the photo itself."""
+        return faces.resized(self.source.picture, self.aligned[row], side)
 
 
 def prepare(
@@ -639,7 +644,7 @@ class Drawn:
 
     def _pasted(self, photo: Image.Image, aligned: Sequence[faces.Aligned], column: int) -> Image.Image:
         for face, row in zip(aligned, self.rows, strict=True):
-            photo = faces.paste_back(photo, face, row[column])
+            photo = paste_head(photo, face, row[column])
         return photo
 
     def sheet_provenance(self) -> Provenance:

@@ -15,6 +15,7 @@ from PIL import Image
 NEVER_SKIPPED = (
     "test_api",
     "test_browser",
+    "test_results",
     "test_readme",
     "test_mcp",
     "test_space",

@@ -62,9 +62,9 @@ TABS = {
     "en-US": {
         "From a picture": ["#adjust"],
         "Video & camera": [],
-        "Many styles": ["#more", "#diversity-all", "#explore"],
+        "Many styles": ["#more", "#diversity-all"],
     },
-    "ja-JP": {"お手本から": ["#adjust"], "動画・カメラ": [], "いろいろ描く": ["#more", "#diversity-all", "#explore"]},
+    "ja-JP": {"お手本から": ["#adjust"], "動画・カメラ": [], "いろいろ描く": ["#more", "#diversity-all"]},
 }
 
 
@@ -134,6 +134,20 @@ def look_in_photo(page: Page) -> None:
     settle(page)
 
 
+def keep(page: Page, panel: str = "diversity") -> None:
+    """Keeps the chosen drawing's style."""
+    page.click(f"#{panel}-keep")
+    page.wait_for_selector("#tray button.thumbnail-item.selected img")
+    settle(page)
+
+
+def show_morph(page: Page) -> None:
+    """With one favourite, whatever can be done with them."""
+    keep(page)
+    press(page, "#use-a")
+    expect(page.locator("#style-a img")).to_be_visible()
+
+
 def contents(page: Page, selector: str) -> list[bytes]:
     """The bytes of the pictures shown, as they would be saved."""
     return [urllib.request.urlopen(image.get_attribute("src")).read() for image in page.locator(selector).all()]
@@ -177,6 +191,7 @@ def test_a_result_is_there_before_anything_is_done(visit: Callable[..., Page]) -
 @pytest.mark.parametrize("width", [1280, 390])
 def test_every_tab_is_accessible(visit: Callable[..., Page], width: int) -> None:
     page = visit("?count=2&example=collins", width=width)
+    show_morph(page)
     for tab, accordions in TABS["en-US"].items():
         page.get_by_role("tab", name=tab).click()
         for accordion in accordions:
@@ -326,14 +341,14 @@ def test_style_mixing_and_exploring(visit: Callable[..., Page], tmp_path: Path) 
     for index, slot in enumerate("ab"):
         page.locator(MIXED).nth(index).click()
         settle(page)
-        press(page, f"#mixing-keep-{slot}")
+        keep(page, "mixing")
+        expect(page.locator("#tray button.thumbnail-item")).to_have_count(index + 1)
+        press(page, f"#use-{slot}")
         expect(page.locator(f"#style-{slot} img")).to_be_visible()
     slider = page.locator("#part input[type=range]")
     slider.focus()
     slider.press("ArrowRight")
     expect(page.locator("#between img")).to_be_visible()
-    press(page, "#near")
-    expect(page.locator("#near-gallery button.thumbnail-item")).to_have_count(8)
     press(page, "#make-clip")
     expect(page.locator("#clip video")).to_be_visible()
 
@@ -461,6 +476,8 @@ def test_japanese_is_complete(visit: Callable[..., Page]) -> None:
     page = visit(locale="ja-JP")
     expect(page).to_have_title("顔写真をアニメに")
     assert page.get_attribute("html", "lang") == "ja"
+    show_morph(page)
+    press(page, "#diversity-more-like")
     for tab, accordions in TABS["ja-JP"].items():
         page.get_by_role("tab", name=tab).click()
         for accordion in accordions:

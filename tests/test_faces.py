@@ -257,7 +257,7 @@ def test_the_matrix_is_what_the_picture_shows(angle: float) -> None:
         c, s = math.cos(math.radians(angle)) / step, math.sin(math.radians(angle)) / step
         centre = np.array([width / 2, width / 2])
         turn = np.array([[c, -s], [s, c]])
-        result = faces._warp(photo, np.column_stack([turn, [32, 32] - turn @ centre]), 64)
+        result = faces.warp(photo, np.column_stack([turn, [32, 32] - turn @ centre]), 64)
         seen = np.asarray(result.picture, dtype=float)[:, :, 0]
         y, x = np.mgrid[:64, :64] + 0.5
         where = np.array([(x * seen).sum(), (y * seen).sum()]) / seen.sum()
@@ -270,7 +270,7 @@ def test_fine_patterns_do_not_alias(step: int) -> None:
     board = np.indices((width, width)).sum(axis=0) % 2 * 255  # a checkerboard of single pixels: gray from afar
     photo = Image.fromarray(board.astype(np.uint8)).convert("RGB")
     turn = faces.similarity(np.array([[0, 0], [width, 0]]), np.array([[10, 2], [62, 12]]))
-    for result in (faces._warp(photo, turn, 64), faces.crop(photo, (0.3, 0.7, width - 0.5, width - 0.1), 64)):
+    for result in (faces.warp(photo, turn, 64), faces.crop(photo, (0.3, 0.7, width - 0.5, width - 0.1), 64)):
         levels = np.asarray(result.picture, dtype=float)[4:-4, 4:-4]
         assert abs(levels.mean() - 127.5) < 3
         assert levels.std() < 6

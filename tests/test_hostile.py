@@ -85,7 +85,7 @@ def visitor(server: Server, photo: Path) -> Visitor:
     """One whose session holds drawings and a kept style, so that no function refuses for the lack of them."""
     visitor = Visitor(server.url)
     for function in visitor.functions():
-        if any(function["api_name"].startswith(name) for name in ("draw_latent", "draw_mixed", "draw_near", "keep")):
+        if any(function["api_name"].startswith(name) for name in ("draw_latent", "draw_mixed", "keep")):
             visitor.ask(function["id"], usual(visitor, function, photo))
     return visitor
 

@@ -35,8 +35,8 @@ PHOTOS, DRAWINGS = (sorted((EXAMPLES / kind).glob("*.png")) for kind in ("photos
 DEFAULTS = {"count": 8, "seed": 5, "psi": 0.7}  # seeds that differ, chosen by eye
 # Small enough to be read out and typed.
 MAX_NEW_SEED = 9999
-# Side, px, of a drawing that is looked at and saved.
-LARGE = 512
+# Side, px, of a drawing that is looked at and saved, and of the face beside it.
+LARGE, FACE = 512, 256
 # Longer side of a camera's picture, px: more would cost frames.
 LIVE_SIZE = 640
 CLIP_SECONDS, CLIP_RATE = 4, {".mp4": 25, ".gif": 12.5}
@@ -153,11 +153,27 @@ def frame(model: str, *page: Any) -> str:
 # Drawing
 
 
+@dataclass(frozen=True, eq=False)
+class Aside:
+    """Other styles than the settings name, drawn in their place until one goes back.
+
+    Attributes:
+        recipe: of these styles.
+        model: on the menu.
+        chosen: which of the drawings before was looked at.
+    """
+
+    recipe: Recipe
+    model: str
+    chosen: int
+
+
 class Results(NamedTuple):
     """What every way of drawing shows."""
 
     crop: str | None
-    gallery: list[tuple[str, str]] | None
+    gallery: gr.Gallery | None
+    face: str | None
     large: str | None
     save: gr.DownloadButton
     compare: tuple[str, str] | None
@@ -165,17 +181,43 @@ class Results(NamedTuple):
     drawn: Drawn | None
     header: tuple[Image.Image, ...]
     chosen: int
+    aside: Aside | None
+    back: gr.Button
+    link: str
 
 
-NOTHING = (None, None, gr.DownloadButton(value=None, interactive=False), None, None, None, (), 0)
+NOTHING = (
+    None, None, None, gr.DownloadButton(value=None, interactive=False), None, None, None, (), 0, None, gr.Button(visible=False), "",
+)  # fmt: skip
 
 
-def results(drawn: Drawn, header: tuple[Image.Image, ...] = (), *, in_photo: bool, sheet_open: bool) -> Results:
-    """Args: what of it is looked at, and so is made: the drawing in the photo, the sheet."""
-    crop = saved(drawn.prepared.crops[0], "crop.png")
+def results(
+    drawn: Drawn,
+    header: tuple[Image.Image, ...] = (),
+    *,
+    in_photo: bool,
+    sheet_open: bool,
+    chosen: int = 0,
+    aside: Aside | None = None,
+    link: str = "",
+) -> Results:
+    """
+    Args:
+        in_photo, sheet_open: what of it is looked at, and so is made: the drawing in the photo, the sheet.
+        aside: what it was drawn by, where it was not the settings.
+    """
+    crop, chosen = saved(drawn.prepared.crops[0], "crop.png"), min(chosen, len(drawn.pictures) - 1)
     sheet = _sheet(drawn, header) if sheet_open else None
-    compare = before_after(drawn, 0) if in_photo else None
-    return Results(crop, gallery_of(drawn), *large(drawn, 0), compare, sheet, drawn, header, 0)
+    compare = before_after(drawn, drawn.place(chosen)[1]) if in_photo else None
+    gallery = gr.Gallery(gallery_of(drawn), selected_index=chosen)  # else the one before stays highlighted
+    back = gr.Button(visible=aside is not None)
+    return Results(crop, gallery, *large(drawn, chosen), compare, sheet, drawn, header, chosen, aside, back, link)
+
+
+def beside(aside: Aside, view: Any, sheet_open: Any, *page: Any) -> Results:
+    """The photo in the styles of ``aside``."""
+    drawn = draw(aside.model, aside.recipe, page)
+    return results(drawn, in_photo=view == "photo", sheet_open=bool(sheet_open), aside=aside)
 
 
 def gallery_of(drawn: Drawn) -> list[tuple[str, str]]:
@@ -183,19 +225,28 @@ def gallery_of(drawn: Drawn) -> list[tuple[str, str]]:
     gallery = []
     for index, picture in enumerate(drawn.pictures):
         row, column = drawn.place(index)
-        kind, value = drawn.styles.captions[column]
-        caption = say(f"caption_{kind}", value=value)
+        said = caption(drawn.styles, column)
         if len(drawn.rows) > 1:
-            caption = say("caption_face", number=row + 1, caption=caption)
-        gallery.append((saved(picture, drawn.file_name(index), drawn.styles.provenance(column)), caption))
+            said = say("caption_face", number=row + 1, caption=said)
+        gallery.append((saved(picture, drawn.file_name(index), drawn.styles.provenance(column)), said))
     return gallery
 
 
-def large(drawn: Drawn, index: int) -> tuple[str, gr.DownloadButton]:
-    """One drawing as it is looked at and saved: enlarged to 512 px, and saying so; the button that saves it."""
+def caption(styles: Styles, index: int) -> str:
+    kind, value = styles.captions[index]
+    return say(f"caption_{kind}", value=value)
+
+
+def large(drawn: Drawn, index: int) -> tuple[str, str, gr.DownloadButton]:
+    """One drawing as it is looked at and saved: enlarged to 512 px, and saying so.
+
+    Returns:
+        The face that it is of, the drawing, the button that saves it.
+    """
     picture, about = drawn.enlarged(index, LARGE)
-    path = saved(picture, drawn.file_name(index), about)
-    return path, gr.DownloadButton(value=path, interactive=True)
+    row, _ = drawn.place(index)
+    path, face = saved(picture, drawn.file_name(index), about), saved(drawn.prepared.close_up(row, FACE), "face.png")
+    return face, path, gr.DownloadButton(value=path, interactive=True)
 
 
 def before_after(drawn: Drawn, column: int) -> tuple[str, str]:
@@ -226,38 +277,69 @@ def draw(model: str, recipe: Recipe, page: tuple[Any, ...]) -> Drawn:
 
 @answering
 def draw_latent(*inputs: Any) -> tuple:
-    """→ results and the link that brings them back."""
-    return _latent(*inputs)
+    """→ results."""
+    return _latent(inputs)
 
 
 @answering
 def draw_first(*inputs: Any) -> Any:
     """As :func:`draw_latent` when a photo came, or went: nothing then stays of the one before."""
-    return _latent(*inputs) if inputs[7] else (None, *NOTHING, "")
+    return _latent(inputs) if inputs[7] else (None, *NOTHING)
 
 
-def _latent(model: str, domain: str, count: Any, seed: Any, psi: Any, view: Any, sheet_open: Any, *page: Any) -> tuple:
+@answering
+def redraw_latent(aside: Aside | None, *inputs: Any) -> Any:
+    """As :func:`draw_first` when something of the photo changed: other styles than the settings name stay."""
+    if not inputs[7]:
+        return None, *NOTHING
+    return beside(aside, *inputs[5:]) if aside else _latent(inputs)
+
+
+@answering
+def back_to_latent(aside: Aside | None, *inputs: Any) -> Results:
+    """→ the drawings before, and of them the one that was looked at."""
+    return _latent(inputs, aside.chosen if aside else 0)
+
+
+def _latent(inputs: tuple[Any, ...], chosen: int = 0) -> Results:
+    model, domain, count, seed, psi, view, sheet_open, *page = inputs
     recipe = drawing.seeds(config_of(model), domain, count, seed, psi)
-    drawn = draw(model, recipe, page)
+    drawn = draw(model, recipe, tuple(page))
     settings = {"model": checked(model), "domain": recipe.domain, "count": len(recipe), "seed": recipe.numbers[0]}
     settings |= {"psi": recipe.psi}
     settings |= {"grayscale": 1} if page[-1] else {}
     name = Path(page[0]).stem
     # a link holds no photo of a person's own, and says so
     settings |= {"example": name} if name in {path.stem for path in PHOTOS} else {"photo": "own"}
-    return *results(drawn, in_photo=view == "photo", sheet_open=bool(sheet_open)), link(settings)
+    in_photo = view == "photo"
+    return results(drawn, in_photo=in_photo, sheet_open=bool(sheet_open), chosen=chosen, link=link(settings))
 
 
 @answering
-def draw_mixed(
-    model: str, pictures: Any, adjusted: Any, domain: str, strength: Any, view: Any, sheet_open: Any, *page: Any
-) -> tuple:
+def draw_mixed(*inputs: Any) -> Any:
     """→ results; nothing where there is no photo or no reference yet."""
+    return _mixed(inputs)
+
+
+@answering
+def redraw_mixed(aside: Aside | None, *inputs: Any) -> Any:
+    """As :func:`draw_mixed` when something of the photo changed: other styles than the references' stay."""
+    return beside(aside, *inputs[5:]) if aside and inputs[7] else _mixed(inputs)
+
+
+@answering
+def back_to_mixed(aside: Aside | None, *inputs: Any) -> Any:
+    """→ the drawings before, and of them the one that was looked at."""
+    return _mixed(inputs, aside.chosen if aside else 0)
+
+
+def _mixed(inputs: tuple[Any, ...], chosen: int = 0) -> Any:
+    model, pictures, adjusted, domain, strength, view, sheet_open, *page = inputs
     if not pictures or not page[0]:
         return gr.skip(), *NOTHING
     recipe = drawing.references(config_of(model), references_of(pictures, adjusted), domain, strength)
-    drawn = draw(model, recipe, page)
-    return results(drawn, recipe.crops, in_photo=view == "photo", sheet_open=bool(sheet_open))
+    drawn = draw(model, recipe, tuple(page))
+    return results(drawn, recipe.crops, in_photo=view == "photo", sheet_open=bool(sheet_open), chosen=chosen)
 
 
 def link(settings: dict[str, Any]) -> str:
@@ -278,7 +360,7 @@ class Chosen(gr.EventData):
 
 @answering
 def choose(drawn: Drawn | None, view: Any, event: Chosen) -> tuple:
-    """A drawing was chosen → it, large; the button that saves it; before/after, where that is looked at; its number."""
+    """A drawing was chosen → as :func:`large`; before/after, where that is looked at; its number."""
     index = event.index
     if drawn is None or type(index) is not int or not 0 <= index < len(drawn.pictures):
         raise RequestError("nothing_chosen")
@@ -291,7 +373,7 @@ def look_from(view: Any, drawn: Drawn | None, chosen: int) -> tuple:
     """The drawing, or the photo with it, is to be looked at → which of them is shown, before/after."""
     in_photo = view == "photo"
     compare = before_after(drawn, drawn.place(chosen)[1]) if in_photo and drawn else None
-    return gr.Image(visible=not in_photo), gr.ImageSlider(compare, visible=in_photo)
+    return gr.Row(visible=not in_photo), gr.ImageSlider(compare, visible=in_photo)
 
 
 @answering
@@ -407,31 +489,12 @@ def crop_gallery(crops: Any) -> list[tuple[str, str]]:
 # Kept styles
 
 
-@answering
-def keep(drawn: Drawn | None, chosen: int) -> tuple[Styles, str]:
-    """→ the style of the chosen drawing, the drawing."""
-    if drawn is None:
-        raise RequestError("nothing_chosen")
-    column = drawn.place(chosen)[1]
-    kept = drawn.styles.part(column, column + 1)
-    return kept, saved(drawn.pictures[chosen], "kept.png", drawn.styles.provenance(column))
-
-
 def kept_style(slot: str, kept: Any, model: str) -> Styles:
     if not isinstance(kept, Styles):
         raise RequestError("nothing_kept", slot=slot)
     if kept.model != config_of(model).name:
         raise RequestError("other_model", slot=slot, model=kept.model)
     return kept
-
-
-@answering
-def draw_near(
-    model: str, a: Any, distance: Any, count: Any, seed: Any, view: Any, sheet_open: Any, *page: Any
-) -> Results:
-    """→ results in styles like the kept one."""
-    recipe = drawing.near(kept_style("A", a, model), distance, count, seed)
-    return results(draw(model, recipe, page), in_photo=view == "photo", sheet_open=bool(sheet_open))
 
 
 @answering

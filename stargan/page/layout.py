@@ -13,7 +13,7 @@ from gradio.data_classes import ImageData
 
 from stargan.drawing import MAX_COUNT, MAX_PSI, MAX_SEED
 from stargan.models.registry import DEFAULT_MODEL
-from stargan.page import events, texts
+from stargan.page import comparing, events, favourites, sharing, texts
 from stargan.page.answers import guard, i18n
 from stargan.page.endpoints import endpoints
 from stargan.page.events import DEFAULTS, DRAWINGS, MAX_NEW_SEED, PHOTOS, domain_choices
@@ -23,6 +23,8 @@ from stargan.page.models import config_of, menu
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": 4}
 # At once, outside of the queue.
 AT_ONCE: dict[str, Any] = {"api_visibility": "private", "queue": False}
+# One of four buttons beside each other; two and two on a phone.
+BESIDE: dict[str, Any] = {"size": "md", "min_width": 110}
 # A visitor's camera is drawn for this long, in seconds; then the next one has a turn, and the button starts it again.
 LIVE_SECONDS = 120
 
@@ -54,6 +56,7 @@ class ResultsPanel:
         outputs: what :class:`stargan.page.events.Results` holds.
         view: "drawing" or "photo": what the chosen one is looked at in.
         sheet_open: whether the sheet is unfolded: only then it is made.
+        aside: what was drawn in the place of what the settings say, if so; ``back`` goes back.
     """
 
     gallery: gr.Gallery
@@ -62,9 +65,10 @@ class ResultsPanel:
     chosen: gr.State
     view: gr.Radio
     sheet_open: gr.State
-    keep_a: gr.Button
-    keep_b: gr.Button
-    link: gr.Textbox
+    aside: gr.State
+    keep: gr.Button
+    more: gr.Button
+    back: gr.Button
 
 
 @dataclass(frozen=True)
@@ -95,14 +99,15 @@ def build() -> gr.Blocks:
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 subject = subject_panel()
-            with gr.Column(scale=3, min_width=320), gr.Tabs():
-                with gr.Tab(i18n("tab_diversity"), id="diversity"):
-                    diversity = diversity_tab(subject)
-                with gr.Tab(i18n("tab_mixing"), id="mixing"):
-                    mixing = mixing_tab(subject)
-                with gr.Tab(i18n("tab_live"), id="live"):
-                    live = live_tab(subject, kept_a)
-        explore_panel(subject, kept_a, diversity.results, mixing.results)
+            with gr.Column(scale=3, min_width=320):
+                with gr.Tabs() as tabs:
+                    with gr.Tab(i18n("tab_diversity"), id="diversity"):
+                        diversity = diversity_tab(subject)
+                    with gr.Tab(i18n("tab_mixing"), id="mixing"):
+                        mixing = mixing_tab(subject)
+                    with gr.Tab(i18n("tab_live"), id="live"):
+                        live = live_tab(subject, kept_a)
+                favourites_panel(page, subject, kept_a, tabs, diversity.results, mixing.results)
         gr.Markdown(i18n("privacy"), elem_id="privacy")
 
         domains = [diversity.domain, mixing.domain, live]
@@ -117,6 +122,7 @@ def build() -> gr.Blocks:
             show_progress_on=diversity.results.gallery,
             **PRIVATE,
         )
+        page.load(None, None, None, js=comparing.SLIDER, **AT_ONCE)
         search = gr.Textbox(visible=False)
         chosen = [diversity.count, diversity.seed, diversity.psi, subject.grayscale]
         settings = [subject.model, subject.photo, *chosen, *domains]
@@ -208,36 +214,41 @@ def results_panel(
     Args:
         settings: puts what can be set between what is done with a drawing and what is saved of all.
     """
+    back = gr.Button(i18n("back"), visible=False, size="sm", elem_id=f"{prefix}-back")
     gallery = gr.Gallery(
-        label=i18n(label), format="png", columns=4, height="auto", object_fit="contain", allow_preview=False,
-        interactive=False, buttons=[], elem_id=f"{prefix}-gallery", elem_classes="drawings",
+        label=i18n(label), show_label=False, format="png", columns=4, height="auto", object_fit="contain",
+        allow_preview=False, interactive=False, buttons=[], elem_id=f"{prefix}-gallery", elem_classes="drawings",
     )  # fmt: skip
     views = [(i18n("view_drawing"), "drawing"), (i18n("view_photo"), "photo")]
-    view = gr.Radio(views, value="drawing", show_label=False, container=False, elem_id=f"{prefix}-view")
-    large = gr.Image(
-        label=i18n("chosen_drawing"),
-        format="png",
-        interactive=False,
-        height=400,
-        buttons=["fullscreen"],
-        elem_id=f"{prefix}-large",
-        elem_classes="small",
-        alt_text=i18n("chosen_drawing"),
+    view = gr.Radio(
+        views, value="drawing", show_label=False, container=False, elem_id=f"{prefix}-view", elem_classes="view"
     )
+    picture: dict[str, Any] = {"format": "png", "interactive": False, "show_label": False, "min_width": 60}
+    with gr.Row(elem_classes="pair") as pair:
+        face = gr.Image(
+            label=i18n("crop"), height=200, buttons=[], elem_id=f"{prefix}-face", elem_classes=["small", "face"],
+            alt_text=i18n("crop_alt"), **picture,
+        )  # fmt: skip
+        large = gr.Image(
+            label=i18n("chosen_drawing"), height=384, buttons=["fullscreen"], elem_id=f"{prefix}-large",
+            elem_classes=["small", "large"], alt_text=i18n("chosen_drawing"), **picture,
+        )  # fmt: skip
     compare = gr.ImageSlider(
         label=i18n("in_photo"),
         format="png",
         interactive=False,
         visible=False,
-        max_height=420,
+        max_height=384,
         slider_position=30,
         buttons=["fullscreen"],
         elem_id=f"{prefix}-compare",
+        elem_classes="large",
     )
-    with gr.Row():
-        save = gr.DownloadButton(i18n("save"), variant="primary", interactive=False, elem_id=f"{prefix}-save")
-        keep_a = gr.Button(i18n("keep_a"), elem_id=f"{prefix}-keep-a")
-        keep_b = gr.Button(i18n("keep_b"), elem_id=f"{prefix}-keep-b")
+    with gr.Row(elem_classes=["four", "actions"]):
+        save = gr.DownloadButton(i18n("save"), variant="primary", interactive=False, elem_id=f"{prefix}-save", **BESIDE)
+        share = gr.Button(i18n("share"), elem_id=f"{prefix}-share", **BESIDE)
+        keep = gr.Button(i18n("keep"), elem_id=f"{prefix}-keep", **BESIDE)
+        more = gr.Button(i18n("more_like"), elem_id=f"{prefix}-more-like", **BESIDE)
     if settings:
         settings()
     with gr.Accordion(i18n("save_all"), open=False, elem_id=f"{prefix}-all") as folded:
@@ -258,11 +269,11 @@ def results_panel(
         )  # fmt: skip
     file = gr.DownloadButton(visible="hidden", elem_id=f"{prefix}-file")
     drawn, header, chosen = gr.State(time_to_live=3600), gr.State(()), gr.State(0)
-    sheet_open = gr.State(False)
+    sheet_open, aside = gr.State(False), gr.State(time_to_live=3600)
     gallery.select(
         events.choose,
         [drawn, view],
-        [large, save, compare, chosen],
+        [face, large, save, compare, chosen],
         show_progress_on=[large, compare],
         trigger_mode="multiple",  # "always_last" would take the last click for the first again
         **(PRIVATE | {"concurrency_limit": 1}),  # in their order, so that the last click wins
@@ -270,7 +281,7 @@ def results_panel(
     view.input(
         events.look_from,
         [view, drawn, chosen],
-        [large, compare],
+        [pair, compare],
         show_progress="hidden",
         trigger_mode="always_last",
         **PRIVATE,
@@ -286,8 +297,15 @@ def results_panel(
         button.click(make, inputs, file, show_progress_on=button, **PRIVATE).success(
             None, None, None, js=hand_over, **AT_ONCE
         )
-    outputs = [subject.crop, gallery, large, save, compare, sheet, drawn, header, chosen]
-    return ResultsPanel(gallery, outputs, drawn, chosen, view, sheet_open, keep_a, keep_b, address)
+    share.click(sharing.share, [drawn, chosen], file, show_progress_on=share, **PRIVATE).success(
+        None, file, None, js=sharing.HAND_ON, **AT_ONCE
+    )
+    outputs = [subject.crop, gallery, face, large, save, compare, sheet, drawn, header, chosen, aside, back, address]
+    more.click(
+        favourites.more_like, [drawn, aside, chosen, view, sheet_open, *subject.parts], outputs, show_progress_on=gallery,
+        **PRIVATE,
+    )  # fmt: skip
+    return ResultsPanel(gallery, outputs, drawn, chosen, view, sheet_open, aside, keep, more, back)
 
 
 def diversity_tab(subject: SubjectPanel) -> DiversityTab:
@@ -316,14 +334,16 @@ def diversity_tab(subject: SubjectPanel) -> DiversityTab:
 
     panel = results_panel(subject, "drawings", "sheet", "diversity", settings=settings, with_link=True)
     inputs = [subject.model, domain, count, seed, psi, panel.view, panel.sheet_open, *subject.parts]
-    outputs = [*panel.outputs, panel.link]
+    outputs = panel.outputs
     drawing = {"show_progress_on": panel.gallery, "trigger_mode": "always_last", **PRIVATE}
     subject.arrived.success(events.draw_first, inputs, outputs, **drawing)
     dice.click(lambda: random.randint(0, MAX_NEW_SEED), None, seed, **AT_ONCE).then(
         events.draw_latent, inputs, outputs, **drawing
     )
-    changed = [part.input for part in (domain, count, seed, psi, *subject.parts[1:])]
-    gr.on(changed, events.draw_first, inputs, outputs, **drawing)
+    gr.on([part.input for part in (domain, count, seed, psi)], events.draw_first, inputs, outputs, **drawing)
+    parts = [part.input for part in subject.parts[1:]]
+    gr.on(parts, events.redraw_latent, [panel.aside, *inputs], outputs, **drawing)
+    panel.back.click(events.back_to_latent, [panel.aside, *inputs], outputs, **drawing)
     return DiversityTab(panel, domain, count, seed, psi, inputs, outputs)
 
 
@@ -372,8 +392,10 @@ def mixing_tab(subject: SubjectPanel) -> MixingTab:
         part.input(events.adjust, [subject.model, *this, weight, x, y, size], [crops, adjusted], **live)
         for part in (x, y, size)
     ]
-    changed = [part.input for part in (domain, strength, *subject.parts[1:])]
-    gr.on(changed, events.draw_mixed, inputs, panel.outputs, **drawing)
+    gr.on([domain.input, strength.input], events.draw_mixed, inputs, panel.outputs, **drawing)
+    parts = [part.input for part in subject.parts[1:]]
+    gr.on(parts, events.redraw_mixed, [panel.aside, *inputs], panel.outputs, **drawing)
+    panel.back.click(events.back_to_mixed, [panel.aside, *inputs], panel.outputs, **drawing)
     for event in (came, added, weighed, *moved, subject.arrived):
         event.success(events.draw_mixed, inputs, panel.outputs, **drawing)
     return MixingTab(panel, domain)
@@ -417,39 +439,76 @@ def live_tab(subject: SubjectPanel, kept_a: gr.State) -> gr.Radio:
     return domain
 
 
-def explore_panel(subject: SubjectPanel, kept_a: gr.State, *tabs: ResultsPanel) -> None:
-    """What can be done with kept styles."""
-    kept_b = gr.State(time_to_live=3600)
-    with gr.Accordion(i18n("tab_explore"), open=False, elem_id="explore") as panel:
-        gr.Markdown(i18n("explore_info"))
-        with gr.Row():
-            picture: dict[str, Any] = {
-                "format": "png",
-                "interactive": False,
-                "height": 180,
-                "buttons": ["download"],
-                "elem_classes": "small",
-            }
-            style_a = gr.Image(label=i18n("style_a"), elem_id="style-a", **picture)
-            between_picture = gr.Image(label=i18n("between_picture"), elem_id="between", **picture)
-            style_b = gr.Image(label=i18n("style_b"), elem_id="style-b", **picture)
-        part = gr.Slider(0, 1, 0, step=0.05, label=i18n("between"), elem_id="part")
-        with gr.Row():
-            kind = gr.Radio(["MP4", "GIF"], value="MP4", label=i18n("format"))
-            make = gr.Button(i18n("clip"), elem_id="make-clip")
-        clip = gr.Video(label=i18n("clip_result"), visible=False, height=260, autoplay=True, loop=True, elem_id="clip")
-        moving = gr.Image(label=i18n("clip_result"), format="gif", visible=False, interactive=False, height=260)
-        with gr.Row():
-            distance = gr.Slider(0, 1, 0.3, step=0.05, label=i18n("distance"))
-            count = gr.Slider(1, MAX_COUNT, 8, step=1, label=i18n("count"))
-            seed = gr.Number(1, label=i18n("seed"), precision=0, minimum=0, maximum=MAX_SEED)
-        near = gr.Button(i18n("like_a"), elem_id="near")
-        results = results_panel(subject, "drawings", "sheet", "near")
-    for tab in (*tabs, results):
-        for button, kept, shown in ((tab.keep_a, kept_a, style_a), (tab.keep_b, kept_b, style_b)):
-            button.click(events.keep, [tab.drawn, tab.chosen], [kept, shown], **PRIVATE).success(
-                lambda: gr.Accordion(open=True), None, panel, **AT_ONCE
+def favourites_panel(
+    page: gr.Blocks,
+    subject: SubjectPanel,
+    kept_a: gr.State,
+    tabs: gr.Tabs,
+    diversity: ResultsPanel,
+    mixing: ResultsPanel,
+) -> None:
+    """Kept styles, and what can be done with them; hidden until there are any."""
+    stored = gr.BrowserState([], storage_key=favourites.STORAGE_KEY, secret=favourites.STORAGE_SECRET)
+    picked = gr.Number(0, visible=False)
+    with gr.Accordion(i18n("favourites"), visible=False, elem_id="favourites") as panel:
+        gr.Markdown(i18n("favourites_info"))
+        pictures = gr.Gallery(
+            label=i18n("favourites"), format="png", show_label=False, columns=6, height="auto", object_fit="contain",
+            allow_preview=False, interactive=False, buttons=[], elem_id="tray", elem_classes="drawings",
+        )  # fmt: skip
+        with gr.Row(elem_classes="four"):
+            use_a, use_b, remove, remove_all = (
+                gr.Button(i18n(name), elem_id=name.replace("_", "-"), **BESIDE)
+                for name in ("use_a", "use_b", "remove", "remove_all")
             )
+        with gr.Column(visible=False, elem_id="morph") as morph:
+            kept_b, style_a, style_b = morph_panel(subject, kept_a)
+    shown = [stored, pictures, picked, panel]
+    page.load(favourites.arrive, stored, shown, show_progress="hidden", **PRIVATE)
+    for results in (diversity, mixing):
+        # in the queue, as only there it can say something
+        results.keep.click(
+            favourites.keep, [stored, results.drawn, results.chosen], shown, show_progress="hidden", **PRIVATE
+        )
+    pictures.select(
+        favourites.use,
+        [stored, diversity.aside, diversity.chosen, diversity.view, diversity.sheet_open, *subject.parts],
+        [picked, *diversity.outputs],
+        show_progress_on=pictures,
+        trigger_mode="multiple",
+        **(PRIVATE | {"concurrency_limit": 1}),  # in their order, so that the last click wins
+    ).success(
+        lambda: gr.Tabs(selected="diversity"), None, tabs, **AT_ONCE
+    ).then(None, None, None, js=favourites.LOOK_UP, **AT_ONCE)  # fmt: skip
+    remove.click(favourites.remove, [stored, picked], shown, **AT_ONCE)
+    remove_all.click(favourites.remove_all, None, shown, **AT_ONCE)
+    for button, kept, picture in ((use_a, kept_a, style_a), (use_b, kept_b, style_b)):
+        button.click(favourites.as_slot, [stored, picked], [kept, picture], **AT_ONCE).success(
+            lambda: gr.Column(visible=True), None, morph, **AT_ONCE
+        )
+
+
+def morph_panel(subject: SubjectPanel, kept_a: gr.State) -> tuple[gr.State, gr.Image, gr.Image]:
+    """From style A to style B → the latter, and where both are shown."""
+    kept_b = gr.State(time_to_live=3600)
+    with gr.Row(elem_classes="three"):
+        picture: dict[str, Any] = {
+            "format": "png",
+            "interactive": False,
+            "height": 180,
+            "buttons": [],
+            "min_width": 90,
+            "elem_classes": "small",
+        }
+        style_a = gr.Image(label=i18n("style_a"), elem_id="style-a", **picture)
+        between_picture = gr.Image(label=i18n("between_picture"), elem_id="between", **picture)
+        style_b = gr.Image(label=i18n("style_b"), elem_id="style-b", **picture)
+    part = gr.Slider(0, 1, 0, step=0.05, label=i18n("between"), elem_id="part")
+    with gr.Row():
+        kind = gr.Radio(["MP4", "GIF"], value="MP4", label=i18n("format"))
+        make = gr.Button(i18n("clip"), elem_id="make-clip")
+    clip = gr.Video(label=i18n("clip_result"), visible=False, height=260, autoplay=True, loop=True, elem_id="clip")
+    moving = gr.Image(label=i18n("clip_result"), format="gif", visible=False, interactive=False, height=260)
     page = subject.parts
     part.input(
         events.draw_between,
@@ -465,13 +524,7 @@ def explore_panel(subject: SubjectPanel, kept_a: gr.State, *tabs: ResultsPanel) 
         show_progress_on=between_picture,  # the clip itself is not there yet
         **PRIVATE,
     )
-    near.click(
-        events.draw_near,
-        [subject.model, kept_a, distance, count, seed, results.view, results.sheet_open, *page],
-        results.outputs,
-        show_progress_on=results.gallery,
-        **PRIVATE,
-    )
+    return kept_b, style_a, style_b
 
 
 def _as_data_url(data: bytes | None) -> ImageData | None:

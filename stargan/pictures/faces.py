@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -69,14 +69,16 @@ class Aligned:
     Attributes:
         picture: the crop, RGB.
         matrix: ``(2, 3)`` float64, photo px → crop px.
+        face: whether a face is in it, at the place where a model wants one.
     """
 
     picture: Image.Image
     matrix: np.ndarray
+    face: bool = False
 
     def scaled(self, factor: float) -> Aligned:
         """The same crop, of the photo scaled by ``factor``."""
-        return Aligned(self.picture, np.concatenate([self.matrix[:, :2] / factor, self.matrix[:, 2:]], axis=1))
+        return replace(self, matrix=np.concatenate([self.matrix[:, :2] / factor, self.matrix[:, 2:]], axis=1))
 
 
 # One search at a time: two would only fight for the same cores, and at first load the detector twice.
@@ -209,7 +211,7 @@ def align(photo: Image.Image, landmarks: np.ndarray, framing: Sequence[Sequence[
     Raises:
         ValueError: the landmarks are no face's: all at one place, not finite, or far outside of the photo.
     """
-    return _warp(photo, similarity(landmarks, np.asarray(framing) * size), size)
+    return replace(warp(photo, similarity(landmarks, np.asarray(framing) * size), size), face=True)
 
 
 def crop(photo: Image.Image, box: Box, size: int) -> Aligned:
@@ -222,7 +224,7 @@ def crop(photo: Image.Image, box: Box, size: int) -> Aligned:
     if not right - left > 0:
         raise ValueError(f"A box must be wider than 0 px, unlike {tuple(box)}.")
     scale = size / (right - left)
-    return _warp(photo, np.array([[scale, 0, -left * scale], [0, scale, -top * scale]], dtype=np.float64), size)
+    return warp(photo, np.array([[scale, 0, -left * scale], [0, scale, -top * scale]], dtype=np.float64), size)
 
 
 def centre_crop(photo: Image.Image, size: int) -> Aligned:
@@ -230,6 +232,11 @@ def centre_crop(photo: Image.Image, size: int) -> Aligned:
     side = min(photo.size)
     left, top = (photo.width - side) / 2, (photo.height - side) / 2
     return crop(photo, (left, top, left + side, top + side), size)
+
+
+def resized(photo: Image.Image, aligned: Aligned, size: int) -> Image.Image:
+    """What ``aligned`` shows of the photo, ``size`` × ``size`` px."""
+    return warp(photo, aligned.matrix * (size / aligned.picture.width), size).picture
 
 
 def propose_crop(picture: Image.Image) -> Box:
@@ -241,7 +248,7 @@ def propose_crop(picture: Image.Image) -> Box:
     return left, top, left + side, top + side
 
 
-def _warp(photo: Image.Image, matrix: np.ndarray, size: int) -> Aligned:
+def warp(photo: Image.Image, matrix: np.ndarray, size: int) -> Aligned:
     """The photo seen through ``matrix``, ``size`` × ``size``, without aliasing, reflected beyond its edges."""
     inverse, corners = _place(matrix, size)
     if np.abs(corners).max() > FARTHEST * max(photo.size):
@@ -298,27 +305,46 @@ def paste_back(photo: Image.Image, aligned: Aligned, drawn: Image.Image, feather
         feather: width of the seam in fractions of the crop's side.
     """
     size = aligned.picture.width
-    inverse, corners = _place(aligned.matrix, size)
-    left, top = np.maximum(np.floor(corners.min(axis=0)).astype(int), 0)
-    right, bottom = np.minimum(np.ceil(corners.max(axis=0)).astype(int), photo.size)
+    inverse, _ = _place(aligned.matrix, size)
     pasted = photo.convert("RGB")
-    if right <= left or bottom <= top:
-        return pasted
     # Lanczos to about the photo's resolution first: a bicubic warp alone enlarges in visible steps, or skips pixels
     side = round(np.clip(size * math.hypot(inverse[0, 0], inverse[1, 0]), size / 4, MATCHED_SIDE))
     large = drawn.convert("RGB").resize((side, side), Image.Resampling.LANCZOS)
     mask = _seam(side, feather)
     source = aligned.picture.resize((side, side), Image.Resampling.BICUBIC)
     matched = Image.fromarray(_matched(np.asarray(large, np.float32), np.asarray(source, np.float32), mask))
-    to_crop = aligned.matrix * (side / size)
-    to_crop[:, 2] += to_crop[:, :2] @ np.array([left, top], dtype=float)
-    region = ((int(right - left), int(bottom - top)), Image.Transform.AFFINE, tuple(to_crop.ravel()))
-    pasted.paste(
-        matched.transform(*region, Image.Resampling.BICUBIC),
-        (int(left), int(top)),
-        Image.fromarray((mask * 255).round().astype(np.uint8)).transform(*region, Image.Resampling.BILINEAR),
-    )
+    shade = Image.fromarray((mask * 255).round().astype(np.uint8))
+    put(pasted, matched, shade, aligned.matrix * (side / size))
     return pasted
+
+
+def put(
+    photo: Image.Image,
+    what: Image.Image | Callable[[Image.Image], Image.Image],
+    mask: Image.Image,
+    matrix: np.ndarray,
+) -> None:
+    """Changes the photo where ``mask`` lies, as far as it says.
+
+    Args:
+        what: a picture as large as the mask; or what makes, of that part of the photo, what is to be there.
+        mask: square, "L".
+        matrix: takes photo px to px of the mask.
+    """
+    _, corners = _place(matrix, mask.width)
+    left, top = np.maximum(np.floor(corners.min(axis=0)).astype(int), 0).tolist()
+    right, bottom = np.minimum(np.ceil(corners.max(axis=0)).astype(int), photo.size).tolist()
+    if right <= left or bottom <= top:
+        return
+    there = matrix.copy()
+    there[:, 2] += there[:, :2] @ np.array([left, top], dtype=float)
+    region = ((right - left, bottom - top), Image.Transform.AFFINE, tuple(there.ravel()))
+    new = (
+        what.transform(*region, Image.Resampling.BICUBIC)
+        if isinstance(what, Image.Image)
+        else what(photo.crop((left, top, right, bottom)))
+    )
+    photo.paste(new, (left, top), mask.transform(*region, Image.Resampling.BILINEAR))
 
 
 def _seam(side: int, feather: float) -> np.ndarray:
