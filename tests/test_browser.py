@@ -9,6 +9,7 @@ import subprocess
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -83,12 +84,14 @@ def visit(browser: Browser, server: Server) -> Iterator[Callable[..., Page]]:
     """Opens the page, waits for its first drawings, and checks at the end that it asked no other host for anything."""
     contexts, strangers, faults = [], [], []
 
-    def open_page(search: str = "", locale: str = "en-US", width: int = 1280) -> Page:
-        context = browser.new_context(locale=locale, viewport={"width": width, "height": 900})
+    def open_page(search: str = "", locale: str = "en-US", width: int = 1280, phone: bool = False) -> Page:
+        touch = {"has_touch": phone, "is_mobile": phone}
+        context = browser.new_context(locale=locale, viewport={"width": width, "height": 900}, **touch)
         contexts.append(context)
         context.set_default_timeout(60_000)
         page = context.new_page()
         page.on("request", lambda r: r.url.startswith((server.url, "data:", "blob:")) or strangers.append(r.url))
+        page.on("filechooser", lambda _: None)  # from now on: a test that waits for one may be too late to ask for it
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.on("response", lambda r: r.status >= 400 and faults.append(f"{r.status} {r.url}"))
         page.goto(server.url + search)
@@ -114,6 +117,15 @@ def choose_photo(page: Page, path: Path) -> None:
     page.set_input_files("#photo input[type=file]", path)
     page.wait_for_selector("#photo img")
     expect(page.locator("#note")).to_be_visible(timeout=60_000)
+    settle(page)
+
+
+@contextmanager
+def redrawing(page: Page) -> Iterator[None]:
+    """What is done in here draws anew: waits until the drawings are others."""
+    shown = page.locator(DRAWN).first.get_attribute("src")
+    yield
+    expect(page.locator(DRAWN).first).not_to_have_attribute("src", shown)
     settle(page)
 
 
@@ -143,6 +155,18 @@ def changed(page: Page) -> tuple[int, int, int, int]:
     """The box of what differs between before and after, in px of the photo."""
     before, after = (Image.open(io.BytesIO(data)) for data in contents(page, "#diversity-compare img"))
     return ImageChops.difference(before.convert("RGB"), after).getbbox()
+
+
+def handedness(picture: Image.Image, portrait: Image.Image) -> str:
+    """Whether a camera's picture, of the upper left of the portrait, is mirrored."""
+    seen = portrait.crop((0, 0, 427, 427)).resize((16, 16), Image.Resampling.BOX)  # coarse: the camera moves
+    small = picture.resize((16, 16), Image.Resampling.BOX)
+    as_is, mirrored = (
+        ImageStat.Stat(ImageChops.difference(small, other).convert("L")).rms[0]
+        for other in (seen, seen.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
+    )
+    assert not 0.6 < as_is / mirrored < 1.6, (as_is, mirrored)
+    return "mirrored" if mirrored < as_is else "as it is"
 
 
 def violations(page: Page) -> list[str]:
@@ -232,6 +256,83 @@ def test_upload_choose_and_save(visit: Callable[..., Page], pictures: Path) -> N
     assert {"crop.png", "anime-sheet.png", "anime-in-photo.png"} < set(names)
     assert len(facts) == 8
     assert all(fact["seed"] and "trainedAlgorithmicMedia" in fact["DigitalSourceType"] for fact in facts)
+
+
+@pytest.mark.parametrize(
+    ("locale", "labels"), [("en-US", ["Upload a photo", "Use camera"]), ("ja-JP", ["写真を選ぶ", "カメラで撮る"])]
+)
+def test_a_photo_is_uploaded_by_a_labelled_button(
+    visit: Callable[..., Page], pictures: Path, locale: str, labels: list[str]
+) -> None:
+    page = visit("?count=2&example=female-2", locale=locale)
+    before = contents(page, DRAWN)
+    buttons = page.locator("#take button")
+    expect(buttons).to_have_text(labels)
+    assert all(button.bounding_box()["height"] >= 44 for button in buttons.all())
+    for name in ("phone.jpg", "one.png"):  # also where there is a photo already
+        buttons.first.focus()
+        with redrawing(page):
+            with page.expect_file_chooser() as chooser:
+                page.keyboard.press("Enter")
+            chooser.value.set_files(pictures / name)
+        expect(page.locator("#photo img")).to_have_attribute("src", re.compile(name))
+    assert not set(contents(page, DRAWN)) & set(before)
+
+
+def test_the_camera_takes_what_it_shows(visit: Callable[..., Page], portrait: Image.Image) -> None:
+    page = visit("?count=1&example=female-2")
+    before = contents(page, DRAWN)
+    page.get_by_role("button", name="Use camera").click()
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator("#camera-shot")).to_have_count(0)
+    assert contents(page, DRAWN) == before
+    page.get_by_role("button", name="Use camera").click()
+    take = page.get_by_role("button", name="Take the photo")
+    expect(take).to_be_focused()
+    mirrored = page.locator("#camera-shot video").evaluate("(video) => getComputedStyle(video).transform")
+    assert mirrored == "matrix(-1, 0, 0, 1, 0, 0)"
+    with redrawing(page):
+        page.keyboard.press("Enter")
+    expect(page.locator("#camera-shot")).to_have_count(0)
+    assert contents(page, DRAWN) != before
+    taken = Image.open(io.BytesIO(contents(page, "#photo img")[0])).convert("RGB")
+    assert handedness(taken, portrait) == "mirrored"  # as it was shown
+
+
+def test_a_camera_that_is_refused_says_so(visit: Callable[..., Page]) -> None:
+    page = visit("?count=1&example=collins")
+    page.evaluate("() => { navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException()) }")
+    page.get_by_role("button", name="Use camera").click()
+    expect(page.locator("#camera-shot")).to_contain_text("The camera cannot be used")
+    assert violations(page) == []
+    page.keyboard.press("Escape")
+    expect(page.locator("#camera-shot")).to_have_count(0)
+
+
+def test_a_phone_opens_its_front_camera(visit: Callable[..., Page], pictures: Path) -> None:
+    page = visit("?count=2&example=female-2", width=390, phone=True)
+    before = contents(page, DRAWN)
+    with redrawing(page):
+        with page.expect_file_chooser() as chooser:
+            page.get_by_role("button", name="Use camera").tap()
+        assert page.locator("#phone-camera").get_attribute("capture") == "user"
+        chooser.value.set_files(pictures / "phone.jpg")
+    expect(page.locator("#photo img")).to_have_attribute("src", re.compile("phone.jpg"))
+    assert not set(contents(page, DRAWN)) & set(before)
+    small = page.locator("#photo").bounding_box()["height"]
+    page.get_by_label("Remove Image").first.click()
+    expect(page.locator("#photo img")).to_have_count(0)
+    assert small < page.locator("#photo").bounding_box()["height"]  # with a photo, it makes room for the drawings
+
+
+def test_a_video_needs_no_photo(visit: Callable[..., Page]) -> None:
+    page = visit("?count=1&example=collins")
+    expect(page.locator("#photo")).to_be_visible()
+    page.get_by_role("tab", name="Video & camera").click()
+    expect(page.locator("#photo, #take, #photo-examples, #found").filter(visible=True)).to_have_count(0)
+    expect(page.locator("#model")).to_be_visible()
+    page.get_by_role("tab", name="From a picture").click()
+    expect(page.locator("#photo")).to_be_visible()
 
 
 def test_a_changed_setting_draws_anew(visit: Callable[..., Page]) -> None:
