@@ -186,6 +186,15 @@ def pictures(portrait: Image.Image, tmp_path_factory: pytest.TempPathFactory) ->
     Image.new("RGB", (400, 300), "#998877").save(folder / "wall.png")
     portrait.convert("RGB").save(folder / "phone.heic")
     (folder / "text.png").write_text("not a picture")
+    # no face; each pixel says where it is: red from left to right, green from top to bottom
+    ramp = Image.linear_gradient("L").resize((400, 300))
+    across = Image.linear_gradient("L").transpose(Image.Transpose.ROTATE_90).resize((400, 300))
+    gradient = Image.merge("RGB", [across, ramp, Image.new("L", (400, 300), 90)])
+    gradient.save(folder / "gradient.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # taken with the camera held upright: to be turned to the right
+    upright = gradient.resize((300, 400))
+    upright.transpose(Image.Transpose.ROTATE_90).save(folder / "turned.jpg", quality=95, exif=exif)
     return folder
 
 
@@ -422,7 +431,8 @@ def test_style_mixing_and_exploring(visit: Callable[..., Page], tmp_path: Path) 
     page.set_input_files("#references input[type=file]", sorted(tmp_path.iterdir()))
     page.wait_for_selector("#references button.thumbnail-item")
     settle(page)
-    expect(page.locator("#mixing-gallery .caption-label")).to_have_text(["reference 1", "reference 2", "blend"])
+    captions = ["reference 1", "reference 2", "reference 3", "blend"]  # an example, and these
+    expect(page.locator("#mixing-gallery .caption-label")).to_have_text(captions)
 
     for index, slot in enumerate("ab"):
         page.locator(MIXED).nth(index).click()
@@ -511,17 +521,15 @@ def test_a_model_without_framing_draws_what_the_person_frames(visit: Callable[..
             look_in_photo(page)
             first = contents(page, DRAWN)
             assert changed(page) == pytest.approx((0, 0, 1024, 1024), abs=12)
-            size = page.locator("#square input[type=range]").nth(2)
-            size.focus()
-            for _ in range(50):
-                size.press("ArrowLeft")
-            settle(page)
-            page.wait_for_timeout(1000)
-            settle(page)
+            square = page.locator("#photo .square")
+            square.focus()
+            with redrawing(page):
+                for _ in range(25):
+                    square.press("-")
             assert contents(page, DRAWN) != first
             assert changed(page) == pytest.approx((256, 256, 768, 768), abs=12)
     expect(page.locator("#chosen input")).to_have_count(4)
-    expect(page.locator("#square")).not_to_be_visible()
+    expect(page.locator("#photo .square")).to_have_count(0)
 
 
 def test_many_faces_are_numbered_and_chosen(visit: Callable[..., Page], pictures: Path) -> None:
@@ -544,8 +552,187 @@ def test_without_a_face_a_square_is_drawn(visit: Callable[..., Page], pictures: 
     page = visit("?count=1&example=collins")
     choose_photo(page, pictures / "wall.png")
     expect(page.locator("#note")).to_contain_text("No face was found")
-    expect(page.locator("#square")).to_be_visible()
+    expect(page.locator("#photo .square")).to_be_visible()
     expect(page.locator(DRAWN)).to_have_count(1)
+
+
+def region(page: Page, picture: str = "#crop img") -> tuple[float, float, float, float]:
+    """Left, top, right and bottom, in fractions, of what a crop shows of a picture of gradients."""
+    crop = Image.open(io.BytesIO(contents(page, picture)[0])).convert("RGB")
+    side, step = crop.width, max(1, crop.width // 16)
+    strips = [(0, 0, step, side), (0, 0, side, step), (side - step, 0, side, side), (0, side - step, side, side)]
+    edges = [ImageStat.Stat(crop.crop(strip)).mean[index % 2] / 255 for index, strip in enumerate(strips)]
+    half = step / 2 / side  # a strip's middle is not the edge
+    shifts = [half * (edges[index % 2 + 2] - edges[index % 2]) for index in range(4)]
+    return tuple(e + (s if i >= 2 else -s) for i, (e, s) in enumerate(zip(edges, shifts, strict=True)))
+
+
+def square_on(page: Page, picture: str) -> tuple[float, float, float, float]:
+    """The same, of the square that lies on a picture, which may be letterboxed."""
+    image = page.locator(f"{picture} img").first
+    width, height = image.evaluate("(image) => [image.naturalWidth, image.naturalHeight]")
+    place, square = image.bounding_box(), page.locator(f"{picture} .square").bounding_box()
+    scale = min(place["width"] / width, place["height"] / height)
+    left = place["x"] + (place["width"] - width * scale) / 2
+    top = place["y"] + (place["height"] - height * scale) / 2
+    x, y = (square["x"] - left) / (width * scale), (square["y"] - top) / (height * scale)
+    return x, y, x + square["width"] / (width * scale), y + square["height"] / (height * scale)
+
+
+def middle(page: Page, selector: str) -> tuple[float, float]:
+    box = page.locator(selector).bounding_box()
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
+def drag(page: Page, selector: str, dx: float, dy: float, touch: bool) -> None:
+    """Drags what is there by a finger or the mouse."""
+    page.locator(selector).scroll_into_view_if_needed()
+    x, y = middle(page, selector)
+    steps = [(x + dx * part, y + dy * part) for part in (0.3, 0.7, 1)]
+    if touch:
+        finger = page.context.new_cdp_session(page)
+
+        def touched(kind: str, *points: tuple[float, float]) -> None:
+            finger.send(
+                "Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": px, "y": py} for px, py in points]}
+            )
+
+        touched("touchStart", (x, y))
+        for step in steps:
+            touched("touchMove", step)
+        touched("touchEnd")
+    else:
+        page.mouse.move(x, y)
+        page.mouse.down()
+        for step in steps:
+            page.mouse.move(*step)
+        page.mouse.up()
+
+
+@pytest.mark.parametrize(("name", "phone"), [("gradient.png", False), ("turned.jpg", False), ("turned.jpg", True)])
+def test_a_square_is_drawn_on_the_photo(visit: Callable[..., Page], pictures: Path, name: str, phone: bool) -> None:
+    page = visit("?count=1&example=collins", width=390 if phone else 1280, phone=phone)
+    expect(page.locator("#photo .square")).to_have_count(0)  # there is a face
+    with redrawing(page):
+        page.set_input_files("#photo input[type=file]", pictures / name)
+    expect(page.locator("#photo .square")).to_be_visible()
+
+    def agrees() -> tuple[float, float, float, float]:
+        shown = square_on(page, "#photo")
+        assert region(page) == pytest.approx(shown, abs=0.03)
+        return shown
+
+    first = agrees()
+    assert max(first[2] - first[0], first[3] - first[1]) == pytest.approx(
+        1, abs=0.02
+    )  # as large as the photo lets it be
+    box = page.locator("#photo .square").bounding_box()
+    with redrawing(page):
+        drag(page, "#photo .square .se", -0.4 * box["width"], -0.4 * box["height"], phone)
+    small = agrees()
+    assert small[:2] == pytest.approx(first[:2], abs=0.02)  # the opposite corner stays
+    assert small[2] - small[0] == pytest.approx(0.6 * (first[2] - first[0]), abs=0.03)
+    with redrawing(page):
+        drag(page, "#photo .square", 0.2 * box["width"], 1000, phone)
+    moved = agrees()
+    assert moved[2] - moved[0] == pytest.approx(small[2] - small[0], abs=0.01)
+    assert moved[0] > small[0] + 0.1
+    assert moved[3] == pytest.approx(1, abs=0.02)  # it does not leave the photo
+    page.locator("#photo .square").focus()
+    with redrawing(page):
+        for key in ("ArrowUp", "ArrowUp", "ArrowLeft", "-"):
+            page.keyboard.press(key)
+    by_keys = agrees()
+    assert by_keys[0] < moved[0]
+    assert by_keys[3] < moved[3]
+    assert by_keys[2] - by_keys[0] < moved[2] - moved[0]
+    expect(page.get_by_test_id("toast-text")).to_have_count(0)
+    assert violations(page) == []
+    with redrawing(page):  # another photo begins anew
+        page.set_input_files("#photo input[type=file]", pictures / "wall.png")
+    assert square_on(page, "#photo") == pytest.approx((0.125, 0, 0.875, 1), abs=0.02)
+
+
+def test_from_a_picture_begins_with_an_example(visit: Callable[..., Page], pictures: Path) -> None:
+    page = visit("?count=1&example=collins")
+    expect(page.locator("#references")).to_have_count(0)  # nothing of it is loaded before it is asked for
+    page.get_by_role("tab", name="From a picture").click()
+    expect(page.locator(MIXED)).to_have_count(1)
+    settle(page)
+    # the tile shows its reference; what is saved does not
+    tile = Image.open(io.BytesIO(contents(page, MIXED)[0])).convert("RGB")
+    with page.expect_download() as download:
+        page.click("#mixing-save")
+    kept = Image.open(download.value.path()).convert("RGB").resize(tile.size)
+    difference = ImageChops.difference(tile, kept)
+    assert ImageStat.Stat(difference.crop((0, 210, 110, 320))).rms[0] > 30
+    assert ImageStat.Stat(difference.crop((120, 0, 320, 320))).rms[0] < 8
+    # a person's own
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="+ Your own").click()
+    chooser.value.set_files(pictures / "text.png")
+    expect(page.get_by_test_id("toast-text")).to_contain_text("not a picture")
+    expect(page.locator(MIXED)).to_have_count(1)
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="+ Your own").click()
+    chooser.value.set_files([pictures / "one.png", pictures / "gradient.png"])
+    expect(page.locator("#mixing-gallery .caption-label")).to_have_text(
+        ["reference 1", "reference 2", "reference 3", "blend"]
+    )
+    # taken away, an example does not come back
+    for count in (2, 1, 0):
+        page.locator("#references .delete-button").first.click()
+        expect(page.locator("#references .thumbnail-item")).to_have_count(count)
+        settle(page)
+    page.get_by_role("tab", name="Many styles").click()
+    page.get_by_role("tab", name="From a picture").click()
+    settle(page)
+    expect(page.locator(MIXED)).to_have_count(0)
+
+
+def test_a_reference_from_the_examples_is_adjusted(visit: Callable[..., Page]) -> None:
+    page = visit("?count=1&example=collins")
+    page.get_by_role("tab", name="From a picture").click()
+    expect(page.locator(MIXED)).to_have_count(1)
+    page.locator("#reference-examples button").nth(3).click()
+    expect(page.locator(MIXED)).to_have_count(3)
+    settle(page)
+    unfold(page, "#adjust")
+    before, others = contents(page, MIXED), contents(page, "#reference-crops img")
+    page.locator("#reference-crops button.thumbnail-item").nth(1).click()
+    expect(page.locator("#which-reference input").nth(1)).to_be_checked()
+    settle(page)
+
+    def redrawn(tile: int) -> Callable[[], None]:
+        image = page.locator(MIXED).nth(tile)
+        source = image.get_attribute("src")
+        return lambda: expect(image).not_to_have_attribute("src", source)
+
+    wait = redrawn(1)
+    drag(page, "#reference-whole .square .nw", 60, 60, False)
+    wait()
+    settle(page)
+    after = contents(page, MIXED)
+    assert [old == new for old, new in zip(before, after, strict=True)] == [True, False, False]
+    crops = contents(page, "#reference-crops img")
+    assert crops[0] == others[0]
+    assert crops[1] != others[1]
+    wait = redrawn(2)
+    page.locator("#weight input[type=range]").focus()
+    for _ in range(10):
+        page.keyboard.press("ArrowLeft")
+    wait()
+    settle(page)
+    weighed = contents(page, MIXED)
+    assert [old == new for old, new in zip(after, weighed, strict=True)] == [True, True, False]
+    # each has its own
+    moved = square_on(page, "#reference-whole")
+    page.locator("#which-reference label").nth(0).click()
+    expect(page.locator("#weight input[type=number]")).to_have_value("1")
+    page.locator("#which-reference label").nth(1).click()
+    expect(page.locator("#weight input[type=number]")).to_have_value("0.5")
+    settle(page)
+    assert square_on(page, "#reference-whole") == pytest.approx(moved, abs=0.02)
 
 
 def test_what_is_no_picture_is_refused_in_the_page(visit: Callable[..., Page], pictures: Path) -> None:

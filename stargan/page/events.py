@@ -459,7 +459,7 @@ def _crops(model: str, pictures: Any, adjusted: Adjusted) -> list[tuple[str, str
 
 
 def crop_gallery(crops: Any) -> list[tuple[str, str]]:
-    return [(saved(crop, f"reference-{n}.png"), say("caption_reference", value=n)) for n, crop in enumerate(crops, 1)]
+    return [(saved(crop, f"reference-{n}.png"), str(n)) for n, crop in enumerate(crops, 1)]
 
 
 def mixed_gallery(drawn: Drawn, crops: tuple[Image.Image, ...]) -> list[tuple[str, str]]:

@@ -59,6 +59,7 @@ class DiversityTab:
 class MixingTab:
     results: ResultsPanel
     domain: gr.Radio
+    inputs: list[Any]
 
 
 def build() -> gr.Blocks:
@@ -83,17 +84,14 @@ def build() -> gr.Blocks:
         gr.Markdown(i18n("privacy"), elem_id="privacy")
 
         domains = [diversity.domain, mixing.domain, live]
-        subject.model.input(
+        looked = subject.model.input(
             events.choose_model, [subject.model, *domains], domains, show_progress="hidden", **PRIVATE
-        ).success(
-            events.look, [subject.model, *subject.parts], subject.shown, show_progress="hidden", **PRIVATE
-        ).success(
-            events.draw_first,
-            diversity.inputs,
-            diversity.outputs,
-            show_progress_on=diversity.results.gallery,
-            **PRIVATE,
-        )
+        ).success(events.look, [subject.model, *subject.parts], subject.shown, show_progress="hidden", **PRIVATE)
+        for draw, inputs, outputs, panel in (
+            (events.draw_first, diversity.inputs, diversity.outputs, diversity.results),
+            (events.draw_mixed, mixing.inputs, mixing.results.outputs, mixing.results),
+        ):
+            looked.success(draw, inputs, outputs, show_progress_on=panel.gallery, **PRIVATE)
         search = gr.Textbox(visible=False)
         chosen = [diversity.count, diversity.seed, diversity.psi, subject.grayscale]
         settings = [subject.model, subject.photo, *chosen, *domains]
@@ -107,16 +105,28 @@ def build() -> gr.Blocks:
 
 def take_as_given(page: gr.Blocks) -> None:
     """Hands values over as they came: uploads as paths, unopened, for open_photo to judge, and numbers and choices
-    unchecked, for studio to judge. Gradio's own refusals are in English only, and name no field.
-
-    Gradio forgets this of a component that an event returns gr.skip() or an update for: none does for the photo."""
+    unchecked, for studio to judge. Gradio's own refusals are in English only, and name no field; and a choice that was
+    right when it was sent may be none any more when it arrives, as of faces when the photo changes."""
     for block in page.blocks.values():
-        if isinstance(block, gr.Image) and block.streaming:
-            block.preprocess = events.camera_bytes  # type: ignore[assignment, method-assign]
-        elif isinstance(block, (gr.Image, gr.Video)):
-            block.preprocess = lambda payload: payload.path if payload else None  # type: ignore[method-assign]
-        elif isinstance(block, (gr.CheckboxGroup, gr.Dropdown, gr.Number, gr.Radio, gr.Slider)):
-            block.preprocess = lambda payload: payload  # type: ignore[method-assign]
+        _take_as_given(block)
+    preprocess = page.preprocess_data
+
+    async def preprocessed(function: Any, inputs: list[Any], state: Any, *args: Any, **options: Any) -> list[Any]:
+        for block in function.inputs:
+            if state and block._id in state:  # a visitor's own copy, which gradio makes anew with each update
+                _take_as_given(state.blocks_config.blocks[block._id])
+        return await preprocess(function, inputs, state, *args, **options)
+
+    page.preprocess_data = preprocessed  # type: ignore[assignment, method-assign]
+
+
+def _take_as_given(block: Any) -> None:
+    if isinstance(block, gr.Image) and block.streaming:
+        block.preprocess = events.camera_bytes  # type: ignore[assignment, method-assign]
+    elif isinstance(block, (gr.Image, gr.Video)):
+        block.preprocess = lambda payload: payload.path if payload else None  # type: ignore[method-assign]
+    elif isinstance(block, (gr.CheckboxGroup, gr.Dropdown, gr.Number, gr.Radio, gr.Slider)):
+        block.preprocess = lambda payload: payload  # type: ignore[method-assign]
 
 
 def results_panel(
@@ -324,7 +334,7 @@ def mixing_tab(subject: SubjectPanel, tab: gr.Tab) -> MixingTab:
     gr.on(changed, events.draw_mixed, inputs, panel.outputs, **drawing)
     for event in (came, *added, first, weighed, moved, subject.arrived):
         event.success(events.draw_mixed, inputs, panel.outputs, **drawing)
-    return MixingTab(panel, domain)
+    return MixingTab(panel, domain, inputs)
 
 
 @dataclass(frozen=True)

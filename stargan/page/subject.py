@@ -111,6 +111,7 @@ CSS = """
 .square-fields { display: none !important; }
 .square { position: absolute; z-index: 5; cursor: move; touch-action: none; box-sizing: border-box; border: 2px solid white;
   outline: 2px solid var(--primary-600); box-shadow: 0 0 0 9999px rgb(0 0 0 / 45%); }
+.block:has(> .square) > label { display: none; } /* it would lie on a corner */
 .square:focus-visible { outline-width: 4px !important; outline-offset: 0 !important; }
 /* small corners that are easily hit */
 .square i { position: absolute; width: clamp(16px, 33%, 44px); aspect-ratio: 1; touch-action: none; }
@@ -142,7 +143,7 @@ CSS = """
 #reference-strip { align-items: center; }
 #reference-strip > :first-child { flex: 1; min-width: 0 !important; }
 #own-reference { min-height: 44px; font-size: 1rem; white-space: nowrap; }
-#references .grid-container { grid-template-columns: repeat(auto-fill, 96px) !important; grid-auto-rows: 96px; }
+#references .grid-container { margin-top: 1.25rem; grid-template-columns: repeat(auto-fill, 96px) !important; grid-auto-rows: 96px; }
 #references .thumbnail-item { height: 96px; aspect-ratio: 1; }
 @media (min-width: 768px) { /* the photo stays beside the drawings */
   #columns { align-items: flex-start; }
