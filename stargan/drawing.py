@@ -25,6 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
+import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -232,6 +233,17 @@ def prepare_reference(source: Source, config: ModelConfig, square: Square | None
     if square is None and config.framing is not None and source.faces:
         return _align(source, 1, config).picture
     return _crop(source, square or proposed_square(source), config).picture
+
+
+def reference_square(source: Source, config: ModelConfig) -> Square:
+    """What :func:`prepare_reference` takes of a reference as long as nobody said so, upright and not beyond its shorter side."""
+    if config.framing is None or not source.faces:
+        return proposed_square(source)
+    aligned, (width, height) = _align(source, 1, config), source.picture.size
+    turn, shift = aligned.matrix[:, :2], aligned.matrix[:, 2]
+    x, y = np.linalg.solve(turn, aligned.picture.width / 2 - shift)
+    side = aligned.picture.width / math.sqrt(abs(np.linalg.det(turn)))
+    return min(max(x / width, 0.0), 1.0), min(max(y / height, 0.0), 1.0), min(side / min(width, height), 1.0)
 
 
 def proposed_square(source: Source) -> Square:

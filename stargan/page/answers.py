@@ -25,6 +25,11 @@ from stargan.stages import counted
 
 log = logging.getLogger("stargan.app")
 
+# Events of the page are no endpoints; drawing waits its turn in the queue, a few visitors at a time.
+PRIVATE: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": 4}
+# At once, outside of the queue.
+AT_ONCE: dict[str, Any] = {"api_visibility": "private", "queue": False}
+
 
 class Traffic:
     """Requests that are being answered, and whether further ones are."""

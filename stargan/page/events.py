@@ -37,6 +37,8 @@ DEFAULTS = {"count": 8, "seed": 5, "psi": 0.7}  # seeds that differ, chosen by e
 MAX_NEW_SEED = 9999
 # Side, px, of a drawing that is looked at and saved, and of the face beside it.
 LARGE, FACE = 512, 256
+# Side, px, of a drawing among others that shows its reference too.
+TILE = 320
 # Longer side of a camera's picture, px: more would cost frames.
 LIVE_SIZE = 640
 CLIP_SECONDS, CLIP_RATE = 4, {".mp4": 25, ".gif": 12.5}
@@ -130,6 +132,11 @@ def look(model: str, photo: str | None, _chosen: Any, *rest: Any) -> Looked | tu
         gr.Column(visible=not found),
         saved(prepared.crops[0], "crop.png"),
     )
+
+
+def look_anew(model: str, photo: str | None, chosen: Any, _x: Any, _y: Any, _size: Any, grayscale: Any) -> tuple:
+    """As :func:`look`, of another photo than before → also its square, in the middle as long as nobody moved it."""
+    return *look(model, photo, chosen, *drawing.MIDDLE, grayscale), *drawing.MIDDLE
 
 
 @answering
@@ -339,7 +346,8 @@ def _mixed(inputs: tuple[Any, ...], chosen: int = 0) -> Any:
         return gr.skip(), *NOTHING
     recipe = drawing.references(config_of(model), references_of(pictures, adjusted), domain, strength)
     drawn = draw(model, recipe, tuple(page))
-    return results(drawn, recipe.crops, in_photo=view == "photo", sheet_open=bool(sheet_open), chosen=chosen)
+    found = results(drawn, recipe.crops, in_photo=view == "photo", sheet_open=bool(sheet_open), chosen=chosen)
+    return found._replace(gallery=mixed_gallery(drawn, recipe.crops))
 
 
 def link(settings: dict[str, Any]) -> str:
@@ -406,7 +414,7 @@ def whole_photo(drawn: Drawn | None, chosen: int) -> str:
 
 # References
 
-# Adjustments by a reference's path.
+# Adjustments by the digest of a reference: its path is another each time that the page sends it.
 Adjusted = dict[str, Reference]
 
 
@@ -414,7 +422,12 @@ def references_of(gallery: Any, adjusted: Any) -> list[Reference]:
     """What a gallery of references and the adjustments of them say."""
     pictures = [path for path, *_ in gallery or [] if isinstance(path, str)]
     known = adjusted if isinstance(adjusted, dict) else {}
-    return [found if isinstance(found := known.get(path), Reference) else Reference(path) for path in pictures]
+    return [_adjusted(path, known) for path in pictures]
+
+
+def _adjusted(path: str, known: Adjusted) -> Reference:
+    found = known.get(Source.open(path).digest) if known else None
+    return replace(found, photo=path) if isinstance(found, Reference) else Reference(path)
 
 
 def _chosen_reference(pictures: Any, which: Any) -> str:
@@ -424,10 +437,12 @@ def _chosen_reference(pictures: Any, which: Any) -> str:
 
 
 @answering
-def look_at_references(model: str, pictures: Any, adjusted: Adjusted) -> tuple[list, gr.Radio]:
-    """References arrived → their crops, which of them can be adjusted."""
-    numbers = list(range(1, len(pictures or []) + 1))
-    return _crops(model, pictures, adjusted), gr.Radio(numbers, value=1 if numbers else None)
+def look_at_references(model: str, pictures: Any, adjusted: Adjusted, which: Any) -> tuple:
+    """References came or went → their crops, which of them can be adjusted, and its :func:`adjustment`."""
+    count = len(pictures or [])
+    which = which if isinstance(which, int) and 1 <= which <= count else 1
+    chosen = gr.Radio(list(range(1, count + 1)), value=which if count else None, visible=count > 1)
+    return _crops(model, pictures, adjusted), chosen, *_adjustment(model, pictures, adjusted, which)
 
 
 @answering
@@ -436,7 +451,8 @@ def adjust(
 ) -> tuple[list, Adjusted]:
     """→ the references' crops with one of them moved, all adjustments."""
     path = _chosen_reference(pictures, which)
-    adjusted = adjusted | {path: Reference(path, drawing.number("weight", weight, 0, 1), square_of(x, y, size))}
+    moved = Reference(path, drawing.number("weight", weight, 0, 1), square_of(x, y, size))
+    adjusted = adjusted | {Source.open(path).digest: moved}
     return _crops(model, pictures, adjusted), adjusted
 
 
@@ -445,24 +461,62 @@ def weigh(pictures: Any, adjusted: Adjusted, which: Any, weight: Any) -> Adjuste
     """→ all adjustments, one of them with another weight."""
     path = _chosen_reference(pictures, which)
     weight = drawing.number("weight", weight, 0, 1)
-    return adjusted | {path: replace(adjusted.get(path, Reference(path)), weight=weight)}
+    return adjusted | {Source.open(path).digest: replace(_adjusted(path, adjusted), weight=weight)}
 
 
 @answering
-def adjustment(pictures: Any, adjusted: Adjusted, which: Any) -> tuple:
-    """→ weight and square of one reference."""
+def adjustment(model: str, pictures: Any, adjusted: Adjusted, which: Any) -> tuple:
+    """→ one reference as a whole, its weight and square."""
+    return _adjustment(model, pictures, adjusted, which)
+
+
+def _adjustment(model: str, pictures: Any, adjusted: Adjusted, which: Any) -> tuple:
     try:
         path = _chosen_reference(pictures, which)
     except RequestError:
-        return 1.0, *drawing.MIDDLE
-    reference = adjusted.get(path) or Reference(path)
-    return reference.weight, *(reference.square or drawing.proposed_square(Source.open(path)))
+        return None, 1.0, *drawing.MIDDLE
+    reference, source = _adjusted(path, adjusted), Source.open(path)
+    square = reference.square or drawing.reference_square(source, config_of(model))
+    return saved(source.preview, "reference.png"), reference.weight, *square
+
+
+@answering
+def choose_reference(event: Chosen) -> int:
+    """A reference's crop was clicked → its number."""
+    if type(event.index) is not int or not 0 <= event.index < drawing.MAX_REFERENCES:
+        raise RequestError("bad_input")
+    return event.index + 1
 
 
 @answering
 def add_example(pictures: list[tuple[str, str]] | None, index: Any) -> list[str]:
     """→ the references with an example drawing added; the last ones where they are too many."""
-    return [*(path for path, *_ in pictures or []), _example(DRAWINGS, index)][-drawing.MAX_REFERENCES :]
+    return _added(pictures, [_example(DRAWINGS, index)])
+
+
+@answering
+def add_own(pictures: list[tuple[str, str]] | None, files: Any) -> list[str]:
+    """→ the references with a person's own added; the last ones where they are too many.
+
+    Raises:
+        PhotoError: one of them cannot be used: nothing is added then.
+    """
+    own = [str(file) for file in files or [] if isinstance(file, str)]
+    for file in own:
+        Source.open(file)
+    return _added(pictures, own)
+
+
+def _added(pictures: list[tuple[str, str]] | None, further: list[str]) -> list[str]:
+    return [*(path for path, *_ in pictures or []), *further][-drawing.MAX_REFERENCES :]
+
+
+@answering
+def first_reference(pictures: list[tuple[str, str]] | None, opened: Any) -> tuple[Any, bool]:
+    """The tab was opened → an example to begin with, where it is for the first time and there is none yet; that it was."""
+    if opened or pictures or not DRAWINGS:
+        return gr.skip(), True
+    return [str(DRAWINGS[0])], True
 
 
 @answering
@@ -483,7 +537,30 @@ def _crops(model: str, pictures: Any, adjusted: Adjusted) -> list[tuple[str, str
 
 
 def crop_gallery(crops: Any) -> list[tuple[str, str]]:
-    return [(saved(crop, f"reference-{n}.png"), say("caption_reference", value=n)) for n, crop in enumerate(crops, 1)]
+    return [(saved(crop, f"reference-{n}.png"), str(n)) for n, crop in enumerate(crops, 1)]
+
+
+def mixed_gallery(drawn: Drawn, crops: tuple[Image.Image, ...]) -> list[tuple[str, str]]:
+    """As :func:`gallery_of`, with the reference in a corner of each drawing that is in the style of one. What is saved of a
+    drawing has no such corner."""
+    gallery = []
+    for index, (path, caption) in enumerate(gallery_of(drawn)):
+        row, column = drawn.place(index)
+        kind, number = drawn.styles.captions[column]
+        if kind == "reference":
+            shown = with_inset(drawn.rows[row][column], crops[number - 1])
+            path = saved(shown, drawn.file_name(index), drawn.styles.provenance(column))
+        gallery.append((path, caption))
+    return gallery
+
+
+def with_inset(picture: Image.Image, reference: Image.Image) -> Image.Image:
+    """A picture, enlarged to 320 px, with another in its lower left corner."""
+    shown = picture.resize((TILE, TILE), Image.Resampling.LANCZOS)
+    side, edge = TILE // 3, TILE // 80
+    shown.paste("white", (0, TILE - side - 2 * edge, side + 2 * edge, TILE))
+    shown.paste(reference.resize((side, side), Image.Resampling.LANCZOS), (edge, TILE - side - edge))
+    return shown
 
 
 # Kept styles

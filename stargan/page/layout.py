@@ -12,40 +12,17 @@ import gradio as gr
 from gradio.data_classes import ImageData
 
 from stargan.drawing import MAX_COUNT, MAX_PSI, MAX_SEED
-from stargan.models.registry import DEFAULT_MODEL
 from stargan.page import comparing, events, favourites, sharing, texts
-from stargan.page.answers import guard, i18n
+from stargan.page.answers import AT_ONCE, PRIVATE, guard, i18n
 from stargan.page.endpoints import endpoints
-from stargan.page.events import DEFAULTS, DRAWINGS, MAX_NEW_SEED, PHOTOS, domain_choices
-from stargan.page.models import config_of, menu
+from stargan.page.events import DEFAULTS, DRAWINGS, MAX_NEW_SEED, domain_choices
+from stargan.page.models import config_of
+from stargan.page.subject import SubjectPanel, square_fields, subject_panel
 
-# Events of the page are no endpoints; drawing waits its turn in the queue, a few visitors at a time.
-PRIVATE: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": 4}
-# At once, outside of the queue.
-AT_ONCE: dict[str, Any] = {"api_visibility": "private", "queue": False}
 # One of four buttons beside each other; two and two on a phone.
 BESIDE: dict[str, Any] = {"size": "md", "min_width": 110}
 # A visitor's camera is drawn for this long, in seconds; then the next one has a turn, and the button starts it again.
 LIVE_SECONDS = 120
-
-
-@dataclass(frozen=True)
-class SubjectPanel:
-    """What is to be drawn: the photo, its faces; shared by all that is beside and below it.
-
-    Attributes:
-        parts: inputs of every handler that draws: photo, chosen, x, y, size, grayscale.
-        arrived: the event that a photo came or went, and was looked at.
-        shown: what :func:`stargan.page.events.look` returns.
-    """
-
-    model: gr.Dropdown
-    photo: gr.Image
-    parts: list[Any]
-    shown: list[Any]
-    crop: gr.Image
-    grayscale: gr.Checkbox
-    arrived: Any
 
 
 @dataclass(frozen=True)
@@ -86,6 +63,7 @@ class DiversityTab:
 class MixingTab:
     results: ResultsPanel
     domain: gr.Radio
+    inputs: list[Any]
 
 
 def build() -> gr.Blocks:
@@ -96,32 +74,29 @@ def build() -> gr.Blocks:
     ) as page:
         gr.Markdown(i18n("intro"), elem_id="intro")
         kept_a = gr.State(time_to_live=3600)
-        with gr.Row():
-            with gr.Column(scale=2, min_width=300):
+        with gr.Row(elem_id="columns"):
+            with gr.Column(scale=1, min_width=300, elem_id="subject"):
                 subject = subject_panel()
-            with gr.Column(scale=3, min_width=320):
+            with gr.Column(scale=2, min_width=320):
                 with gr.Tabs() as tabs:
                     with gr.Tab(i18n("tab_diversity"), id="diversity"):
                         diversity = diversity_tab(subject)
-                    with gr.Tab(i18n("tab_mixing"), id="mixing"):
-                        mixing = mixing_tab(subject)
-                    with gr.Tab(i18n("tab_live"), id="live"):
+                    with gr.Tab(i18n("tab_mixing"), id="mixing") as mixing_is:
+                        mixing = mixing_tab(subject, mixing_is)
+                    with gr.Tab(i18n("tab_live"), id="live", elem_id="tab-live"):
                         live = live_tab(subject, kept_a)
                 favourites_panel(page, subject, kept_a, tabs, diversity.results, mixing.results)
         gr.Markdown(i18n("privacy"), elem_id="privacy")
 
         domains = [diversity.domain, mixing.domain, live]
-        subject.model.input(
+        looked = subject.model.input(
             events.choose_model, [subject.model, *domains], domains, show_progress="hidden", **PRIVATE
-        ).success(
-            events.look, [subject.model, *subject.parts], subject.shown, show_progress="hidden", **PRIVATE
-        ).success(
-            events.draw_first,
-            diversity.inputs,
-            diversity.outputs,
-            show_progress_on=diversity.results.gallery,
-            **PRIVATE,
-        )
+        ).success(events.look, [subject.model, *subject.parts], subject.shown, show_progress="hidden", **PRIVATE)
+        for draw, inputs, outputs, panel in (
+            (events.draw_first, diversity.inputs, diversity.outputs, diversity.results),
+            (events.draw_mixed, mixing.inputs, mixing.results.outputs, mixing.results),
+        ):
+            looked.success(draw, inputs, outputs, show_progress_on=panel.gallery, **PRIVATE)
         page.load(None, None, None, js=comparing.SLIDER, **AT_ONCE)
         search = gr.Textbox(visible=False)
         chosen = [diversity.count, diversity.seed, diversity.psi, subject.grayscale]
@@ -136,69 +111,28 @@ def build() -> gr.Blocks:
 
 def take_as_given(page: gr.Blocks) -> None:
     """Hands values over as they came: uploads as paths, unopened, for open_photo to judge, and numbers and choices
-    unchecked, for studio to judge. Gradio's own refusals are in English only, and name no field.
-
-    Gradio forgets this of a component that an event returns gr.skip() or an update for: none does for the photo."""
+    unchecked, for studio to judge. Gradio's own refusals are in English only, and name no field; and a choice that was
+    right when it was sent may be none any more when it arrives, as of faces when the photo changes."""
     for block in page.blocks.values():
-        if isinstance(block, gr.Image) and block.streaming:
-            block.preprocess = events.camera_bytes  # type: ignore[assignment, method-assign]
-        elif isinstance(block, (gr.Image, gr.Video)):
-            block.preprocess = lambda payload: payload.path if payload else None  # type: ignore[method-assign]
-        elif isinstance(block, (gr.CheckboxGroup, gr.Dropdown, gr.Number, gr.Radio, gr.Slider)):
-            block.preprocess = lambda payload: payload  # type: ignore[method-assign]
+        _take_as_given(block)
+    preprocess = page.preprocess_data
+
+    async def preprocessed(function: Any, inputs: list[Any], state: Any, *args: Any, **options: Any) -> list[Any]:
+        for block in function.inputs:
+            if state and block._id in state:  # a visitor's own copy, which gradio makes anew with each update
+                _take_as_given(state.blocks_config.blocks[block._id])
+        return await preprocess(function, inputs, state, *args, **options)
+
+    page.preprocess_data = preprocessed  # type: ignore[assignment, method-assign]
 
 
-def subject_panel() -> SubjectPanel:
-    titles = [(spec.title, name) for name, spec in menu().items()]
-    model = gr.Dropdown(titles, value=DEFAULT_MODEL, label=i18n("model"), visible=len(titles) > 1, elem_id="model")
-    photo = gr.Image(
-        type="filepath",
-        label=i18n("photo"),
-        sources=["upload", "webcam", "clipboard"],
-        height=340,
-        buttons=["fullscreen"],
-        alt_text=i18n("photo"),
-        elem_id="photo",
-    )
-    note = gr.Markdown(visible=False, elem_id="note")
-    numbered = gr.Image(
-        label=i18n("numbered"),
-        format="png",
-        visible=False,
-        interactive=False,
-        buttons=["fullscreen"],
-        elem_id="numbered",
-        alt_text=i18n("numbered_alt"),
-    )
-    chosen = gr.CheckboxGroup([], label=i18n("faces"), visible=False, elem_id="chosen")
-    with gr.Column(visible=False, elem_id="square") as square:
-        x = gr.Slider(0, 1, 0.5, step=0.01, label=i18n("crop_x"), min_width=120)
-        y = gr.Slider(0, 1, 0.5, step=0.01, label=i18n("crop_y"), min_width=120)
-        size = gr.Slider(0.05, 1, 1, step=0.01, label=i18n("crop_size"), min_width=120)
-    examples = gr.Dataset(
-        components=[photo], samples=[[str(path)] for path in PHOTOS], type="index", label=i18n("examples"),
-        visible=bool(PHOTOS), elem_id="photo-examples", elem_classes="in-a-row",
-    )  # fmt: skip
-    crop = gr.Image(
-        label=i18n("crop"),
-        format="png",
-        interactive=False,
-        height=150,
-        buttons=[],
-        elem_id="crop",
-        elem_classes="small",
-        alt_text=i18n("crop_alt"),
-    )
-    grayscale = gr.Checkbox(False, label=i18n("grayscale"), render=False)  # shown among the other settings
-    parts = [photo, chosen, x, y, size, grayscale]
-    shown = [note, numbered, chosen, square, crop]
-    photo.upload(events.displayable, photo, photo, show_progress="hidden", **PRIVATE)
-    looked = photo.change(events.look, [model, *parts], shown, show_progress="hidden", **PRIVATE)
-    examples.click(events.example_photo, examples, photo, show_progress="hidden", **PRIVATE)
-    photo.clear(lambda: gr.Markdown(visible=False), None, note, **AT_ONCE)
-    for part in (x, y, size):
-        part.input(events.frame, [model, *parts], crop, show_progress="hidden", trigger_mode="always_last", **PRIVATE)
-    return SubjectPanel(model, photo, parts, shown, crop, grayscale, looked)
+def _take_as_given(block: Any) -> None:
+    if isinstance(block, gr.Image) and block.streaming:
+        block.preprocess = events.camera_bytes  # type: ignore[assignment, method-assign]
+    elif isinstance(block, (gr.Image, gr.Video)):
+        block.preprocess = lambda payload: payload.path if payload else None  # type: ignore[method-assign]
+    elif isinstance(block, (gr.CheckboxGroup, gr.Dropdown, gr.Number, gr.Radio, gr.Slider)):
+        block.preprocess = lambda payload: payload  # type: ignore[method-assign]
 
 
 def results_panel(
@@ -347,58 +281,113 @@ def diversity_tab(subject: SubjectPanel) -> DiversityTab:
     return DiversityTab(panel, domain, count, seed, psi, inputs, outputs)
 
 
-def mixing_tab(subject: SubjectPanel) -> MixingTab:
-    """The photo in the style of chosen pictures."""
+def mixing_tab(subject: SubjectPanel, tab: gr.Tab) -> MixingTab:
+    """The photo in the style of chosen pictures; an example is one of them when the tab is first opened."""
     choices = domain_choices(config_of(None).domains)
-    references = gr.Gallery(
-        label=i18n("references"), type="filepath", format="png", interactive=True, columns=4, height=200,
-        file_types=None, sources=["upload", "clipboard"], object_fit="contain", elem_id="references",
-    )  # fmt: skip
-    adjusted = gr.State({}, time_to_live=3600)
-    examples = gr.Dataset(
-        components=[gr.Image(visible=False)], samples=[[str(path)] for path in DRAWINGS], type="index",
-        label=i18n("examples"), visible=bool(DRAWINGS), elem_id="reference-examples", elem_classes="in-a-row",
-    )  # fmt: skip
-    with gr.Row():
-        domain = gr.Radio(choices, value=choices[0][1], label=i18n("references_domain"), elem_id="references-domain")
-        strength = gr.Slider(0, 1, 1, step=0.05, label=i18n("strength"), info=i18n("strength_info"))
-    with gr.Accordion(i18n("adjust"), open=False, elem_id="adjust"):
-        gr.Markdown(i18n("adjust_info"))
-        crops = gr.Gallery(
-            label=i18n("crops"), format="png", columns=4, height="auto", interactive=False, allow_preview=False,
-            elem_id="reference-crops", elem_classes="drawings",
+    with gr.Row(elem_id="reference-strip"):
+        examples = gr.Dataset(
+            components=[gr.Image(visible=False)], samples=[[str(path)] for path in DRAWINGS], type="index",
+            label=i18n("add_reference"), visible=bool(DRAWINGS), elem_id="reference-examples", elem_classes="in-a-row",
         )  # fmt: skip
+        own = gr.UploadButton(
+            i18n("own_reference"),
+            file_count="multiple",
+            type="filepath",
+            elem_id="own-reference",
+            min_width=120,
+            scale=0,
+        )
+    references = gr.Gallery(
+        label=i18n("references"), type="filepath", format="png", interactive=True, columns=8, height=150,
+        file_types=None, sources=["upload", "clipboard"], object_fit="contain", allow_preview=False, buttons=[],
+        elem_id="references",
+    )  # fmt: skip
+    adjusted, opened = gr.State({}, time_to_live=3600), gr.State(False)
+    # placed by settings(), below the drawings
+    hidden: dict[str, Any] = {"render": False}
+    domain = gr.Radio(
+        choices, value=choices[0][1], label=i18n("references_domain"), elem_id="references-domain", **hidden
+    )
+    strength = gr.Slider(0, 1, 1, step=0.05, label=i18n("strength"), info=i18n("strength_info"), **hidden)
+    adjusting: list[AdjustPanel] = []
+
+    def settings() -> None:
         with gr.Row():
-            which = gr.Radio([], label=i18n("adjust_which"))
-            weight = gr.Slider(0, 1, 1, step=0.05, label=i18n("weight"))
-        with gr.Row():
-            x = gr.Slider(0, 1, 0.5, step=0.01, label=i18n("crop_x"), min_width=120)
-            y = gr.Slider(0, 1, 0.5, step=0.01, label=i18n("crop_y"), min_width=120)
-            size = gr.Slider(0.05, 1, 1, step=0.01, label=i18n("crop_size"), min_width=120)
-    panel = results_panel(subject, "mixed", "mixed_sheet", "mixing")
+            strength.render()
+            domain.render()
+        adjusting.append(adjust_panel())
+
+    panel = results_panel(subject, "mixed", "mixed_sheet", "mixing", settings=settings)
+    (adjust,) = adjusting
+    which, weight, crops, square = adjust.which, adjust.weight, adjust.crops, adjust.square
     inputs = [subject.model, references, adjusted, domain, strength, panel.view, panel.sheet_open, *subject.parts]
     drawing = {"show_progress_on": panel.gallery, "trigger_mode": "always_last", **PRIVATE}
     this = [references, adjusted, which]
     live = {"show_progress": "hidden", "trigger_mode": "always_last", **PRIVATE}
-    look, seen = [subject.model, *this[:2]], [crops, which]
+    aside = [adjust.whole, weight, *square]
+    look, seen = [subject.model, *this], [crops, which, *aside]
     came = references.change(events.look_at_references, look, seen, **live)
     # a gallery does not always tell of a change that an event brought
-    added = examples.click(
-        events.add_example, [references, examples], references, show_progress="hidden", **PRIVATE
-    ).success(events.look_at_references, look, seen, **live)
-    which.change(events.adjustment, this, [weight, x, y, size], show_progress="hidden", **PRIVATE)
-    weighed = weight.input(events.weigh, [*this, weight], adjusted, **live)
-    moved = [
-        part.input(events.adjust, [subject.model, *this, weight, x, y, size], [crops, adjusted], **live)
-        for part in (x, y, size)
+    added = [
+        trigger(handler, [references, given], references, show_progress="hidden", **PRIVATE).success(
+            events.look_at_references, look, seen, **live
+        )
+        for trigger, handler, given in (
+            (examples.click, events.add_example, examples),
+            (own.upload, events.add_own, own),
+        )
     ]
+    first = tab.select(
+        events.first_reference, [references, opened], [references, opened], show_progress="hidden", **PRIVATE
+    ).success(events.look_at_references, look, seen, **live)
+    crops.select(events.choose_reference, None, which, **AT_ONCE)
+    which.change(events.adjustment, look, aside, show_progress="hidden", **PRIVATE)
+    weighed = weight.input(events.weigh, [*this, weight], adjusted, **live)
+    moved = gr.on(
+        [part.input for part in square],
+        events.adjust,
+        [subject.model, *this, weight, *square],
+        [crops, adjusted],
+        **live,
+    )
     gr.on([domain.input, strength.input], events.draw_mixed, inputs, panel.outputs, **drawing)
     parts = [part.input for part in subject.parts[1:]]
     gr.on(parts, events.redraw_mixed, [panel.aside, *inputs], panel.outputs, **drawing)
     panel.back.click(events.back_to_mixed, [panel.aside, *inputs], panel.outputs, **drawing)
-    for event in (came, added, weighed, *moved, subject.arrived):
+    for event in (came, *added, first, weighed, moved, subject.arrived):
         event.success(events.draw_mixed, inputs, panel.outputs, **drawing)
-    return MixingTab(panel, domain)
+    return MixingTab(panel, domain, inputs)
+
+
+@dataclass(frozen=True)
+class AdjustPanel:
+    """Where the face of each reference is, and its weight in the blend."""
+
+    whole: gr.Image
+    which: gr.Radio
+    weight: gr.Slider
+    crops: gr.Gallery
+    square: list[gr.Number]
+
+
+def adjust_panel() -> AdjustPanel:
+    with gr.Accordion(i18n("adjust"), open=False, elem_id="adjust"):
+        gr.Markdown(i18n("adjust_info"))
+        with gr.Row():
+            with gr.Column(min_width=240):
+                whole = gr.Image(
+                    label=i18n("reference_whole"), format="png", interactive=False, height=280, buttons=[],
+                    elem_id="reference-whole", alt_text=i18n("reference_whole"),
+                )  # fmt: skip
+            with gr.Column(min_width=240):
+                which = gr.Radio([], label=i18n("adjust_which"), visible=False, elem_id="which-reference")
+                weight = gr.Slider(0, 1, 1, step=0.05, label=i18n("weight"), elem_id="weight")
+                crops = gr.Gallery(
+                    label=i18n("crops"), format="png", columns=4, height="auto", interactive=False, allow_preview=False,
+                    buttons=[], elem_id="reference-crops", elem_classes="drawings",
+                )  # fmt: skip
+        _, square = square_fields("reference-square")
+    return AdjustPanel(whole, which, weight, crops, square)
 
 
 def live_tab(subject: SubjectPanel, kept_a: gr.State) -> gr.Radio:

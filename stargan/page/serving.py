@@ -22,7 +22,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from stargan.models.registry import DEFAULT_MODEL
-from stargan.page import texts
+from stargan.page import subject, texts
 from stargan.page.answers import TRAFFIC, i18n
 from stargan.page.events import EXAMPLES
 from stargan.page.files import FILES
@@ -71,8 +71,8 @@ def serve(page: gr.Blocks, host: str, port: int | None, *, share: bool = False, 
             mcp_server=mcp,
             i18n=i18n,
             theme=Paper(),
-            css=CSS,
-            js=JS,
+            css=CSS + subject.CSS,
+            js=f"() => {{ ({JS})(); ({subject.JS})(); }}",
             footer_links=["api"],
             run_history=False,
             enable_monitoring=False,

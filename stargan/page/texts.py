@@ -76,7 +76,25 @@ TEXTS: dict[str, tuple[str, str]] = {
         "Brings back the same seed and settings; your photo is not part of it",
         "同じシードと設定に戻ります。写真は含まれません",
     ),
+    # taking a photo
+    "upload_photo": ("Upload a photo", "写真を選ぶ"),
+    "use_camera": ("Use camera", "カメラで撮る"),
+    "deleted": ("Your photo is deleted within an hour.", "写真は1時間以内に消去されます。"),
+    "camera_title": ("Take a photo", "写真を撮る"),
+    "camera_shoot": ("Take the photo", "撮る"),
+    "camera_cancel": ("Cancel", "やめる"),
+    "camera_refused": (
+        "The camera cannot be used: allow it in your browser, or upload a photo.",
+        "カメラを使えません。ブラウザーで許可するか、写真をアップロードしてください。",
+    ),
+    "square_alt": (
+        "Square around the face: drag it, or move it with the arrow keys and size it with + and −",
+        "顔を囲む枠。ドラッグするか、矢印キーで動かし、＋と－で大きさを変えます",
+    ),
     # style mixing
+    "add_reference": ("Add a reference", "お手本を追加"),
+    "own_reference": ("+ Your own", "＋ 自分の絵"),
+    "reference_whole": ("Reference", "お手本"),
     "references": ("Reference pictures", "お手本の絵"),
     "references_domain": ("Reference type", "お手本の種類"),
     "strength": ("Strength", "強さ"),
@@ -84,8 +102,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "adjust": ("Crops and weights of the references", "お手本の切り抜きと重み"),
     "adjust_which": ("Reference", "お手本"),
     "adjust_info": (
-        "Drawn faces are seldom recognised, so a square is proposed. Move it until the face fills it.",
-        "絵の顔はあまり検出されないため、枠を仮に置きます。顔が収まるように動かしてください。",
+        "Drawn faces are seldom recognised, so a square is proposed. Drag it until the face fills it.",
+        "絵の顔はあまり検出されないため、枠を仮に置きます。顔がちょうど入るように枠を動かしてください。",
     ),
     "weight": ("Weight in the blend", "ブレンドの重み"),
     "mixed": ("One drawing per reference", "お手本ごとの絵"),
@@ -154,12 +172,12 @@ TEXTS: dict[str, tuple[str, str]] = {
         "{count}人の顔が見つかりました。いちばん大きい顔を選んであります。下で変えられます。",
     ),
     "note_none": (
-        "**No face was found.** The square below is drawn instead; move it over the face.",
-        "**顔が見つかりませんでした。**代わりに下の枠の中を描きます。枠を顔に合わせてください。",
+        "**No face was found.** What is in the square is drawn instead: drag it over the face.",
+        "**顔が見つかりませんでした。**代わりに枠の中を描きます。写真の枠を顔に合わせてください。",
     ),
     "note_whole": (
-        "This model looks for no face: it draws the square below, at first the middle of the picture. Move it as you like.",
-        "このモデルは顔をさがさず、下の枠の中を描きます。枠ははじめ画像の中央にあり、動かせます。",
+        "This model looks for no face: it draws what is in the square on the photo. Move it as you like.",
+        "このモデルは顔をさがさず、写真の枠の中を描きます。枠は自由に動かせます。",
     ),
     "photo_gone": (
         "The photo is no longer here: it was deleted after an hour. Please choose it again.",
