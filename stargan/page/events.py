@@ -347,7 +347,7 @@ def _mixed(inputs: tuple[Any, ...], chosen: int = 0) -> Any:
     recipe = drawing.references(config_of(model), references_of(pictures, adjusted), domain, strength)
     drawn = draw(model, recipe, tuple(page))
     found = results(drawn, recipe.crops, in_photo=view == "photo", sheet_open=bool(sheet_open), chosen=chosen)
-    return found._replace(gallery=mixed_gallery(drawn, recipe.crops))
+    return found._replace(gallery=gr.Gallery(mixed_gallery(drawn, recipe.crops), selected_index=chosen))
 
 
 def link(settings: dict[str, Any]) -> str:
