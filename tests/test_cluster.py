@@ -11,41 +11,32 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
 from PIL import Image
 
 pytest.importorskip("ray", reason="ray is not installed: pip install -r requirements-cluster.txt")
 
+import clusters  # before ray, for its settings
+import pyarrow.parquet as pq
+from ray.cluster_utils import Cluster
+
 from stargan import batch
-from stargan.cluster import connected, translating  # before ray: its settings
+from stargan.cluster import connected, translating
 from stargan.commands import main
 from stargan.models.checkpoint import Model, save_model
 from stargan.models.config import ANIME_FRAMING, Architecture, ModelConfig
 from stargan.models.registry import config_of
 
-import pyarrow.parquet as pq  # isort: skip
-from ray.cluster_utils import Cluster  # isort: skip
-
 ROOT = Path(__file__).resolve().parents[1]
-NODE = {"num_cpus": 1, "object_store_memory": 100_000_000, "include_dashboard": False}
 SECONDS = 240
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])  # of the workers
-    cluster = Cluster(initialize_head=True, head_node_args=NODE)
-    try:
-        cluster.add_node(**NODE)
-        cluster.wait_for_nodes()
-        yield cluster
-    finally:
-        cluster.shutdown()
-        os.environ.pop("PYTHONPATH")
-        os.environ.update({} if before is None else {"PYTHONPATH": before})
+    """Two nodes of a core each."""
+    with clusters.cluster(1, 1, python_path=os.pathsep.join([str(ROOT), str(ROOT / "tests")])) as started:
+        yield started
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -201,18 +192,6 @@ class Run:
         return self.result[0]
 
 
-def workers() -> list[psutil.Process]:
-    """The processes that draw, of this test's own clusters."""
-    return [p for p in psutil.Process().children(recursive=True) if title(p).startswith("ray::MapWorker")]
-
-
-def title(process: psutil.Process) -> str:
-    try:
-        return "".join(process.cmdline()[:1])
-    except psutil.Error:  # it ended
-        return ""
-
-
 def test_a_killed_worker_a_new_node_and_a_deadly_picture(cluster: Cluster, models: Path, tmp_path: Path) -> None:
     photos, out = tmp_path / "photos", tmp_path / "out"
     photos.mkdir()
@@ -237,9 +216,9 @@ def test_a_killed_worker_a_new_node_and_a_deadly_picture(cluster: Cluster, model
             assert not run.result, run.result
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        killed = workers()[0]
+        killed = clusters.processes("ray::MapWorker")[0]
         killed.kill()
-        cluster.add_node(**NODE)
+        clusters.add_node(cluster, 1)
         tally = run.wait()
     assert (tally.drawn + tally.done, tally.failed) == (320, 1)
     (sentence,) = told

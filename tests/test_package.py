@@ -93,8 +93,8 @@ def test_the_wheel_holds_all_of_the_package_and_the_default_model(wheel: Path) -
     assert asked == {Requirement(text) for text in facts.get_all("Requires-Dist")}
 
 
-# Of requirements-dev.txt or requirements-onnx.txt, or of a ZeroGPU Space alone; whoever imports them does without or says so.
-OPTIONAL = {"mcp", "onnxruntime", "spaces", "tensorboard", "torch-fidelity", "torchmetrics"}
+# Of another requirements file, or of a ZeroGPU Space alone; whoever imports them does without or says so.
+OPTIONAL = {"mcp", "onnxruntime", "pyarrow", "ray", "spaces", "tensorboard", "torch-fidelity", "torchmetrics"}
 
 
 def test_what_the_package_imports_is_required() -> None:

@@ -22,7 +22,6 @@ from pathlib import Path
 
 import httpx
 import numpy as np
-import psutil
 import pytest
 import serving
 import torch
@@ -30,14 +29,14 @@ from asking import wait_until
 from PIL import Image
 
 pytest.importorskip("ray", reason="ray is not installed: pip install -r requirements-cluster.txt")
+
+import clusters  # before ray, for its settings
+from ray.cluster_utils import Cluster
+
+from stargan import load_translator
+
 NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
-if NGINX is None:
-    pytest.skip("nginx is not installed", allow_module_level=True)
-
-from stargan.cluster import connect  # isort: skip  # noqa: E402, F401 - before ray: its settings
-from stargan import load_translator  # isort: skip  # noqa: E402
-from ray.cluster_utils import Cluster  # isort: skip  # noqa: E402
-
+pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
 ROOT = Path(__file__).resolve().parents[1]
 # Visitors at once, and requests of each.
 VISITORS, REQUESTS = int(os.environ.get("STARGAN_VISITORS", "8")), 4
@@ -46,24 +45,26 @@ SECONDS = 240
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """One node, two replicas, whose processes find this package."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(ROOT))
-        cluster = Cluster(
-            initialize_head=True,
-            head_node_args={"num_cpus": 2, "object_store_memory": 100_000_000, "include_dashboard": False},
-        )
-        try:
-            deployed = stargan_command("serve", cluster.address, "--replicas", "2", "--device", "cpu")
-            assert deployed.returncode == 0, deployed.stderr
-            yield cluster
-        finally:
-            cluster.shutdown()
+    """One node, two replicas."""
+    with clusters.cluster(2, python_path=str(ROOT)) as started:
+        deploy(started, 2)
+        yield started
 
 
-def stargan_command(*arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "stargan", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False)
+def deploy(cluster: Cluster, replicas: int) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "stargan",
+        "serve",
+        cluster.address,
+        "--replicas",
+        str(replicas),
+        "--device",
+        "cpu",
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +124,8 @@ class Visitor:
     """Somebody with a cookie jar, a photo and seeds of their own, who asks again where a connection broke.
 
     Attributes:
-        drawn: by seed, the drawing that came.
+        count: drawings of a request.
+        drawn: by seed, the first drawing that came.
         refused: sentences that came instead; what the sentence asks for is done, and after a while the request is made again.
         broken: connections that broke, or answers without a sentence, after which the request was made again.
         seconds: of each request that was answered.
@@ -132,6 +134,7 @@ class Visitor:
     url: str
     number: int
     photo: Path
+    count: int = 1
     drawn: dict[int, Image.Image] = field(default_factory=dict)
     refused: list[str] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
@@ -164,7 +167,7 @@ class Visitor:
         with self.photo.open("rb") as file:
             upload = self.http.post("gradio_api/upload", files={"files": ("photo.png", file)}).raise_for_status()
         photo = {"path": upload.json()[0], "meta": {"_type": "gradio.FileData"}}
-        body = {"photo": photo, "domain": "anime", "count": 1, "seed": seed, "psi": 0.7}
+        body = {"photo": photo, "domain": "anime", "count": self.count, "seed": seed, "psi": 0.7}
         event = self.http.post("gradio_api/call/v2/latent_grid", json=body).raise_for_status().json()["event_id"]
         with self.http.stream("GET", f"gradio_api/call/latent_grid/{event}") as stream:
             stream.raise_for_status()
@@ -189,16 +192,6 @@ def visitors(site: str, portrait: Image.Image, tmp_path_factory: pytest.TempPath
     return found
 
 
-def replicas() -> list[psutil.Process]:
-    def title(process: psutil.Process) -> str:
-        try:
-            return "".join(process.cmdline()[:1])
-        except psutil.Error:
-            return ""
-
-    return [p for p in psutil.Process().children(recursive=True) if title(p).startswith("ray::ServeReplica")]
-
-
 def test_everybody_is_answered_though_a_replica_and_a_page_end(
     pages: list[serving.Server], visitors: list[Visitor]
 ) -> None:
@@ -213,8 +206,8 @@ def test_everybody_is_answered_though_a_replica_and_a_page_end(
         visits = [pool.submit(visit, visitor) for visitor in visitors]
         for _ in range(VISITORS):  # about a request each
             assert answered.acquire(timeout=SECONDS)
-        assert len(replicas()) == 2
-        replicas()[0].kill()
+        assert len(clusters.processes("ray::ServeReplica")) == 2
+        clusters.processes("ray::ServeReplica")[0].kill()
         pages[0].process.terminate()
         for done in visits:
             done.result(SECONDS)

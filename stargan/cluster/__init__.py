@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +20,8 @@ from ray.exceptions import RayError
 
 # Of a cluster that is started here, for as long as it is needed: what passes between its processes are rows and small pictures.
 OBJECT_STORE = 300_000_000
+# Seconds in which a cluster must answer.
+PATIENCE = 10
 
 
 class ClusterError(ValueError):
@@ -33,8 +37,10 @@ def connect(address: str) -> None:
     own = address == "local"
     settings: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECT_STORE} if own else {}
     try:
+        if at := re.fullmatch(r"(?:ray://)?([^/]+):(\d+)", address):  # Ray itself would ask for minutes
+            socket.create_connection((at[1].strip("[]"), int(at[2])), PATIENCE).close()
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **settings)
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # Ray has no class of its own for a node that does not start
         raise ClusterError(f"No Ray cluster answers at {address}: {error}") from error
 
 
