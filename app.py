@@ -27,16 +27,15 @@ def main(arguments: list[str] | None = None) -> int:
     if options.mcp and importlib.util.find_spec("mcp") is None:
         parser.error("--mcp needs a further package: pip install 'gradio[mcp]'")
 
-    from stargan.page import layout, serving
-
     try:
+        from stargan.page import layout, serving
+
         page = layout.build()
+        serving.serve(page, options.host, options.port, share=options.share, mcp=options.mcp)
     except ModelError as error:
         parser.error(str(error))
-    try:
-        serving.serve(page, options.host, options.port, share=options.share, mcp=options.mcp)
     except OSError as error:
-        print(error, file=sys.stderr)
+        print(error.strerror or error, file=sys.stderr)
         return 2
     return 0
 
