@@ -34,20 +34,18 @@ def main(arguments: list[str] | None = None) -> int:
 
     if options.serve:
         os.environ["STARGAN_SERVE"] = options.serve
-
-    from stargan.page import layout, models, serving
-
     try:
+        from stargan.page import layout, models, serving
+
         models.cluster()
         page = layout.build()
+        serving.serve(page, options.host, options.port, share=options.share, mcp=options.mcp)
     except (ModelError, ValueError) as error:
         parser.error(str(error))
     except ModuleNotFoundError as error:
         parser.error(f"--serve needs a further package ({error.name}): pip install 'ray[serve]'")
-    try:
-        serving.serve(page, options.host, options.port, share=options.share, mcp=options.mcp)
     except OSError as error:
-        print(error, file=sys.stderr)
+        print(error.strerror or error, file=sys.stderr)
         return 2
     return 0
 

@@ -734,7 +734,9 @@ def walk(
     for first in range(0, frames, WALK_STEP):
         part = way.part(first, first + WALK_STEP)
         told = partial(_told_of_part, progress, first / frames, len(part) / frames)
-        yield from paint(Task((crop,), part, grayscale), told).rows[0]
+        for picture in paint(Task((crop,), part, grayscale), told).rows[0]:
+            told(1.0)  # while those before are written, too, whoever asked may leave
+            yield picture
 
 
 def _told_of_part(progress: Progress, before: float, share: float, done: float) -> None:

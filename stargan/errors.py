@@ -53,6 +53,8 @@ SENTENCES: dict[str, str] = {
     "no_favourite": "Choose one of your favourites first.",
     "nothing_chosen": "Choose a drawing first.",
     "other_model": "Style {slot} belongs to the model {model}. Choose that model, or another favourite.",
+    "gpu_full": "The graphics card's memory is full. Please try again in a minute, with fewer drawings.",
+    "gpu_lost": "The graphics card does not answer any more. Whoever runs this app has to restart it.",
     "left": "This was stopped, as the page that asked for it was closed.",
     "stopping": "The app is being restarted. Please try again in a minute.",
     "bad_model": "There is no model {value}: choose one of {choices}.",

@@ -13,11 +13,12 @@ import sys
 import threading
 import time
 import zlib
+from collections import Counter
 from collections.abc import Callable
 from functools import cache
 
 import pytest
-from asking import wait_until
+from asking import report, wait_until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -89,6 +90,10 @@ def changed(data: bytes, kind: str, place: int, value: int) -> bytes:
     return data[:at] + new + data[at + len(new) :]
 
 
+OUTCOMES: Counter[str] = Counter()
+MOST = {"seconds": 0.0, "bytes": 0}
+
+
 def spent() -> float:
     """Seconds of the processor, by this process and those that it started."""
     return sum(os.times()[:4])
@@ -102,6 +107,8 @@ def judged(data: bytes) -> None:
     except PhotoError as error:
         picture, sentence = None, str(error)
     assert picture.mode == "RGB" if picture else 10 < len(sentence) < 200
+    OUTCOMES["pictures" if picture else "sentences"] += 1
+    MOST["seconds"] = max(MOST["seconds"], spent() - begin)
     assert spent() - begin < SECONDS
 
 
@@ -119,7 +126,17 @@ def test_mutated_files_give_a_picture_or_a_sentence(number: int, described: bool
     for change in changes:
         data = changed(data, *change)
     judged(data)
+    MOST["bytes"] = max(MOST["bytes"], taken() - before)
     assert taken() - before < MEMORY
+
+
+def test_both_came_of_them() -> None:
+    report(
+        "fuzz",
+        f"{OUTCOMES['pictures']} pictures and {OUTCOMES['sentences']} sentences of mutated files; the slowest {MOST['seconds']:.2f} s, the largest {MOST['bytes'] / 1e6:.0f} MB",
+    )
+    assert OUTCOMES["pictures"] > 50
+    assert OUTCOMES["sentences"] > 50
 
 
 # Files that are small, or at most 50 MB, and would take minutes or gigabytes.

@@ -9,6 +9,7 @@ import shutil
 import signal
 import statistics
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,9 +20,12 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from asking import Visitor, wait_until
+from asking import Visitor, report, wait_until
 from PIL import Image
-from serving import Server, start
+from serving import ROOT, Server, start
+from test_hostile import usual
+
+from stargan.page.files import MAX_AGE, Files
 
 LONG = bool(os.environ.get("STARGAN_STRESS"))
 CLIENTS, LOAD_SECONDS = (32, 120.0) if LONG else (8, 10.0)
@@ -42,13 +46,6 @@ def number_of(visitor: Visitor, name: str) -> int:
     return next(function["id"] for function in visitor.functions() if function["api_name"] == name)
 
 
-def report(what: str, figures: str) -> None:
-    """A line for the table of ``make stress``."""
-    if path := os.environ.get("STARGAN_REPORT"):
-        with open(path, "a") as file:
-            file.write(f"{what}: {figures}\n")
-
-
 def content(visitor: Visitor, answer: dict) -> bytes:
     """Of the first drawing."""
     assert answer["success"], answer["output"]
@@ -59,6 +56,7 @@ def content(visitor: Visitor, answer: dict) -> bytes:
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     server = start()
+    assert wait_until(lambda: httpx.get(f"{server.url}healthz", trust_env=False).status_code == 200, 120)
     yield server
     server.stop()
 
@@ -158,13 +156,13 @@ def test_who_leaves_frees_the_place(server: Server, photos: list[Path]) -> None:
     leaving, staying = Visitor(server.url), Visitor(server.url)
     film, draw = number_of(leaving, "interpolate"), number_of(leaving, "latent_grid")
     photo, own = leaving.upload(photos[0]), staying.upload(photos[0])
+    assert staying.ask(draw, latent(own, 1))["success"]
     for seed in range(8):
         leaving.submit(film, [photo, "anime", seed, seed + 1, 0.7, 1, False, "anime-64"])
-    assert wait_until(lambda: waiting(staying) == 4, 30)
+    assert wait_until(lambda: len(leaving.begun) == 4 == waiting(staying), 60, 0.01)
     before = server.log.stat().st_size
-    leaving.http.close()
-    leaving.leave()
     begin = time.monotonic()
+    leaving.leave()
     assert wait_until(lambda: waiting(staying) == 0, 30, 0.01)
     waited = time.monotonic() - begin
 
@@ -173,7 +171,7 @@ def test_who_leaves_frees_the_place(server: Server, photos: list[Path]) -> None:
 
     assert wait_until(stopped, 30, 0.01)
     made = time.monotonic() - begin
-    report("leaving", f"what waited was gone after {waited:.2f} s, what was being made after {made:.2f} s")
+    report("leaving", f"what waited was gone after {waited:.2f} s, 4 clips in the making after {made:.2f} s")
     assert max(waited, made) < (1 if LONG else 3)  # beside other tests on the same cores
     assert staying.ask(draw, latent(own, 1), seconds=60)["success"]
 
@@ -273,11 +271,13 @@ def test_a_telephones_photo_is_drawn_at_once(server: Server, portrait: Image.Ima
 
 
 def test_long_run(server: Server, photos: list[Path]) -> None:
-    """Memory, threads, open files and child processes stay as they are."""
+    """All functions, those of the page, too: memory, threads, open files and child processes stay as they are."""
     visitor, process = Visitor(server.url), psutil.Process(server.process.pid)
-    functions = {function["api_name"]: function["id"] for function in visitor.functions()}
+    functions = visitor.functions()
+    named = {function["api_name"]: function["id"] for function in functions}
     own = [visitor.upload(photo) for photo in photos]
     reference = [{"image": own[0], "caption": None}]
+    of_the_page = [(function["id"], usual(visitor, function, photos[0])) for function in functions]
 
     def asked(n: int) -> tuple[str, list]:
         photo, rest = own[n % len(own)], [1, False, "anime-64"]
@@ -291,21 +291,31 @@ def test_long_run(server: Server, photos: list[Path]) -> None:
 
     def run(count: int) -> None:
         for n in range(count):
-            name, data = asked(n)
-            assert visitor.ask(functions[name], data)["success"] is (data[2:3] != [99])
+            if n % 4:
+                name, data = asked(n)
+                assert visitor.ask(named[name], data)["success"] is (data[2:3] != [99])
+            else:
+                answer = visitor.ask(*of_the_page[n // 4 % len(of_the_page)])
+                assert answer["success"] or "on our side" not in answer["output"]["error"]
 
-    run(REQUESTS // 5)
+    run(max(REQUESTS // 5, 4 * len(of_the_page)))
     before = figures(process)
     run(REQUESTS)
     assert wait_until(lambda: not process.children(recursive=True), 10)
     after = figures(process)
+    left = [path for path in server.uploads.rglob("*") if path.is_file()]
+    Files(server.uploads, lambda: time.time() + MAX_AGE + 1).sweep()
+    assert left
+    assert not any(path.exists() for path in left)
     report(
         "soak",
-        f"{REQUESTS} requests: memory {before[0] / 1e6:.0f} → {after[0] / 1e6:.0f} MB, threads {before[1]} → {after[1]}, files {before[2]} → {after[2]}",
+        f"{REQUESTS} requests: memory {before[0] / 1e6:.0f} → {after[0] / 1e6:.0f} MB, threads {before[1]} → {after[1]}, "
+        f"open files {before[2]} → {after[2]}; {len(left)} files, none after its hour",
     )
     assert after[0] < 1.05 * before[0]
     assert after[1] <= before[1] + 4
     assert after[2] <= before[2] + 4
+    assert "Traceback" not in server.log.read_text()
 
 
 def figures(process: psutil.Process) -> tuple[int, int, int]:
@@ -365,6 +375,88 @@ def test_nothing_can_be_written_at_home(photos: list[Path], tmp_path: Path) -> N
         assert visitor.ask(number_of(visitor, "latent_grid"), latent(photo, 1))["success"]
     finally:
         server.stop()
+
+
+FAILING = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {root!r})
+import torch
+from stargan.drawing import Translator
+from stargan.page import models
+load = models.load_translator
+
+class Failing(Translator):
+    def paint(self, *task):
+        if said := Path({file!r}).read_text():
+            kind, _, message = said.partition(": ")
+            raise getattr(torch, kind, RuntimeError)(message)
+        return super().paint(*task)
+
+def failing(*name, **options):
+    translator = load(*name, **options)
+    translator.__class__ = Failing
+    return translator
+
+models.load_translator = failing
+import importlib.util
+spec = importlib.util.spec_from_file_location("the_app", {root!r} + "/app.py")
+app = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(app)
+sys.exit(app.main())
+"""
+
+
+def test_a_gpu_that_is_full_or_lost(photos: list[Path], tmp_path: Path) -> None:
+    """As PyTorch says it; where there is a GPU, and here."""
+    failure = tmp_path / "failure"
+    failure.touch()
+    (tmp_path / "app.py").write_text(FAILING.format(root=str(ROOT), file=str(failure)))
+    server = start(source=tmp_path)
+    try:
+        visitor = Visitor(server.url)
+        draw, photo = number_of(visitor, "latent_grid"), visitor.upload(photos[0])
+
+        def healthy() -> bool:
+            return visitor.http.get("healthz").status_code == 200
+
+        def refusal(said: str) -> str:
+            failure.write_text(said)
+            answer = visitor.ask(draw, latent(photo, 1))
+            assert not answer["success"]
+            return answer["output"]["error"]
+
+        assert wait_until(healthy, 60)
+        assert "memory is full" in refusal("OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.")
+        assert healthy()
+        failure.write_text("")
+        assert visitor.ask(draw, latent(photo, 1))["success"]
+        lost = "CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be reported later"
+        for kind in ("AcceleratorError", "RuntimeError"):
+            assert "restart it" in refusal(f"{kind}: {lost}")
+            assert not healthy()
+        log = server.log.read_text()
+        assert "restart the app" in log
+        assert "Traceback" not in log
+        assert visitor.http.get("").status_code == 200
+    finally:
+        server.stop()
+
+
+def test_no_place_for_uploads_is_said_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = subprocess.run(
+        [sys.executable, "app.py", "--port", "7399"],
+        cwd=ROOT,
+        env=os.environ | {"GRADIO_TEMP_DIR": str(tmp_path / "file" / "uploads")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "GRADIO_TEMP_DIR" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_killed_app_leaves_nothing_half_written(photos: list[Path]) -> None:

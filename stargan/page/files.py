@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import secrets
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -36,6 +37,9 @@ class Files:
         clock: seconds since the epoch, as files' times are.
         born: when a file came here. Its content's own time says nothing: gradio copies with it.
 
+    Raises:
+        OSError: the folder cannot be made or written to, in a sentence.
+
     Attributes:
         kept: files that stay as long as the app runs: gradio's copies of the examples.
     """
@@ -48,7 +52,12 @@ class Files:
     ) -> None:
         self.root, self._clock, self._born = root, clock, born
         self.kept: Callable[[], Iterable[str]] = tuple
-        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            tempfile.TemporaryFile(dir=root).close()
+        except OSError as error:
+            said = f"Uploads and results cannot be kept in {root} ({error.strerror}): name another folder in GRADIO_TEMP_DIR."
+            raise OSError(error.errno, said) from error
 
     def fresh(self, name: str) -> Path:
         """Where a file of that name can be written: an unguessable place."""

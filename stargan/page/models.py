@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import cache, lru_cache
 
 import gradio as gr
+import torch
 from PIL import Image
 
 from stargan.drawing import Paint, Painted, Progress, Seeds, Task, Translator, load_translator, silent
@@ -29,7 +30,7 @@ except ImportError:
 
 
 log = logging.getLogger("stargan.app")
-# Set once a model has drawn.
+# Set once a model has drawn, until its GPU is lost.
 READY = threading.Event()
 
 
@@ -106,10 +107,23 @@ def painter(name: str | None) -> Paint:
     def paint(task: Task, progress: Progress) -> Painted:
         painted, error = attempt(name, task, progress)
         if painted is None:
-            raise error or RuntimeError("nothing was drawn")
+            raise _told(error or RuntimeError("nothing was drawn"))
         return painted
 
     return paint
+
+
+def _told(error: Exception) -> Exception:
+    """The same; of a GPU that is full or lost, what a visitor can be told of it."""
+    if isinstance(error, torch.OutOfMemoryError):  # for a single picture: of more, fewer at a time were tried
+        log.error("The GPU's memory is full: %.200s", error)
+        return RequestError("gpu_full")
+    if isinstance(error, RuntimeError) and "CUDA error" in str(error):
+        # nothing in this process can use it again
+        log.critical("The GPU is lost, restart the app: %.200s", error)
+        READY.clear()
+        return RequestError("gpu_lost")
+    return error
 
 
 def load(name: str) -> None:

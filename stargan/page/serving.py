@@ -103,7 +103,7 @@ def serve(page: gr.Blocks, host: str, port: int | None, *, share: bool = False, 
 
 
 def _health(_request: Request) -> JSONResponse:
-    """Whether a model has drawn: what a load balancer asks before it sends visitors."""
+    """Whether a model has drawn, and can: what a load balancer asks before it sends visitors."""
     ready = READY.is_set()
     return JSONResponse({"ready": ready}, 200 if ready else 503)
 
