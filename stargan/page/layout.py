@@ -315,12 +315,16 @@ def diversity_tab(subject: SubjectPanel) -> DiversityTab:
     # placed by settings(), below the drawings
     hidden: dict[str, Any] = {"render": False}
     domain = gr.Radio(choices, value=choices[0][1], label=i18n("domain"), elem_id="domain", **hidden)
-    count = gr.Slider(1, MAX_COUNT, DEFAULTS["count"], step=1, label=i18n("count"), elem_id="count", **hidden)
+    count = gr.Slider(
+        1, MAX_COUNT, DEFAULTS["count"], step=1, label=i18n("count"), elem_id="count", min_width=260, **hidden
+    )
     seed = gr.Number(
         DEFAULTS["seed"], label=i18n("seed"), info=i18n("seed_info"), precision=0, minimum=0, maximum=MAX_SEED,
         elem_id="seed", **hidden,
     )  # fmt: skip
-    psi = gr.Slider(0, MAX_PSI, DEFAULTS["psi"], step=0.05, label=i18n("psi"), info=i18n("psi_info"), **hidden)
+    psi = gr.Slider(
+        0, MAX_PSI, DEFAULTS["psi"], step=0.05, label=i18n("psi"), info=i18n("psi_info"), min_width=260, **hidden
+    )
 
     def settings() -> None:
         with gr.Accordion(i18n("more"), open=False, elem_id="more"):
