@@ -264,7 +264,7 @@ def results_panel(
             alt_text=i18n(f"{sheet_label}_alt"),
         )
         address = gr.Textbox(
-            label=i18n("link"), info=i18n("link_info"), interactive=False, buttons=["copy"], visible=with_link,
+            label=i18n("link"), info=i18n("link_info"), placeholder=i18n("link_none"), interactive=False, buttons=["copy"], visible=with_link,
             elem_id="link" if with_link else None,
         )  # fmt: skip
     file = gr.DownloadButton(visible="hidden", elem_id=f"{prefix}-file")

@@ -76,6 +76,7 @@ TEXTS: dict[str, tuple[str, str]] = {
         "Brings back the same seed and settings; your photo is not part of it",
         "同じシードと設定に戻ります。写真は含まれません",
     ),
+    "link_none": ("Only drawings of seeds have a link", "リンクにできるのは、シードから描いた絵だけです"),
     # style mixing
     "references": ("Reference pictures", "お手本の絵"),
     "references_domain": ("Reference type", "お手本の種類"),
@@ -114,7 +115,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     # favourites
     "keep": ("♡ Keep", "♡ お気に入り"),
     "more_like": ("More like this", "似た絵を描く"),
-    "back": ("← Back to the drawings before", "← 前の絵に戻る"),
+    "back": ("← Back to the earlier drawings", "← 前の絵に戻る"),
     "favourites": ("Favourites and morph", "お気に入りとモーフ"),
     "favourites_info": (
         "Click a favourite to draw your photo in its style. This browser keeps them for your next visit.",

@@ -48,6 +48,8 @@ class Paper(Base):
             button_border_width="1px",
             input_background_fill="white",
             input_border_width="1px",
+            input_placeholder_color="*neutral_500",
+            input_placeholder_color_dark="*neutral_400",
             input_border_color="*neutral_400",
             input_border_color_focus="*primary_600",
             slider_color="*primary_600",
@@ -107,6 +109,9 @@ CSS += """
 .four > button { padding-inline: 0.5rem; line-height: 1.2; min-height: 44px; }
 .three { display: grid !important; grid-template-columns: repeat(3, minmax(0, 1fr)); }
 #tray .grid-container { grid-template-columns: repeat(auto-fill, minmax(76px, 1fr)) !important; }
+#tray .thumbnail-item, .three .small { height: auto !important; min-height: 0; aspect-ratio: 1; }
+.three label > span { display: none; } /* a symbol, for which there is no room */
+.three label { padding-inline: 0.3rem; white-space: nowrap; }
 #tray .caption-label { display: none; } /* too narrow for it; it is their name all the same */
 [role=slider][data-testid=slider]:focus-visible { outline-offset: -2px !important; }
 [data-testid=slider]::before { content: ""; position: absolute; inset: 0 -12px; } /* a finger is wider than the handle */
@@ -127,6 +132,7 @@ footer { margin-bottom: clamp(0px, (641px - 100vw) * 999, 4.5rem) !important; }
     border-top: 1px solid var(--border-color-primary); }
   .actions:has(#diversity-save) { grid-template-columns: 4fr 5fr 6fr; }
   .actions:has(#diversity-save) > button { padding-inline: 0.25rem; font-size: 0.875rem; }
+  .tab-like-container { height: 44px !important; } /* a slider's number and the button that resets it */
   #tray .grid-container { grid-template-columns: repeat(auto-fill, minmax(64px, 1fr)) !important; }
 }
 """
