@@ -504,9 +504,11 @@ def morph_panel(subject: SubjectPanel, kept_a: gr.State) -> tuple[gr.State, gr.I
             "min_width": 90,
             "elem_classes": "small",
         }
-        style_a = gr.Image(label=i18n("style_a"), elem_id="style-a", **picture)
-        between_picture = gr.Image(label=i18n("between_picture"), elem_id="between", **picture)
-        style_b = gr.Image(label=i18n("style_b"), elem_id="style-b", **picture)
+        style_a = gr.Image(label=i18n("style_a"), alt_text=i18n("style_a"), elem_id="style-a", **picture)
+        between_picture = gr.Image(
+            label=i18n("between_picture"), alt_text=i18n("between_picture"), elem_id="between", **picture
+        )
+        style_b = gr.Image(label=i18n("style_b"), alt_text=i18n("style_b"), elem_id="style-b", **picture)
     part = gr.Slider(0, 1, 0, step=0.05, label=i18n("between"), elem_id="part")
     with gr.Row():
         kind = gr.Radio(["MP4", "GIF"], value="MP4", label=i18n("format"))
