@@ -57,6 +57,7 @@ class ResultsPanel:
         view: "drawing" or "photo": what the chosen one is looked at in.
         sheet_open: whether the sheet is unfolded: only then it is made.
         aside: what was drawn in the place of what the settings say, if so; ``back`` goes back.
+        in_turn: how what is done with the chosen one waits until it is chosen.
     """
 
     gallery: gr.Gallery
@@ -67,7 +68,7 @@ class ResultsPanel:
     sheet_open: gr.State
     aside: gr.State
     keep: gr.Button
-    more: gr.Button
+    in_turn: dict[str, Any]
     back: gr.Button
 
 
@@ -270,13 +271,15 @@ def results_panel(
     file = gr.DownloadButton(visible="hidden", elem_id=f"{prefix}-file")
     drawn, header, chosen = gr.State(time_to_live=3600), gr.State(()), gr.State(0)
     sheet_open, aside = gr.State(False), gr.State(time_to_live=3600)
+    # in their order, so that the last click wins, and what is done next is done with what was chosen last
+    in_turn = PRIVATE | {"concurrency_limit": 1, "concurrency_id": f"{prefix}-choice"}
     gallery.select(
         events.choose,
         [drawn, view],
         [face, large, save, compare, chosen],
         show_progress_on=[large, compare],
         trigger_mode="multiple",  # "always_last" would take the last click for the first again
-        **(PRIVATE | {"concurrency_limit": 1}),  # in their order, so that the last click wins
+        **in_turn,
     )
     view.input(
         events.look_from,
@@ -297,15 +300,15 @@ def results_panel(
         button.click(make, inputs, file, show_progress_on=button, **PRIVATE).success(
             None, None, None, js=hand_over, **AT_ONCE
         )
-    share.click(sharing.share, [drawn, chosen], file, show_progress_on=share, **PRIVATE).success(
-        None, file, None, js=sharing.HAND_ON, **AT_ONCE
-    )
+    share.click(lambda: None, None, None, **in_turn).then(
+        sharing.share, [drawn, chosen], file, show_progress_on=share, **PRIVATE
+    ).success(None, file, None, js=sharing.HAND_ON, **AT_ONCE)
     outputs = [subject.crop, gallery, face, large, save, compare, sheet, drawn, header, chosen, aside, back, address]
-    more.click(
+    more.click(lambda: None, None, None, **in_turn).then(
         favourites.more_like, [drawn, aside, chosen, view, sheet_open, *subject.parts], outputs, show_progress_on=gallery,
         **PRIVATE,
     )  # fmt: skip
-    return ResultsPanel(gallery, outputs, drawn, chosen, view, sheet_open, aside, keep, more, back)
+    return ResultsPanel(gallery, outputs, drawn, chosen, view, sheet_open, aside, keep, in_turn, back)
 
 
 def diversity_tab(subject: SubjectPanel) -> DiversityTab:
@@ -472,7 +475,7 @@ def favourites_panel(
     for results in (diversity, mixing):
         # in the queue, as only there it can say something
         results.keep.click(
-            favourites.keep, [stored, results.drawn, results.chosen], shown, show_progress="hidden", **PRIVATE
+            favourites.keep, [stored, results.drawn, results.chosen], shown, show_progress="hidden", **results.in_turn
         )
     pictures.select(
         favourites.use,
