@@ -40,8 +40,7 @@ from stargan.models.checkpoint import load_model
 from stargan.models.config import ModelConfig, ModelError
 from stargan.models.registry import commit_model, find_model
 from stargan.models.upscaling import enlarge
-from stargan.pictures import faces
-from stargan.pictures.heads import paste_head
+from stargan.pictures import faces, heads
 from stargan.pictures.io import MAX_BYTES, Photo, open_photo, pixels_of
 from stargan.pictures.provenance import Provenance, save_picture
 from stargan.pictures.tensors import digest, grid, to_grayscale
@@ -656,8 +655,12 @@ class Drawn:
 
     def _pasted(self, photo: Image.Image, aligned: Sequence[faces.Aligned], column: int) -> Image.Image:
         for face, row in zip(aligned, self.rows, strict=True):
-            photo = paste_head(photo, face, row[column])
+            photo = heads.paste_head(photo, face, row[column], self._hair(photo, face) if face.face else None)
         return photo
+
+    def _hair(self, photo: Image.Image, face: faces.Aligned) -> heads.Hair:
+        key = ("hair", self.prepared.source.digest, photo.size, face.matrix.tobytes())
+        return CACHE.get(key, lambda: heads.find_hair(photo, face), lambda hair: _bytes(hair.mask))
 
     def sheet_provenance(self) -> Provenance:
         return self.styles.provenance(0)

@@ -60,6 +60,16 @@ def test_hair_around_the_drawing_takes_its_colour_and_nothing_else_does(
     np.testing.assert_array_equal(np.asarray(pasted)[far], np.asarray(portrait)[far])
 
 
+def test_where_the_hair_is_does_not_depend_on_the_drawing(prepared: Prepared, portrait: Image.Image) -> None:
+    """So it is found once for a photo, however many drawings are looked at in it."""
+    (aligned,) = prepared.aligned
+    hair = heads.find_hair(portrait, aligned)
+    for colour in ("red", "navy"):
+        drawn = Image.new("RGB", (64, 64), colour)
+        known, found = heads.paste_head(portrait, aligned, drawn, hair), heads.paste_head(portrait, aligned, drawn)
+        np.testing.assert_array_equal(np.asarray(known), np.asarray(found))
+
+
 def test_light_and_shade_of_the_hair_stay(prepared: Prepared, portrait: Image.Image) -> None:
     """Single hairs are seen as before: it is a colour, no paint."""
     (aligned,) = prepared.aligned

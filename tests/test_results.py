@@ -336,7 +336,8 @@ def test_the_slider_works_by_keyboard(visit: Visit) -> None:
         part = slider.evaluate("""(handle) => {
             const image = handle.parentElement.querySelector("img").getBoundingClientRect();
             const box = handle.getBoundingClientRect();
-            return (box.left + box.width / 2 - image.left) / image.width;
+            const side = Math.min(image.width, image.height);  // of the square photo, in the middle
+            return (box.left + box.width / 2 - image.left - (image.width - side) / 2) / side;
         }""")  # the handle is there, too, and not only said to be
         assert part == pytest.approx(now / 100, abs=0.02)
     box = slider.bounding_box()
@@ -391,7 +392,7 @@ def test_what_is_touched_is_large_enough_and_nothing_is_cut_off(visit: Visit, wi
     for accordion in ("#more", "#diversity-all"):
         unfold(page, accordion)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    cut = page.evaluate("""() => [...document.querySelectorAll("main button, main label span, main a")]
+    cut = page.evaluate("""() => [...document.querySelectorAll("main button:not(.icon-button), main label span, main a")]
         .filter((e) => e.offsetParent && e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).display !== "inline")
         .filter((e) => getComputedStyle(e).overflowX !== "visible" || e.tagName === "BUTTON")
         .map((e) => e.outerHTML.slice(0, 120))""")
@@ -420,3 +421,24 @@ def test_one_drawing_is_no_larger_than_eight(visit: Visit) -> None:
     tile.nth(3).hover()
     eight.wait_for_timeout(400)  # of gradio's transition
     assert len({plain, selected, tile.nth(3).evaluate(look)}) == 3
+
+
+def test_what_is_done_at_once_after_a_click_is_done_with_what_was_clicked(visit: Visit) -> None:
+    page = visit("?count=8&seed=5&example=collins")
+    clicks = """([tile, button]) => {
+        document.querySelectorAll("#diversity-gallery button.thumbnail-item")[tile].click();
+        document.querySelector(button).click();
+    }"""
+    page.evaluate(clicks, [6, "#diversity-keep"])
+    expect(page.locator("#tray .caption-label")).to_have_text(["seed 11"])
+    settle(page)
+    with page.expect_download() as download:
+        page.evaluate(clicks, [3, "#diversity-share"])
+    assert read_provenance(download.value.path())["seed"] == "8"
+    settle(page)
+    page.evaluate(clicks, [5, "#diversity-more-like"])
+    expect(page.locator("#diversity-back")).to_be_visible()
+    settle(page)
+    press(page, "#diversity-back")
+    expect(page.locator("#diversity-back")).not_to_be_visible()
+    assert selected(page) == [5]

@@ -34,6 +34,7 @@ class ResultsPanel:
         view: "drawing" or "photo": what the chosen one is looked at in.
         sheet_open: whether the sheet is unfolded: only then it is made.
         aside: what was drawn in the place of what the settings say, if so; ``back`` goes back.
+        in_turn: how what is done with the chosen one waits until it is chosen.
     """
 
     gallery: gr.Gallery
@@ -44,7 +45,7 @@ class ResultsPanel:
     sheet_open: gr.State
     aside: gr.State
     keep: gr.Button
-    more: gr.Button
+    in_turn: dict[str, Any]
     back: gr.Button
 
 
@@ -198,19 +199,21 @@ def results_panel(
             alt_text=i18n(f"{sheet_label}_alt"),
         )
         address = gr.Textbox(
-            label=i18n("link"), info=i18n("link_info"), interactive=False, buttons=["copy"], visible=with_link,
+            label=i18n("link"), info=i18n("link_info"), placeholder=i18n("link_none"), interactive=False, buttons=["copy"], visible=with_link,
             elem_id="link" if with_link else None,
         )  # fmt: skip
     file = gr.DownloadButton(visible="hidden", elem_id=f"{prefix}-file")
     drawn, header, chosen = gr.State(time_to_live=3600), gr.State(()), gr.State(0)
     sheet_open, aside = gr.State(False), gr.State(time_to_live=3600)
+    # in their order, so that the last click wins, and what is done next is done with what was chosen last
+    in_turn = PRIVATE | {"concurrency_limit": 1, "concurrency_id": f"{prefix}-choice"}
     gallery.select(
         events.choose,
         [drawn, view],
         [face, large, save, compare, chosen],
         show_progress_on=[large, compare],
         trigger_mode="multiple",  # "always_last" would take the last click for the first again
-        **(PRIVATE | {"concurrency_limit": 1}),  # in their order, so that the last click wins
+        **in_turn,
     )
     view.input(
         events.look_from,
@@ -231,15 +234,15 @@ def results_panel(
         button.click(make, inputs, file, show_progress_on=button, **PRIVATE).success(
             None, None, None, js=hand_over, **AT_ONCE
         )
-    share.click(sharing.share, [drawn, chosen], file, show_progress_on=share, **PRIVATE).success(
-        None, file, None, js=sharing.HAND_ON, **AT_ONCE
-    )
+    share.click(lambda: None, None, None, **in_turn).then(
+        sharing.share, [drawn, chosen], file, show_progress_on=share, **PRIVATE
+    ).success(None, file, None, js=sharing.HAND_ON, **AT_ONCE)
     outputs = [subject.crop, gallery, face, large, save, compare, sheet, drawn, header, chosen, aside, back, address]
-    more.click(
+    more.click(lambda: None, None, None, **in_turn).then(
         favourites.more_like, [drawn, aside, chosen, view, sheet_open, *subject.parts], outputs, show_progress_on=gallery,
         **PRIVATE,
     )  # fmt: skip
-    return ResultsPanel(gallery, outputs, drawn, chosen, view, sheet_open, aside, keep, more, back)
+    return ResultsPanel(gallery, outputs, drawn, chosen, view, sheet_open, aside, keep, in_turn, back)
 
 
 def diversity_tab(subject: SubjectPanel) -> DiversityTab:
@@ -249,12 +252,16 @@ def diversity_tab(subject: SubjectPanel) -> DiversityTab:
     # placed by settings(), below the drawings
     hidden: dict[str, Any] = {"render": False}
     domain = gr.Radio(choices, value=choices[0][1], label=i18n("domain"), elem_id="domain", **hidden)
-    count = gr.Slider(1, MAX_COUNT, DEFAULTS["count"], step=1, label=i18n("count"), elem_id="count", **hidden)
+    count = gr.Slider(
+        1, MAX_COUNT, DEFAULTS["count"], step=1, label=i18n("count"), elem_id="count", min_width=260, **hidden
+    )
     seed = gr.Number(
         DEFAULTS["seed"], label=i18n("seed"), info=i18n("seed_info"), precision=0, minimum=0, maximum=MAX_SEED,
         elem_id="seed", **hidden,
     )  # fmt: skip
-    psi = gr.Slider(0, MAX_PSI, DEFAULTS["psi"], step=0.05, label=i18n("psi"), info=i18n("psi_info"), **hidden)
+    psi = gr.Slider(
+        0, MAX_PSI, DEFAULTS["psi"], step=0.05, label=i18n("psi"), info=i18n("psi_info"), min_width=260, **hidden
+    )
 
     def settings() -> None:
         with gr.Accordion(i18n("more"), open=False, elem_id="more"):
@@ -457,7 +464,7 @@ def favourites_panel(
     for results in (diversity, mixing):
         # in the queue, as only there it can say something
         results.keep.click(
-            favourites.keep, [stored, results.drawn, results.chosen], shown, show_progress="hidden", **PRIVATE
+            favourites.keep, [stored, results.drawn, results.chosen], shown, show_progress="hidden", **results.in_turn
         )
     pictures.select(
         favourites.use,
@@ -489,9 +496,11 @@ def morph_panel(subject: SubjectPanel, kept_a: gr.State) -> tuple[gr.State, gr.I
             "min_width": 90,
             "elem_classes": "small",
         }
-        style_a = gr.Image(label=i18n("style_a"), elem_id="style-a", **picture)
-        between_picture = gr.Image(label=i18n("between_picture"), elem_id="between", **picture)
-        style_b = gr.Image(label=i18n("style_b"), elem_id="style-b", **picture)
+        style_a = gr.Image(label=i18n("style_a"), alt_text=i18n("style_a"), elem_id="style-a", **picture)
+        between_picture = gr.Image(
+            label=i18n("between_picture"), alt_text=i18n("between_picture"), elem_id="between", **picture
+        )
+        style_b = gr.Image(label=i18n("style_b"), alt_text=i18n("style_b"), elem_id="style-b", **picture)
     part = gr.Slider(0, 1, 0, step=0.05, label=i18n("between"), elem_id="part")
     with gr.Row():
         kind = gr.Radio(["MP4", "GIF"], value="MP4", label=i18n("format"))

@@ -76,6 +76,7 @@ TEXTS: dict[str, tuple[str, str]] = {
         "Brings back the same seed and settings; your photo is not part of it",
         "同じシードと設定に戻ります。写真は含まれません",
     ),
+    "link_none": ("Only drawings of seeds have a link", "リンクにできるのは、シードから描いた絵だけです"),
     # taking a photo
     "upload_photo": ("Upload a photo", "写真を選ぶ"),
     "use_camera": ("Use camera", "カメラで撮る"),
@@ -132,7 +133,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     # favourites
     "keep": ("♡ Keep", "♡ お気に入り"),
     "more_like": ("More like this", "似た絵を描く"),
-    "back": ("← Back to the drawings before", "← 前の絵に戻る"),
+    "back": ("← Back to the earlier drawings", "← 前の絵に戻る"),
     "favourites": ("Favourites and morph", "お気に入りとモーフ"),
     "favourites_info": (
         "Click a favourite to draw your photo in its style. This browser keeps them for your next visit.",

@@ -48,6 +48,8 @@ class Paper(Base):
             button_border_width="1px",
             input_background_fill="white",
             input_border_width="1px",
+            input_placeholder_color="*neutral_500",
+            input_placeholder_color_dark="*neutral_400",
             input_border_color="*neutral_400",
             input_border_color_focus="*primary_600",
             slider_color="*primary_600",
@@ -102,13 +104,19 @@ CSS += """
 .pair::before { content: "→"; order: 1; font-size: 1.5rem; color: var(--body-text-color-subdued); }
 .pair .large { order: 2; }
 .label-wrap { align-items: center; }
-.four { display: grid !important; grid-template-columns: repeat(4, minmax(0, 1fr)); gap: 0.75rem; }
+.four { display: grid !important; grid-template-columns: repeat(auto-fit, minmax(135px, 1fr)); gap: 0.75rem; }
 .four > button, .three > * { min-width: 0 !important; }
 .four > button { padding-inline: 0.5rem; line-height: 1.2; min-height: 44px; }
 .three { display: grid !important; grid-template-columns: repeat(3, minmax(0, 1fr)); }
-#tray .grid-container { grid-template-columns: repeat(6, minmax(0, 1fr)) !important; }
+#tray .grid-container { grid-template-columns: repeat(auto-fill, minmax(76px, 1fr)) !important; }
+#tray .thumbnail-item, .three .small { height: auto !important; min-height: 0; aspect-ratio: 1; }
+.three label > span { display: none; } /* a symbol, for which there is no room */
+.three label { padding-inline: 0.3rem; white-space: nowrap; }
+#tray .caption-label { display: none; } /* too narrow for it; it is their name all the same */
 [role=slider][data-testid=slider]:focus-visible { outline-offset: -2px !important; }
 [data-testid=slider]::before { content: ""; position: absolute; inset: 0 -12px; } /* a finger is wider than the handle */
+/* below all else, room for the bar of phones; gradio applies no @media to what is not of the page's own */
+footer { margin-bottom: clamp(0px, (641px - 100vw) * 999, 4.5rem) !important; }
 @media (max-width: 640px) {
   /* the chosen drawing comes before the others, and these two stay in sight */
   .view, .pair, #diversity-compare, #mixing-compare, .actions { order: -1; }
@@ -122,11 +130,10 @@ CSS += """
   #diversity-gallery::after { content: ""; position: fixed; z-index: 55; inset: auto 0 0 0;
     height: calc(4rem + env(safe-area-inset-bottom)); background: var(--body-background-fill);
     border-top: 1px solid var(--border-color-primary); }
-  .gradio-container { padding-bottom: calc(4.5rem + env(safe-area-inset-bottom)) !important; }
-  .four { grid-template-columns: repeat(2, minmax(0, 1fr)); }
   .actions:has(#diversity-save) { grid-template-columns: 4fr 5fr 6fr; }
   .actions:has(#diversity-save) > button { padding-inline: 0.25rem; font-size: 0.875rem; }
-  #tray .grid-container { grid-template-columns: repeat(4, minmax(0, 1fr)) !important; }
+  .tab-like-container { height: 44px !important; } /* a slider's number and the button that resets it */
+  #tray .grid-container { grid-template-columns: repeat(auto-fill, minmax(64px, 1fr)) !important; }
 }
 """
 

@@ -7,6 +7,7 @@ colour, some of the background is coloured too; beyond a head's reach, nothing i
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageChops, ImageFilter
@@ -26,33 +27,47 @@ HAIR_COLOURS, OTHER_COLOURS, LEVELS = 4, 8, 17
 TOLERANCE = 28.0
 
 
-def paste_head(photo: Image.Image, aligned: Aligned, drawn: Image.Image) -> Image.Image:
-    """As :func:`stargan.pictures.faces.paste_back`, and the hair around the drawing has the drawing's colour.
+@dataclass(frozen=True, eq=False)
+class Hair:
+    """Where in a photo hair is, around a face.
 
-    Args:
-        aligned: of a face; where it is of something else, nothing around it changes.
+    Attributes:
+        mask: square, "L": how surely each px is hair.
+        matrix: ``(2, 3)`` float64, photo px → px of the mask.
     """
-    if not aligned.face:
-        return faces.paste_back(photo, aligned, drawn)
-    coloured = _coloured(photo.convert("RGB"), aligned, drawn.convert("RGB"))
-    # its seam bends to the hair as it is now
-    return faces.paste_back(coloured, faces.warp(coloured, aligned.matrix, aligned.picture.width), drawn)
+
+    mask: Image.Image
+    matrix: np.ndarray
 
 
-def _coloured(photo: Image.Image, aligned: Aligned, drawn: Image.Image) -> Image.Image:
-    """The photo with the hair's colour moved to that of the drawn hair; its light and shade stay."""
+def find_hair(photo: Image.Image, aligned: Aligned) -> Hair:
+    """The hair around the face that ``aligned`` is of."""
     size, whole = aligned.picture.width, 1 + 2 * REACH
     crop_side = size / math.hypot(aligned.matrix[0, 0], aligned.matrix[1, 0])  # in px of the photo
     side = int(np.clip(whole * crop_side, COARSE, MAX_SIDE))
     matrix = aligned.matrix * (side / whole / size)
     matrix[:, 2] += REACH * side / whole
     around = faces.warp(photo, matrix, side).picture
-    mask = _hair(around, aligned.picture, _inside(photo.size, matrix, side))
+    return Hair(_hair(around, aligned.picture, _inside(photo.size, matrix, side)), matrix)
+
+
+def paste_head(photo: Image.Image, aligned: Aligned, drawn: Image.Image, hair: Hair | None = None) -> Image.Image:
+    """As :func:`stargan.pictures.faces.paste_back`, and the hair around the drawing has the drawing's colour.
+
+    Args:
+        aligned: of a face; where it is of something else, nothing around it changes.
+        hair: of :func:`find_hair`, where that is known.
+    """
+    if not aligned.face:
+        return faces.paste_back(photo, aligned, drawn)
+    coloured = photo.convert("RGB")  # a copy, whatever it was
+    hair = hair or find_hair(photo, aligned)
+    # the colour moves to that of the drawn hair; light and shade stay
     move = np.median(_strip(drawn), axis=0) - np.median(_strip(aligned.picture), axis=0)
     table = np.clip(np.arange(256) + move[:, None], 0, 255).round().astype(int).ravel().tolist()
-    coloured = photo.copy()
-    faces.put(coloured, lambda there: there.point(table), mask, matrix)
-    return coloured
+    faces.put(coloured, lambda there: there.point(table), hair.mask, hair.matrix)
+    # its seam bends to the hair as it is now
+    return faces.paste_back(coloured, faces.warp(coloured, aligned.matrix, aligned.picture.width), drawn)
 
 
 def _strip(crop: Image.Image) -> np.ndarray:
