@@ -49,6 +49,7 @@ SENTENCES: dict[str, str] = {
     "nothing_kept": "Keep a style as {slot} first.",
     "nothing_chosen": "Choose a drawing first.",
     "other_model": "Style {slot} belongs to the model {model}. Choose that model, or keep another style.",
+    "cancelled": "It was cancelled.",
     "stopping": "The app is being restarted. Please try again in a minute.",
     "bad_model": "There is no model {value}: choose one of {choices}.",
     "bad_domain": "The model {model} cannot draw {value}: choose one of {choices}.",

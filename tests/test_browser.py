@@ -215,6 +215,7 @@ def test_every_tab_is_accessible(visit: Callable[..., Page], width: int) -> None
         for accordion in accordions:
             page.locator(f"{accordion} button").first.click()
         page.wait_for_timeout(500)
+        settle(page)
         assert violations(page) == [], tab
         assert page.evaluate("document.documentElement.scrollWidth") <= width, tab
 

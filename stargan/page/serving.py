@@ -20,7 +20,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from stargan.models.registry import DEFAULT_MODEL
-from stargan.page import subject, texts
+from stargan.page import longwork, subject, texts
 from stargan.page.answers import TRAFFIC, i18n
 from stargan.page.events import EXAMPLES
 from stargan.page.files import FILES
@@ -66,14 +66,14 @@ def serve(page: gr.Blocks, host: str, port: int | None, *, share: bool = False, 
             mcp_server=mcp,
             i18n=i18n,
             theme=Paper(),
-            css=CSS + subject.CSS,
+            css=CSS + subject.CSS + longwork.CSS,
             js=f"() => {{ ({JS})(); ({subject.JS})(); }}",
             footer_links=["api"],
             run_history=False,
             enable_monitoring=False,
             ssr_mode=False,
             max_file_size="200mb",  # 20 seconds of a phone's video; photos over 50 MB get their own sentence
-            allowed_paths=[str(EXAMPLES / kind) for kind in ("photos", "drawings")],
+            allowed_paths=[str(EXAMPLES / kind) for kind in ("photos", "drawings", "videos")],
             app_kwargs={
                 "routes": [Route("/healthz", _health)],
                 "middleware": [Middleware(_NoSniffing), Middleware(_Bounded)],

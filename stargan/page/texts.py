@@ -145,6 +145,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "clip": ("Make a morph clip", "モーフ動画を作る"),
     "clip_result": ("Clip", "動画"),
     # what is going on
+    "cancel": ("Cancel", "やめる"),
     "loading": ("Loading the model", "モデルを読み込んでいます"),
     "drawing": ("Drawing", "描いています"),
     "filming": ("Making the clip", "動画を作っています"),
@@ -211,6 +212,7 @@ JAPANESE: dict[str, str] = {
     "nothing_kept": "先にスタイル{slot}を保存してください。",
     "nothing_chosen": "先に絵を選んでください。",
     "other_model": "スタイル{slot}はモデル{model}のものです。そのモデルを選ぶか、別のスタイルを保存してください。",
+    "cancelled": "取りやめました。",
     "stopping": "アプリを再起動しています。1分ほどしてからもう一度お試しください。",
     "bad_model": "モデル{value}はありません。{choices}から選んでください。",
     "bad_domain": "モデル{model}は{value}を描けません。{choices}から選んでください。",
