@@ -18,6 +18,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 from stargan import Translator, load_translator
+from stargan.constants import DEFAULT_MODEL
 from stargan.drawing import Source, prepare
 from stargan.pictures.provenance import Provenance, save_picture
 from stargan.pictures.tensors import grid
@@ -34,6 +35,19 @@ CELL = 192
 
 def enlarged(picture: Image.Image) -> Image.Image:
     return picture.resize((CELL, CELL), Image.Resampling.LANCZOS)
+
+
+def lighten() -> None:
+    """What the page shows: the photos and drawings as WebP, a tenth as heavy."""
+    for kind in ("photos", "drawings"):
+        folder = HERE / "page" / kind
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in sorted((HERE / kind).glob("*.png")):
+            picture, light = Image.open(file).convert("RGB"), folder / f"{file.stem}.webp"
+            if file == PORTRAIT:
+                picture.save(light, quality=88, method=6)
+            else:
+                save_picture(picture, light, Provenance(DEFAULT_MODEL), "WEBP")
 
 
 def film(photo: Image.Image, path: Path, seconds: int = 3, rate: int = 20, side: int = 320) -> None:
@@ -66,6 +80,7 @@ def main() -> None:
     for seed, face in zip(DRAWING_SEEDS, cycle(people), strict=False):
         drawings += draw(translator, face, "anime", [seed])
         save(translator, drawings[-1], HERE / "drawings" / f"seed-{seed}.png", "anime", seed)
+    lighten()
     pictures = HERE / "readme"
     pictures.mkdir(exist_ok=True)
     latent = translator.latent(PORTRAIT, "anime", count=10, seed=5, psi=0.7)

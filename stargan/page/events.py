@@ -31,7 +31,7 @@ from stargan.pictures.io import MAX_BYTES, SHOWN_SUFFIXES, open_photo
 from stargan.pictures.provenance import Provenance, save_picture
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-PHOTOS, DRAWINGS = (sorted((EXAMPLES / kind).glob("*.png")) for kind in ("photos", "drawings"))
+PHOTOS, DRAWINGS = (sorted((EXAMPLES / "page" / kind).glob("*.webp")) for kind in ("photos", "drawings"))
 VIDEOS = sorted((EXAMPLES / "videos").glob("*.mp4"))
 DEFAULTS = {"count": 8, "seed": 5, "psi": 0.7}  # seeds that differ, chosen by eye
 # Small enough to be read out and typed.
