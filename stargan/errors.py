@@ -56,6 +56,7 @@ SENTENCES: dict[str, str] = {
     "gpu_full": "The graphics card's memory is full. Please try again in a minute, with fewer drawings.",
     "gpu_lost": "The graphics card does not answer any more. Whoever runs this app has to restart it.",
     "left": "This was stopped, as the page that asked for it was closed.",
+    "cancelled": "It was cancelled.",
     "stopping": "The app is being restarted. Please try again in a minute.",
     "bad_model": "There is no model {value}: choose one of {choices}.",
     "bad_domain": "The model {model} cannot draw {value}: choose one of {choices}.",

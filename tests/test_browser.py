@@ -36,7 +36,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is install
 DRAWN = "#diversity-gallery button.thumbnail-item img"
 MIXED = "#mixing-gallery button.thumbnail-item img"
 expect.set_options(timeout=60_000)
-WORKING = ".wrap.default:not(.hide), .wrap.minimal:not(.hide)"
+WORKING = ".wrap.default:not(.hide):not(:has(> .error)), .wrap.minimal:not(.hide):not(:has(> .error))"
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +118,15 @@ def choose_photo(page: Page, path: Path) -> None:
     page.wait_for_selector("#photo img")
     expect(page.locator("#note")).to_be_visible(timeout=60_000)
     settle(page)
+
+
+def eventually(page: Page, true: Callable[[], bool], seconds: float = 20) -> None:
+    """Waits until something is true that no locator can say."""
+    for _ in range(round(seconds / 0.1)):
+        if true():
+            return
+        page.wait_for_timeout(100)
+    assert true()
 
 
 @contextmanager
@@ -230,6 +239,7 @@ def test_every_tab_is_accessible(visit: Callable[..., Page], width: int) -> None
         for accordion in accordions:
             page.locator(f"{accordion} button").first.click()
         page.wait_for_timeout(500)
+        settle(page)
         assert violations(page) == [], tab
         assert page.evaluate("document.documentElement.scrollWidth") <= width, tab
 
@@ -464,7 +474,7 @@ def test_style_mixing_and_exploring(visit: Callable[..., Page], tmp_path: Path) 
     expect(page.locator("#clip video")).to_be_visible()
 
 
-def test_the_camera_is_drawn_live(visit: Callable[..., Page], server: Server) -> None:
+def test_the_camera_is_drawn_live(visit: Callable[..., Page], server: Server, portrait: Image.Image) -> None:
     page = visit("?count=1&example=collins")
     page.get_by_role("tab", name="Video & camera").click()
     page.locator("#camera").get_by_text("Click to Access Webcam").click()
@@ -480,13 +490,18 @@ def test_the_camera_is_drawn_live(visit: Callable[..., Page], server: Server) ->
     assert {path for path in server.uploads.rglob("*") if path.is_file()} == stored
     assert "composite" in read_provenance(io.BytesIO(contents(page, "#live img")[0]))["DigitalSourceType"]
     assert page.get_by_test_id("toast-text").count() == 0
+    # what is drawn is as what the camera shows: both mirrored, as people know themselves
+    drawn = Image.open(io.BytesIO(contents(page, "#live img")[0])).convert("RGB")
+    assert handedness(drawn, portrait) == "mirrored"
+    shown = page.locator("#camera video").evaluate("(video) => getComputedStyle(video).transform")
+    assert shown == "matrix(-1, 0, 0, 1, 0, 0)"
 
 
 def test_a_video_is_drawn_with_its_sound(visit: Callable[..., Page], filmed: Path, tmp_path: Path) -> None:
     page = visit("?count=1&example=collins")
     page.get_by_role("tab", name="Video & camera").click()
     page.click("#draw-video")
-    expect(page.get_by_test_id("toast-text")).to_have_text("Choose a video first.")
+    expect(page.locator("#video-note")).to_have_text("Choose a video first.")
     page.set_input_files("#video input[type=file]", filmed / "clip.mp4")
     page.wait_for_selector("#video video")
     page.click("#draw-video")
@@ -498,6 +513,71 @@ def test_a_video_is_drawn_with_its_sound(visit: Callable[..., Page], filmed: Pat
     assert found.seconds == pytest.approx(1, abs=0.2)
     before, after = (next(iter(video.open_clip(f).frames())) for f in (filmed / "clip.mp4", tmp_path / "drawn.mp4"))
     assert ImageStat.Stat(ImageChops.difference(before, after).crop((100, 60, 220, 200))).rms[0] > 10  # the face
+
+
+def test_a_video_is_cancelled_and_the_one_before_stays(
+    visit: Callable[..., Page], server: Server, filmed: Path, tmp_path: Path
+) -> None:
+    page = visit("?count=1&example=collins")
+    page.get_by_role("tab", name="Video & camera").click()
+    page.locator("#video-examples button").click()
+    page.wait_for_selector("#video video")
+    cancel = page.get_by_role("button", name="Cancel")
+    expect(cancel).to_be_hidden()
+    page.click("#draw-video")
+    drawn = page.locator("#drawn-video video")
+    expect(drawn).to_be_visible(timeout=120_000)
+    expect(cancel).to_be_hidden()
+    before = drawn.get_attribute("src")
+
+    def requests(end: str) -> int:
+        return server.log.read_text().count(f"request draw_clip {end}")
+
+    # one that takes long: 20 seconds
+    ffmpeg = imageio_ffmpeg.get_ffmpeg_exe()
+    long = tmp_path / "long.mp4"
+    copies = ["-stream_loop", "-1", "-i", filmed / "clip.mp4", "-t", "19", "-c", "copy", long]
+    subprocess.run([ffmpeg, "-v", "error", *copies], check=True)
+    cancelled, done = requests("cancelled"), requests("ok")
+    page.locator("#video").get_by_label("Clear").click()
+    page.set_input_files("#video input[type=file]", long)
+    page.wait_for_selector("#video video")
+    page.click("#draw-video")
+    expect(page.locator("#drawn-video .progress-level-inner")).to_contain_text("Making the clip")
+    cancel.click()
+    eventually(
+        page, lambda: requests("cancelled") == cancelled + 1, seconds=4
+    )  # on the server, whose cores are free again
+    assert requests("ok") == done
+    expect(cancel).to_be_hidden()
+    expect(drawn).to_be_visible()
+    settle(page)
+    assert drawn.get_attribute("src") == before
+    expect(page.get_by_test_id("toast-text")).to_have_count(0)
+    # nor does one that fails cover it
+    (tmp_path / "broken.mp4").write_bytes(long.read_bytes()[:3000])
+    page.locator("#video").get_by_label("Clear").click()
+    page.set_input_files("#video input[type=file]", tmp_path / "broken.mp4")
+    page.click("#draw-video")
+    expect(page.locator("#video-note")).to_contain_text("broken.mp4")
+    expect(drawn).to_be_visible()
+    assert drawn.get_attribute("src") == before
+    assert page.locator(WORKING).count() == 0
+
+
+def test_who_waits_sees_the_place_in_the_queue(visit: Callable[..., Page]) -> None:
+    pages = [visit("?count=1&example=collins", locale=locale) for locale in ("en-US", "en-US", "en-US", "ja-JP")]
+    for page in pages:
+        page.get_by_role("tab").nth(2).click()
+        page.locator("#video-examples button").click()
+        page.wait_for_selector("#video video")
+    for page in pages:
+        page.click("#draw-video")
+    expect(pages[2].locator("#drawn-video .progress-text")).to_contain_text(re.compile(r"queue: \d/\d"))
+    expect(pages[3].locator("#drawn-video .progress-text")).to_contain_text(re.compile(r"待ち: \d/\d"))
+    for page in reversed(pages):
+        page.click("#draw-video-cancel")
+        expect(page.locator("#drawn-video .progress-text")).to_have_count(0)
 
 
 def test_a_link_brings_its_model_back(visit: Callable[..., Page]) -> None:
@@ -746,8 +826,7 @@ def test_a_reference_from_the_examples_is_adjusted(visit: Callable[..., Page]) -
     expect(page.locator("#weight input[type=number]")).to_have_value("1")
     page.locator("#which-reference label").nth(1).click()
     expect(page.locator("#weight input[type=number]")).to_have_value("0.5")
-    settle(page)
-    assert square_on(page, "#reference-whole") == pytest.approx(moved, abs=0.02)
+    eventually(page, lambda: square_on(page, "#reference-whole") == pytest.approx(moved, abs=0.02))
 
 
 def test_what_is_no_picture_is_refused_in_the_page(visit: Callable[..., Page], pictures: Path) -> None:
@@ -758,6 +837,22 @@ def test_what_is_no_picture_is_refused_in_the_page(visit: Callable[..., Page], p
     expect(page.locator(DRAWN)).to_have_count(0)
     page.click("#dice")
     expect(page.get_by_test_id("toast-text").last).to_have_text("Choose a photo first.")
+
+
+def test_a_refused_photo_leaves_the_one_before(visit: Callable[..., Page], pictures: Path) -> None:
+    page = visit("?count=2&example=female-2")
+    before = [read_provenance(io.BytesIO(drawing)) for drawing in contents(page, DRAWN)]
+    page.set_input_files("#photo input[type=file]", pictures / "text.png")
+    expect(page.locator("#note")).to_contain_text("not a picture")
+    expect(page.locator("#photo img")).to_have_attribute("src", re.compile("female-2"))
+    settle(page)
+    page.wait_for_timeout(500)
+    expect(page.locator("#note")).to_contain_text("not a picture")  # nor is that covered
+    assert [read_provenance(io.BytesIO(drawing)) for drawing in contents(page, DRAWN)] == before
+    assert page.locator(WORKING).count() == 0
+    with redrawing(page):
+        page.set_input_files("#photo input[type=file]", pictures / "one.png")
+    expect(page.locator("#note")).to_have_text("One face was found.")
 
 
 def test_japanese_is_complete(visit: Callable[..., Page]) -> None:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import gradio as gr
@@ -65,6 +66,45 @@ class Traffic:
 
 
 TRAFFIC = Traffic()
+
+
+class Cancellations:
+    """Pieces of work that are under way, by visitor's page and handler, and whether they have been cancelled."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: dict[tuple[str | None, str], list[threading.Event]] = {}
+
+    @contextmanager
+    def piece(self, name: str) -> Iterator[None]:
+        """One piece of work, which :class:`Told` ends when it has been cancelled."""
+        key, cancelled = (_page(), name), threading.Event()
+        with self._lock:
+            self._running.setdefault(key, []).append(cancelled)
+        token = _cancelled.set(cancelled)
+        try:
+            yield
+        finally:
+            _cancelled.reset(token)
+            with self._lock:
+                self._running[key].remove(cancelled)
+                if not self._running[key]:
+                    del self._running[key]
+
+    def cancel(self, name: str) -> None:
+        """Asks what this visitor's page has under way of that name to end."""
+        with self._lock:
+            for cancelled in self._running.get((_page(), name), ()):
+                cancelled.set()
+
+
+def _page() -> str | None:
+    """The visitor's page that is being answered."""
+    return getattr(LocalContext.request.get(None), "session_hash", None)
+
+
+_cancelled: ContextVar[threading.Event | None] = ContextVar("cancelled", default=None)
+CANCELLATIONS = Cancellations()
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 # Any: it may stand for most texts of a component, not all of which gradio's annotations name
@@ -112,7 +152,11 @@ def answering(handler: Handler) -> Handler:
         begin, end = time.perf_counter(), "ok"
         with counted() as stages:
             try:
-                with TRAFFIC.request(), ANSWERED.taking(pixels_in((*args, *options.values()), FILES.root)):
+                with (
+                    TRAFFIC.request(),
+                    ANSWERED.taking(pixels_in((*args, *options.values()), FILES.root)),
+                    CANCELLATIONS.piece(handler.__name__),
+                ):
                     return handler(*args, **options)
             except Exception as error:
                 end = error.key if isinstance(error, UserError) else type(error).__name__
@@ -161,20 +205,29 @@ def guard(page: gr.Blocks) -> None:
 
 
 class Told:
-    """Reports progress to the page in the visitor's language. A class, so that it can be sent to a GPU's process.
+    """Reports progress to the page in the visitor's language, and ends work that nobody wants any more. A class, so that it can
+    be sent to a GPU's process, where nobody cancels.
 
     Raises:
-        RequestError: the visitor has left: nobody would get what is being made.
+        RequestError: the work has been cancelled, or the visitor has left.
     """
+
+    _cancelled: threading.Event | None = None
 
     def __init__(self, key: str) -> None:
         self.text = say(key)
+        self._cancelled = _cancelled.get()
         self(0.0)
 
     def __call__(self, part: float) -> None:
+        if self._cancelled and self._cancelled.is_set():
+            raise RequestError("cancelled")
         if _left():
             raise RequestError("left")
         gr.Progress()(part, desc=self.text)
+
+    def __getstate__(self) -> dict[str, str]:
+        return {"text": self.text}
 
 
 def _left() -> bool:

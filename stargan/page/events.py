@@ -31,7 +31,8 @@ from stargan.pictures.io import MAX_BYTES, SHOWN_SUFFIXES, open_photo
 from stargan.pictures.provenance import Provenance, save_picture
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-PHOTOS, DRAWINGS = (sorted((EXAMPLES / kind).glob("*.png")) for kind in ("photos", "drawings"))
+PHOTOS, DRAWINGS = (sorted((EXAMPLES / "page" / kind).glob("*.webp")) for kind in ("photos", "drawings"))
+VIDEOS = sorted((EXAMPLES / "videos").glob("*.mp4"))
 DEFAULTS = {"count": 8, "seed": 5, "psi": 0.7}  # seeds that differ, chosen by eye
 # Small enough to be read out and typed.
 MAX_NEW_SEED = 9999
@@ -134,21 +135,34 @@ def look(model: str, photo: str | None, _chosen: Any, *rest: Any) -> Looked | tu
     )
 
 
-def look_anew(model: str, photo: str | None, chosen: Any, _x: Any, _y: Any, _size: Any, grayscale: Any) -> tuple:
-    """As :func:`look`, of another photo than before → also its square, in the middle as long as nobody moved it."""
-    return *look(model, photo, chosen, *drawing.MIDDLE, grayscale), *drawing.MIDDLE
+@answering
+def look_anew(
+    model: str, photo: str | None, chosen: Any, _x: Any, _y: Any, _size: Any, grayscale: Any, standing: str | None
+) -> tuple:
+    """As :func:`look`, of another photo than before → also its square, in the middle as long as nobody moved it, and which
+    photo stands there now. Where the one before comes back in the place of one that was refused, all stays.
+
+    Raises:
+        PhotoError: it is refused: all stays, too.
+    """
+    if photo and photo == standing:
+        return (gr.skip(),) * (len(Looked._fields) + 4)
+    if photo and standing:
+        Source.open(photo)
+    return *look(model, photo, chosen, *drawing.MIDDLE, grayscale), *drawing.MIDDLE, photo
 
 
 @answering
-def displayable(photo: str | None) -> str | None:
-    """→ the photo as a file that browsers show; nothing where it is no photo, as look() says."""
+def displayable(photo: str | None, standing: str | None) -> tuple[str | None, Any]:
+    """→ the photo as a file that browsers show, or the one before where it is no photo; and then, why."""
     if not photo:
-        return None
+        return None, gr.skip()
     try:
         source = Source.open(photo)
-    except (PhotoError, OSError):
-        return None
-    return photo if Path(photo).suffix.lower() in SHOWN_SUFFIXES else saved(source.picture, f"{source.name}.png")
+    except (PhotoError, OSError) as error:
+        return standing, gr.Markdown(f"**{shown(error)}**", visible=True)
+    path = photo if Path(photo).suffix.lower() in SHOWN_SUFFIXES else saved(source.picture, f"{source.name}.png")
+    return path, gr.skip()
 
 
 @answering
@@ -193,6 +207,7 @@ class Results(NamedTuple):
     link: str
 
 
+AS_IT_WAS = (gr.skip(),) * len(Results._fields)
 NOTHING = (
     None, None, None, gr.DownloadButton(value=None, interactive=False), None, None, None, (), 0, None, gr.Button(visible=False), "",
 )  # fmt: skip
@@ -323,19 +338,27 @@ def _latent(inputs: tuple[Any, ...], chosen: int = 0) -> Results:
 
 
 @answering
-def draw_mixed(*inputs: Any) -> Any:
-    """→ results; nothing where there is no photo or no reference yet."""
-    return _mixed(inputs)
+def draw_mixed(opened: bool, *inputs: Any) -> Any:
+    """→ results; nothing where there is no photo or no reference, and as it was where nobody has opened the tab yet."""
+    return _mixed(inputs) if opened else AS_IT_WAS
 
 
 @answering
-def redraw_mixed(aside: Aside | None, *inputs: Any) -> Any:
+def draw_mixed_first(drawn: Drawn | None, opened: bool, *inputs: Any) -> Any:
+    """As :func:`draw_mixed` when the tab is opened: what is drawn already stays."""
+    return _mixed(inputs) if opened and drawn is None else AS_IT_WAS
+
+
+@answering
+def redraw_mixed(aside: Aside | None, opened: bool, *inputs: Any) -> Any:
     """As :func:`draw_mixed` when something of the photo changed: other styles than the references' stay."""
-    return beside(aside, *inputs[5:]) if aside and inputs[7] else _mixed(inputs)
+    if aside and inputs[7]:
+        return beside(aside, *inputs[5:])
+    return _mixed(inputs) if opened else AS_IT_WAS
 
 
 @answering
-def back_to_mixed(aside: Aside | None, *inputs: Any) -> Any:
+def back_to_mixed(aside: Aside | None, _opened: bool, *inputs: Any) -> Any:
     """→ the drawings before, and of them the one that was looked at."""
     return _mixed(inputs, aside.chosen if aside else 0)
 
@@ -512,16 +535,13 @@ def _added(pictures: list[tuple[str, str]] | None, further: list[str]) -> list[s
 
 
 @answering
-def first_reference(pictures: list[tuple[str, str]] | None, opened: Any) -> tuple[Any, bool]:
-    """The tab was opened → an example to begin with, where it is for the first time and there is none yet; that it was."""
-    if opened or pictures or not DRAWINGS:
-        return gr.skip(), True
-    return [str(DRAWINGS[0])], True
+def example_photo(index: Any) -> str:
+    return _example(PHOTOS, index)
 
 
 @answering
-def example_photo(index: Any) -> str:
-    return _example(PHOTOS, index)
+def example_video(index: Any) -> str:
+    return _example(VIDEOS, index)
 
 
 def _example(paths: list[Path], index: Any) -> str:
@@ -664,8 +684,17 @@ def camera_bytes(payload: Any) -> bytes | None:
 
 
 @answering
-def draw_clip(model: str, a: Any, in_style_a: Any, domain: Any, seed: Any, psi: Any, clip: str | None) -> str:
-    """→ the clip with its face drawn, in one style."""
+def draw_clip(*inputs: Any) -> tuple[Any, gr.Markdown]:
+    """→ the clip with its face drawn, in one style; or why it could not be, and the one before stays."""
+    try:
+        return _drawn_clip(*inputs), gr.Markdown(visible=False)
+    except (UserError, OSError) as error:
+        if isinstance(error, UserError) and error.key == "cancelled":
+            raise
+        return gr.skip(), gr.Markdown(f"**{shown(error)}**", visible=True)
+
+
+def _drawn_clip(model: str, a: Any, in_style_a: Any, domain: Any, seed: Any, psi: Any, clip: str | None) -> str:
     if not clip:
         raise RequestError("no_clip")
     recipe, config, paint = one_style(model, a, in_style_a, domain, seed, psi), config_of(model), painter(model)

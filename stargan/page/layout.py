@@ -15,7 +15,8 @@ from stargan.drawing import MAX_COUNT, MAX_PSI, MAX_SEED
 from stargan.page import comparing, events, favourites, sharing, texts
 from stargan.page.answers import AT_ONCE, PRIVATE, guard, i18n
 from stargan.page.endpoints import endpoints
-from stargan.page.events import DEFAULTS, DRAWINGS, MAX_NEW_SEED, domain_choices
+from stargan.page.events import DEFAULTS, DRAWINGS, MAX_NEW_SEED, VIDEOS, domain_choices
+from stargan.page.longwork import long_work
 from stargan.page.models import config_of
 from stargan.page.subject import SubjectPanel, square_fields, subject_panel
 
@@ -305,7 +306,7 @@ def mixing_tab(subject: SubjectPanel, tab: gr.Tab) -> MixingTab:
             scale=0,
         )
     references = gr.Gallery(
-        label=i18n("references"), type="filepath", format="png", interactive=True, columns=8, height=150,
+        [str(path) for path in DRAWINGS[:1]], label=i18n("references"), type="filepath", format="png", interactive=True, columns=8, height=150,
         file_types=None, sources=["upload", "clipboard"], object_fit="contain", allow_preview=False, buttons=[],
         elem_id="references",
     )  # fmt: skip
@@ -327,7 +328,8 @@ def mixing_tab(subject: SubjectPanel, tab: gr.Tab) -> MixingTab:
     panel = results_panel(subject, "mixed", "mixed_sheet", "mixing", settings=settings)
     (adjust,) = adjusting
     which, weight, crops, square = adjust.which, adjust.weight, adjust.crops, adjust.square
-    inputs = [subject.model, references, adjusted, domain, strength, panel.view, panel.sheet_open, *subject.parts]
+    mixed = [subject.model, references, adjusted, domain, strength, panel.view, panel.sheet_open, *subject.parts]
+    inputs = [opened, *mixed]
     drawing = {"show_progress_on": panel.gallery, "trigger_mode": "always_last", **PRIVATE}
     this = [references, adjusted, which]
     live = {"show_progress": "hidden", "trigger_mode": "always_last", **PRIVATE}
@@ -344,9 +346,7 @@ def mixing_tab(subject: SubjectPanel, tab: gr.Tab) -> MixingTab:
             (own.upload, events.add_own, own),
         )
     ]
-    first = tab.select(
-        events.first_reference, [references, opened], [references, opened], show_progress="hidden", **PRIVATE
-    ).success(events.look_at_references, look, seen, **live)
+    first = tab.select(lambda: True, None, opened, **AT_ONCE).success(events.look_at_references, look, seen, **live)
     crops.select(events.choose_reference, None, which, **AT_ONCE)
     which.change(events.adjustment, look, aside, show_progress="hidden", **PRIVATE)
     weighed = weight.input(events.weigh, [*this, weight], adjusted, **live)
@@ -361,8 +361,9 @@ def mixing_tab(subject: SubjectPanel, tab: gr.Tab) -> MixingTab:
     parts = [part.input for part in subject.parts[1:]]
     gr.on(parts, events.redraw_mixed, [panel.aside, *inputs], panel.outputs, **drawing)
     panel.back.click(events.back_to_mixed, [panel.aside, *inputs], panel.outputs, **drawing)
-    for event in (came, *added, first, weighed, moved, subject.arrived):
+    for event in (came, *added, weighed, moved, subject.arrived):
         event.success(events.draw_mixed, inputs, panel.outputs, **drawing)
+    first.success(events.draw_mixed_first, [panel.drawn, *inputs], panel.outputs, **drawing)
     return MixingTab(panel, domain, inputs)
 
 
@@ -430,8 +431,14 @@ def live_tab(subject: SubjectPanel, kept_a: gr.State) -> gr.Radio:
     with gr.Row():
         clip = gr.Video(sources=["upload"], label=i18n("clip_upload"), height=280, elem_id="video")
         drawn = gr.Video(label=i18n("clip_drawn"), interactive=False, height=280, elem_id="drawn-video")
+    examples = gr.Dataset(
+        components=[gr.Video(visible=False)], samples=[[str(path)] for path in VIDEOS], type="index",
+        label=i18n("examples"), visible=bool(VIDEOS), elem_id="video-examples", elem_classes="in-a-row",
+    )  # fmt: skip
+    examples.click(events.example_video, examples, clip, show_progress="hidden", **PRIVATE)
+    note = gr.Markdown(visible=False, elem_id="video-note")
     start = gr.Button(i18n("clip_draw"), variant="primary", elem_id="draw-video")
-    start.click(events.draw_clip, [*style, clip], drawn, show_progress_on=drawn, **PRIVATE)
+    long_work(start, events.draw_clip, [*style, clip], [drawn, note], show_progress_on=drawn)
     return domain
 
 

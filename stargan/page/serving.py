@@ -16,13 +16,14 @@ from urllib.parse import parse_qsl
 import gradio as gr
 from cachetools import TTLCache
 from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from stargan.models.registry import DEFAULT_MODEL
-from stargan.page import subject, texts
+from stargan.page import longwork, subject, texts
 from stargan.page.answers import TRAFFIC, i18n
 from stargan.page.events import EXAMPLES
 from stargan.page.files import FILES
@@ -71,7 +72,7 @@ def serve(page: gr.Blocks, host: str, port: int | None, *, share: bool = False, 
             mcp_server=mcp,
             i18n=i18n,
             theme=Paper(),
-            css=CSS + subject.CSS,
+            css=CSS + subject.CSS + longwork.CSS,
             js=f"() => {{ ({JS})(); ({subject.JS})(); }}",
             footer_links=["api"],
             run_history=False,
@@ -79,10 +80,15 @@ def serve(page: gr.Blocks, host: str, port: int | None, *, share: bool = False, 
             ssr_mode=False,
             state_session_capacity=SESSIONS,
             max_file_size="200mb",  # 20 seconds of a phone's video; photos over 50 MB get their own sentence
-            allowed_paths=[str(EXAMPLES / kind) for kind in ("photos", "drawings")],
+            allowed_paths=[str(EXAMPLES / kind) for kind in ("page", "videos")],
             app_kwargs={
                 "routes": [Route("/healthz", _health)],
-                "middleware": [Middleware(_NoSniffing), Middleware(_Bounded), Middleware(_Remembered)],
+                "middleware": [
+                    Middleware(_NoSniffing),
+                    Middleware(_Bounded),
+                    Middleware(_Compressed),
+                    Middleware(_Remembered),
+                ],
             },
             prevent_thread_lock=True,
         )
@@ -211,3 +217,14 @@ class _NoSniffing:
             await send(message)
 
         await self.app(scope, receive, told)
+
+
+class _Compressed:
+    """The document and its settings in gzip, a tenth as heavy: gradio compresses only what has an ending, as scripts have."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app, self._compressing = app, GZipMiddleware(app, minimum_size=1000)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        documents = scope["type"] == "http" and scope["path"].removesuffix("/").rpartition("/")[2] in ("", "config")
+        await (self._compressing if documents else self.app)(scope, receive, send)

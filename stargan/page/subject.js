@@ -186,4 +186,12 @@
     return show;
   });
   setInterval(() => squares.forEach((show) => show()), 150); // pictures come, go and change their places
+
+  // What gradio says of the queue, in English only.
+  if (japanese) new MutationObserver(() => {
+    for (const text of document.querySelectorAll(".progress-text")) for (const node of text.childNodes) {
+      const said = node.nodeValue ?? "", now = said.replace("queue:", "待ち:").replace("processing |", "処理中 |");
+      if (node.nodeType === Node.TEXT_NODE && now !== said) node.nodeValue = now;
+    }
+  }).observe(document.body, { childList: true, subtree: true, characterData: true });
 }

@@ -90,8 +90,15 @@ def subject_panel() -> SubjectPanel:
     grayscale = gr.Checkbox(False, label=i18n("grayscale"), render=False)  # shown among the other settings
     parts = [photo, chosen, *numbers, grayscale]
     shown = [note, numbered, chosen, square, crop]
-    photo.upload(events.displayable, photo, photo, show_progress="hidden", **PRIVATE)
-    looked = photo.change(events.look_anew, [model, *parts], [*shown, *numbers], show_progress="hidden", **PRIVATE)
+    standing = gr.State(time_to_live=3600)
+    photo.upload(events.displayable, [photo, standing], [photo, note], show_progress="hidden", **PRIVATE)
+    looked = photo.change(
+        events.look_anew,
+        [model, *parts, standing],
+        [*shown, *numbers, standing],
+        show_progress="hidden",
+        **PRIVATE,
+    )
     examples.click(events.example_photo, examples, photo, show_progress="hidden", **PRIVATE)
     photo.clear(lambda: gr.Markdown(visible=False), None, note, **AT_ONCE)
     moved = [part.input for part in numbers]
@@ -122,6 +129,7 @@ CSS = """
 .square .ne { right: -8px; top: -8px; cursor: nesw-resize; }
 .square .sw { left: -8px; bottom: -8px; cursor: nesw-resize; }
 #photo .image-frame img, #reference-whole img { object-fit: contain; }
+#video-note { border-left: 3px solid var(--primary-600); padding: 0.25rem 0.75rem; }
 #take button { min-height: 44px; font-size: 1rem; }
 #take { flex-wrap: nowrap; }
 #deleted p { font-size: 0.875rem; color: var(--body-text-color-subdued); }
@@ -143,6 +151,7 @@ CSS = """
 #reference-strip { align-items: center; }
 #reference-strip > :first-child { flex: 1; min-width: 0 !important; }
 #own-reference { min-height: 44px; font-size: 1rem; white-space: nowrap; }
+#references .icon-button-wrapper { display: none; } /* a button in a button; there is one with a label above */
 #references .grid-container { margin-top: 1.25rem; grid-template-columns: repeat(auto-fill, 96px) !important; grid-auto-rows: 96px; }
 #references .thumbnail-item { height: 96px; aspect-ratio: 1; }
 @media (min-width: 768px) { /* the photo stays beside the drawings */

@@ -156,6 +156,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "clip": ("Make a morph clip", "モーフ動画を作る"),
     "clip_result": ("Clip", "動画"),
     # what is going on
+    "cancel": ("Cancel", "やめる"),
     "loading": ("Loading the model", "モデルを読み込んでいます"),
     "drawing": ("Drawing", "描いています"),
     "filming": ("Making the clip", "動画を作っています"),
@@ -227,6 +228,7 @@ JAPANESE: dict[str, str] = {
     "gpu_full": "GPUのメモリがいっぱいです。1分ほどしてから、枚数を減らしてお試しください。",
     "gpu_lost": "GPUが応答しなくなりました。アプリを動かしている人が再起動する必要があります。",
     "left": "ページが閉じられたため、途中でやめました。",
+    "cancelled": "取りやめました。",
     "stopping": "アプリを再起動しています。1分ほどしてからもう一度お試しください。",
     "bad_model": "モデル{value}はありません。{choices}から選んでください。",
     "bad_domain": "モデル{model}は{value}を描けません。{choices}から選んでください。",
