@@ -118,21 +118,33 @@ def measure_shards(options: argparse.Namespace) -> None:
             "shards": Trainer(config, ShardedFaces(Path(folder) / "shards", size, device), device),
         }
         seconds: dict[str, list[float]] = {way: [] for way in trainers}
+        cores: dict[str, list[float]] = {way: [] for way in trainers}
         for turn in range(options.turns + 1):
             for way, trainer in trainers.items():
-                begin = time.monotonic()
+                begin, spent = time.monotonic(), core_seconds()
                 for _ in range(options.steps):
                     terms = trainer.step()
                 trainer.read(terms)
                 if turn:  # the first warms up
                     seconds[way].append((time.monotonic() - begin) / options.steps)
-                    print(f"{way}: {seconds[way][-1]:.2f} s a step", flush=True)
+                    cores[way].append((core_seconds() - spent) / options.steps)
+                    print(f"{way}: {seconds[way][-1]:.2f} s and {cores[way][-1]:.3f} core seconds a step", flush=True)
         memory, shards = (statistics.median(seconds[way]) for way in trainers)
         ratios = [a / b for a, b in zip(*seconds.values(), strict=True)]
         print(
             f"{options.preset}: {1 / memory:.2f} steps/s from memory, {1 / shards:.2f} from shards: {100 * memory / shards:.0f} %"
         )
+        memory, shards = (statistics.median(cores[way]) for way in trainers)
+        print(
+            f"core seconds a step: {memory:.3f} from memory, {shards:.3f} with decoding: {100 * memory / shards:.0f} %"
+        )
         print(f"pairs of turns: median {100 * statistics.median(ratios):.0f} %")
+
+
+def core_seconds() -> float:
+    """Of this process and those that decode for it."""
+    times = [process.cpu_times() for process in (psutil.Process(), *psutil.Process().children())]
+    return sum(time.user + time.system for time in times)
 
 
 def measure_visitors(options: argparse.Namespace) -> None:
