@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +41,11 @@ def augmented(folder: Path, count: int, side: int) -> None:
 
 
 def measure_ray(options: argparse.Namespace) -> None:
-    """Photos a second, by torchrun with a process a core and by ``--ray`` on the same cores; starting is counted apart."""
+    """Photos a second and core seconds a photo, by torchrun with a process a core and by ``--ray`` on the same cores.
+
+    What two photos take, which is starting, is taken off. Core seconds are those of all processes, Ray's own among them: other
+    work on the machine changes them little.
+    """
     with tempfile.TemporaryDirectory() as folder:
         photos = Path(folder) / "photos"
         augmented(photos, options.count, options.side)
@@ -51,48 +55,45 @@ def measure_ray(options: argparse.Namespace) -> None:
         torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={os.cpu_count()}"]
         ways = {"local": [*torchrun, "-m", "stargan"], "ray": ["-m", "stargan"]}
         rates: dict[str, list[float]] = {way: [] for way in ways}
+        cores: dict[str, list[float]] = {way: [] for way in ways}
         for turn in range(options.turns):
             for way, start in ways.items():
                 more = ["--ray"] if way == "ray" else []
-                seconds = {}
-                for source in (few, photos):
+                taken, spent = 0.0, 0.0
+                for source, sign in ((few, -1), (photos, 1)):
                     out = Path(folder) / f"{way}-{turn}-{source.name}"
                     command = [*start, "translate", str(source), "--count", "10", "--output", str(out), *more]
-                    seconds[source], peak = watched([sys.executable, *command])
-                taken = seconds[photos] - seconds[few]
+                    seconds, core_seconds, peak = watched([sys.executable, *command])
+                    taken, spent = taken + sign * seconds, spent + sign * core_seconds
                 rates[way].append(options.count / taken)
+                cores[way].append(spent / options.count)
                 print(
-                    f"{way}: {options.count / taken:.2f} photos/s; {seconds[few]:.1f} s for two; {peak / 1e6:.0f} MB",
+                    f"{way}: {rates[way][-1]:.2f} photos/s, {cores[way][-1]:.3f} core seconds a photo, {peak / 1e6:.0f} MB",
                     flush=True,
                 )
-        local, ray = (statistics.median(rates[way]) for way in ways)
-        print(f"medians: {local:.2f} and {ray:.2f} photos/s: overhead {100 * (local / ray - 1):.0f} %")
+        for name, found in (("photos/s", rates), ("core seconds a photo", cores)):
+            print(f"{name}, medians: " + ", ".join(f"{way} {statistics.median(found[way]):.3f}" for way in ways))
 
 
-def watched(command: list[str]) -> tuple[float, float]:
-    """Seconds, and the largest sum of its processes' own memory, bytes."""
+def watched(command: list[str]) -> tuple[float, float, float]:
+    """Seconds; core seconds of all its processes; the largest sum of their own memory, bytes."""
     settings = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(ROOT)}
-    begin, peak = time.monotonic(), 0.0
+    begin, peak, spent = time.monotonic(), 0.0, dict[int, float]()
     process = subprocess.Popen(
         command, cwd=ROOT, env=os.environ | settings, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     while process.poll() is None:
-        try:
-            family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-            peak = max(peak, sum(own_memory(member) for member in family))
-        except psutil.NoSuchProcess:
-            pass
-        time.sleep(0.5)
+        memory = 0.0
+        with suppress(psutil.NoSuchProcess):
+            for member in (psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)):
+                with suppress(psutil.NoSuchProcess):
+                    about, times = member.memory_info(), member.cpu_times()
+                    memory += about.rss - about.shared
+                    spent[member.pid] = times.user + times.system
+        peak = max(peak, memory)
+        time.sleep(0.2)
     assert process.returncode == 0, command
-    return time.monotonic() - begin, peak
-
-
-def own_memory(process: psutil.Process) -> float:
-    try:
-        about = process.memory_info()
-        return about.rss - about.shared
-    except psutil.NoSuchProcess:
-        return 0.0
+    return time.monotonic() - begin, sum(spent.values()), peak
 
 
 def measure_shards(options: argparse.Namespace) -> None:
@@ -117,20 +118,33 @@ def measure_shards(options: argparse.Namespace) -> None:
             "shards": Trainer(config, ShardedFaces(Path(folder) / "shards", size, device), device),
         }
         seconds: dict[str, list[float]] = {way: [] for way in trainers}
+        cores: dict[str, list[float]] = {way: [] for way in trainers}
         for turn in range(options.turns + 1):
             for way, trainer in trainers.items():
-                begin = time.monotonic()
-                for _ in range(10):
+                begin, spent = time.monotonic(), core_seconds()
+                for _ in range(options.steps):
                     terms = trainer.step()
                 trainer.read(terms)
                 if turn:  # the first warms up
-                    seconds[way].append((time.monotonic() - begin) / 10)
+                    seconds[way].append((time.monotonic() - begin) / options.steps)
+                    cores[way].append((core_seconds() - spent) / options.steps)
+                    print(f"{way}: {seconds[way][-1]:.2f} s and {cores[way][-1]:.3f} core seconds a step", flush=True)
         memory, shards = (statistics.median(seconds[way]) for way in trainers)
         ratios = [a / b for a, b in zip(*seconds.values(), strict=True)]
         print(
             f"{options.preset}: {1 / memory:.2f} steps/s from memory, {1 / shards:.2f} from shards: {100 * memory / shards:.0f} %"
         )
+        memory, shards = (statistics.median(cores[way]) for way in trainers)
+        print(
+            f"core seconds a step: {memory:.3f} from memory, {shards:.3f} with decoding: {100 * memory / shards:.0f} %"
+        )
         print(f"pairs of turns: median {100 * statistics.median(ratios):.0f} %")
+
+
+def core_seconds() -> float:
+    """Of this process and those that decode for it."""
+    times = [process.cpu_times() for process in (psutil.Process(), *psutil.Process().children())]
+    return sum(time.user + time.system for time in times)
 
 
 def measure_visitors(options: argparse.Namespace) -> None:
@@ -204,6 +218,7 @@ if __name__ == "__main__":
     parser.add_argument("--count", type=int, default=200, help="photos; faces a domain; visitors")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--side", type=int, default=512, help="of the photos, px")
+    parser.add_argument("--steps", type=int, default=10, help="of training, a turn")
     parser.add_argument("--preset", default="anime-64")
     chosen = parser.parse_args()
     globals()[f"measure_{chosen.what}"](chosen)

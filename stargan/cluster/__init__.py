@@ -7,13 +7,12 @@ import os
 import re
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
-# before ray is imported, which reads them once: it would report home; warn of its next version; and tell of its own insides
+# before ray is imported, which reads them once: it would report home, and warn of its next version
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 
 import ray
 from ray.exceptions import RayError
@@ -22,6 +21,9 @@ from ray.exceptions import RayError
 OBJECT_STORE = 300_000_000
 # Seconds in which a cluster must answer.
 PATIENCE = 10
+# How often it is tried to start one.
+STARTS = 4
+QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 
 
 class ClusterError(ValueError):
@@ -34,14 +36,25 @@ def connect(address: str) -> None:
     Raises:
         ClusterError: there is none.
     """
-    own = address == "local"
-    settings: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECT_STORE} if own else {}
     try:
+        if address == "local":
+            _start()
+            return
         if at := re.fullmatch(r"(?:ray://)?([^/]+):(\d+)", address):  # Ray itself would ask for minutes
             socket.create_connection((at[1].strip("[]"), int(at[2])), PATIENCE).close()
-        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **settings)
+        ray.init(address, **QUIET)
     except Exception as error:  # Ray has no class of its own for a node that does not start
         raise ClusterError(f"No Ray cluster answers at {address}: {error}") from error
+
+
+def _start() -> None:
+    """Starts a cluster of this machine's cores. Ray waits 30 seconds for it, which is not enough where the cores have other work."""
+    for _ in range(STARTS - 1):
+        with suppress(Exception):
+            ray.init("local", include_dashboard=False, object_store_memory=OBJECT_STORE, **QUIET)
+            return
+        ray.shutdown()
+    ray.init("local", include_dashboard=False, object_store_memory=OBJECT_STORE, **QUIET)
 
 
 @contextmanager

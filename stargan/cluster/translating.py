@@ -350,6 +350,8 @@ def translate_all(
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     work = _work(batch.groups(photos))
     blocks = min(len(work), MAX_BLOCKS)
+    on_gpu = bool(ray.cluster_resources().get("GPU")) and order.device != "cpu"
+    room = int(ray.cluster_resources().get("GPU" if on_gpu else "CPU", 1))
     deaths = ray.remote(Deaths).options(num_cpus=0, max_restarts=-1).remote()
     # the groups of a block go to the actor one by one
     rows = ray.data.from_arrow(work, override_num_blocks=blocks).map_batches(
@@ -357,9 +359,11 @@ def translate_all(
         fn_constructor_args=(order, deaths),
         batch_size=1,
         batch_format="pyarrow",
-        compute=ActorPoolStrategy(min_size=1, max_size=min(blocks, MAX_ACTORS)),
+        compute=ActorPoolStrategy(
+            min_size=1, max_size=min(blocks, MAX_ACTORS), initial_size=max(1, min(blocks, room, MAX_ACTORS))
+        ),
         num_cpus=1,
-        num_gpus=1 if ray.cluster_resources().get("GPU") and order.device != "cpu" else None,
+        num_gpus=1 if on_gpu else None,
     )
     manifest, tally = Manifest(order.output), Tally()
     parts: Iterable[pa.Table] = rows.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
