@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import re
 import shutil
@@ -352,6 +353,22 @@ def test_a_video_needs_no_photo(visit: Callable[..., Page]) -> None:
     expect(page.locator("#model")).to_be_visible()
     page.get_by_role("tab", name="From a picture").click()
     expect(page.locator("#photo")).to_be_visible()
+
+
+def test_the_page_is_light(server: Server) -> None:
+    """What tests/page_weight.py measures depends on the machine; these do not."""
+    request = urllib.request.Request(server.url, headers={"Accept-Encoding": "gzip"})
+    with urllib.request.urlopen(request) as answer:
+        assert answer.headers["content-encoding"] == "gzip"
+        document = answer.read()
+    assert len(document) < 60_000
+    text = gzip.decompress(document).decode()
+    assert len(text) > 200_000  # it is worth it
+    with urllib.request.urlopen(server.url + re.search(r"assets/index-[\w-]+\.js", text)[0]) as answer:
+        assert "immutable" in answer.headers["cache-control"]
+    examples = Path(__file__).parents[1] / "examples"
+    assert sum(file.stat().st_size for file in (examples / "page" / "photos").iterdir()) < 100_000
+    assert all(file.stat().st_size < 300_000 for file in (examples / "videos").iterdir())
 
 
 def test_a_changed_setting_draws_anew(visit: Callable[..., Page]) -> None:

@@ -79,8 +79,8 @@ def build() -> gr.Blocks:
                     diversity = diversity_tab(subject)
                 with gr.Tab(i18n("tab_mixing"), id="mixing") as mixing_is:
                     mixing = mixing_tab(subject, mixing_is)
-                with gr.Tab(i18n("tab_live"), id="live", elem_id="tab-live"):
-                    live = live_tab(subject, kept_a)
+                with gr.Tab(i18n("tab_live"), id="live", elem_id="tab-live") as live_is:
+                    live = live_tab(subject, kept_a, live_is)
         explore_panel(subject, kept_a, diversity.results, mixing.results)
         gr.Markdown(i18n("privacy"), elem_id="privacy")
 
@@ -97,7 +97,7 @@ def build() -> gr.Blocks:
         chosen = [diversity.count, diversity.seed, diversity.psi, subject.grayscale]
         settings = [subject.model, subject.photo, *chosen, *domains]
         arrival = "(...given) => [window.location.search, ...given.slice(1)]"
-        page.load(events.arrive, [search, *domains], settings, js=arrival, show_progress="hidden", **PRIVATE)
+        page.load(events.arrive, [search, *domains], settings, js=arrival, show_progress="hidden", **AT_ONCE)
         endpoints()
     take_as_given(page)
     guard(page)
@@ -369,7 +369,7 @@ def adjust_panel() -> AdjustPanel:
     return AdjustPanel(whole, which, weight, crops, square)
 
 
-def live_tab(subject: SubjectPanel, kept_a: gr.State) -> gr.Radio:
+def live_tab(subject: SubjectPanel, kept_a: gr.State, tab: gr.Tab) -> gr.Radio:
     """The camera, and short clips: many pictures in one style."""
     domains = config_of(None).domains
     domain = gr.Radio(domain_choices(domains), value=domains[0], label=i18n("domain"), elem_id="live-domain")
@@ -400,8 +400,11 @@ def live_tab(subject: SubjectPanel, kept_a: gr.State) -> gr.Radio:
         **PRIVATE,
     )
     with gr.Row():
-        clip = gr.Video(sources=["upload"], label=i18n("clip_upload"), height=280, elem_id="video")
-        drawn = gr.Video(label=i18n("clip_drawn"), interactive=False, height=280, elem_id="drawn-video")
+        # there when the tab is opened: a player is heavy, and every page would wait for it
+        hidden: dict[str, Any] = {"height": 280, "visible": False}
+        clip = gr.Video(sources=["upload"], label=i18n("clip_upload"), elem_id="video", **hidden)
+        drawn = gr.Video(label=i18n("clip_drawn"), interactive=False, elem_id="drawn-video", **hidden)
+    tab.select(lambda: [gr.Video(visible=True)] * 2, None, [clip, drawn], **AT_ONCE)
     examples = gr.Dataset(
         components=[gr.Video(visible=False)], samples=[[str(path)] for path in VIDEOS], type="index",
         label=i18n("examples"), visible=bool(VIDEOS), elem_id="video-examples", elem_classes="in-a-row",

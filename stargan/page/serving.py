@@ -77,7 +77,7 @@ def serve(page: gr.Blocks, host: str, port: int | None, *, share: bool = False, 
             allowed_paths=[str(EXAMPLES / kind) for kind in ("page", "videos")],
             app_kwargs={
                 "routes": [Route("/healthz", _health)],
-                "middleware": [Middleware(_NoSniffing), Middleware(_Bounded), Middleware(_Compressed)],
+                "middleware": [Middleware(_Headers), Middleware(_Bounded), Middleware(_Compressed)],
             },
             prevent_thread_lock=True,
         )
@@ -153,8 +153,9 @@ class _Bounded:
         await self.app(scope, bounded, send)
 
 
-class _NoSniffing:
-    """Browsers take every file for what its header says it is, and for nothing else."""
+class _Headers:
+    """Browsers take every file for what its header says it is, and for nothing else; and they keep gradio's scripts, whose
+    names change with their content, instead of asking for each of a hundred again."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -162,7 +163,10 @@ class _NoSniffing:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def told(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message.setdefault("headers", []).append((b"x-content-type-options", b"nosniff"))
+                headers = message.setdefault("headers", [])
+                headers.append((b"x-content-type-options", b"nosniff"))
+                if "/assets/" in scope["path"] and message["status"] == 200:
+                    headers.append((b"cache-control", b"public, max-age=31536000, immutable"))
             await send(message)
 
         await self.app(scope, receive, told)
