@@ -287,9 +287,16 @@ def mixing_tab(subject: SubjectPanel, tab: gr.Tab) -> MixingTab:
     # placed by settings(), below the drawings
     hidden: dict[str, Any] = {"render": False}
     domain = gr.Radio(
-        choices, value=choices[0][1], label=i18n("references_domain"), elem_id="references-domain", **hidden
+        choices,
+        value=choices[0][1],
+        label=i18n("references_domain"),
+        elem_id="references-domain",
+        min_width=260,
+        **hidden,
     )
-    strength = gr.Slider(0, 1, 1, step=0.05, label=i18n("strength"), info=i18n("strength_info"), **hidden)
+    strength = gr.Slider(
+        0, 1, 1, step=0.05, label=i18n("strength"), info=i18n("strength_info"), min_width=260, **hidden
+    )
     adjusting: list[AdjustPanel] = []
 
     def settings() -> None:
@@ -374,8 +381,8 @@ def live_tab(subject: SubjectPanel, kept_a: gr.State, tab: gr.Tab) -> gr.Radio:
     domains = config_of(None).domains
     domain = gr.Radio(domain_choices(domains), value=domains[0], label=i18n("domain"), elem_id="live-domain")
     with gr.Row():
-        seed = gr.Number(DEFAULTS["seed"], label=i18n("seed"), precision=0, minimum=0, maximum=MAX_SEED)
-        psi = gr.Slider(0, MAX_PSI, DEFAULTS["psi"], step=0.05, label=i18n("psi"))
+        seed = gr.Number(DEFAULTS["seed"], label=i18n("seed"), precision=0, minimum=0, maximum=MAX_SEED, min_width=260)
+        psi = gr.Slider(0, MAX_PSI, DEFAULTS["psi"], step=0.05, label=i18n("psi"), min_width=260)
     in_style_a = gr.Checkbox(False, label=i18n("in_style_a"), info=i18n("in_style_a_info"))
     style = [subject.model, kept_a, in_style_a, domain, seed, psi]
     gr.Markdown(i18n("camera_info"))
