@@ -218,7 +218,7 @@ def results_panel(
         (whole, events.whole_photo, [drawn, chosen]),
         (archive, events.pack, [drawn, header, chosen]),
     ):
-        button.click(make, inputs, file, show_progress_on=button, **PRIVATE).success(
+        long_work(button, make, inputs, file, show_progress_on=button).success(
             None, None, None, js=hand_over, **AT_ONCE
         )
     outputs = [subject.crop, gallery, large, save, compare, sheet, drawn, header, chosen]
@@ -464,12 +464,12 @@ def explore_panel(subject: SubjectPanel, kept_a: gr.State, *tabs: ResultsPanel) 
         trigger_mode="always_last",
         **PRIVATE,
     )
-    make.click(
+    long_work(
+        make,
         events.film,
         [subject.model, kept_a, kept_b, kind, *page],
         [clip, moving],
         show_progress_on=between_picture,  # the clip itself is not there yet
-        **PRIVATE,
     )
     near.click(
         events.draw_near,

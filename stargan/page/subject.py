@@ -130,7 +130,7 @@ CSS = """
 .square .sw { left: -8px; bottom: -8px; cursor: nesw-resize; }
 #photo .image-frame img, #reference-whole img { object-fit: contain; }
 #video-note { border-left: 3px solid var(--primary-600); padding: 0.25rem 0.75rem; }
-#take button { min-height: 44px; font-size: 1rem; }
+#take button { min-height: 44px; font-size: 1rem; padding-inline: 0.5rem; white-space: nowrap; }
 #take { flex-wrap: nowrap; }
 #deleted p { font-size: 0.875rem; color: var(--body-text-color-subdued); }
 #found { flex-wrap: nowrap; align-items: center; }
