@@ -97,7 +97,7 @@ def build() -> gr.Blocks:
         chosen = [diversity.count, diversity.seed, diversity.psi, subject.grayscale]
         settings = [subject.model, subject.photo, *chosen, *domains]
         arrival = "(...given) => [window.location.search, ...given.slice(1)]"
-        page.load(events.arrive, [search, *domains], settings, js=arrival, show_progress="hidden", **AT_ONCE)
+        page.load(events.arrive, [search, *domains], settings, js=arrival, show_progress="hidden", **PRIVATE)
         endpoints()
     take_as_given(page)
     guard(page)
