@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import re
 import shutil
@@ -188,7 +189,7 @@ def handedness(picture: Image.Image, portrait: Image.Image) -> str:
         ImageStat.Stat(ImageChops.difference(small, other).convert("L")).rms[0]
         for other in (seen, seen.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
     )
-    assert not 0.6 < as_is / mirrored < 1.6, (as_is, mirrored)
+    assert not 0.8 < as_is / mirrored < 1.25, (as_is, mirrored)
     return "mirrored" if mirrored < as_is else "as it is"
 
 
@@ -236,6 +237,8 @@ def test_every_tab_is_accessible(visit: Callable[..., Page], width: int) -> None
     show_morph(page)
     for tab, accordions in TABS["en-US"].items():
         page.get_by_role("tab", name=tab).click()
+        if tab == "From a picture":  # its first drawing is there, and its button no longer half faded in
+            expect(page.locator("#mixing-save")).to_be_enabled()
         for accordion in accordions:
             page.locator(f"{accordion} button").first.click()
         page.wait_for_timeout(500)
@@ -367,6 +370,22 @@ def test_a_video_needs_no_photo(visit: Callable[..., Page]) -> None:
     expect(page.locator("#model")).to_be_visible()
     page.get_by_role("tab", name="From a picture").click()
     expect(page.locator("#photo")).to_be_visible()
+
+
+def test_the_page_is_light(server: Server) -> None:
+    """What tests/page_weight.py measures depends on the machine; these do not."""
+    request = urllib.request.Request(server.url, headers={"Accept-Encoding": "gzip"})
+    with urllib.request.urlopen(request) as answer:
+        assert answer.headers["content-encoding"] == "gzip"
+        document = answer.read()
+    assert len(document) < 60_000
+    text = gzip.decompress(document).decode()
+    assert len(text) > 200_000  # it is worth it
+    with urllib.request.urlopen(server.url + re.search(r"assets/index-[\w-]+\.js", text)[0]) as answer:
+        assert "immutable" in answer.headers["cache-control"]
+    examples = Path(__file__).parents[1] / "examples"
+    assert sum(file.stat().st_size for file in (examples / "page" / "photos").iterdir()) < 100_000
+    assert all(file.stat().st_size < 300_000 for file in (examples / "videos").iterdir())
 
 
 def test_a_changed_setting_draws_anew(visit: Callable[..., Page]) -> None:
@@ -824,6 +843,8 @@ def test_a_reference_from_the_examples_is_adjusted(visit: Callable[..., Page]) -
     moved = square_on(page, "#reference-whole")
     page.locator("#which-reference label").nth(0).click()
     expect(page.locator("#weight input[type=number]")).to_have_value("1")
+    eventually(page, lambda: square_on(page, "#reference-whole") != pytest.approx(moved, abs=0.02))
+    settle(page)
     page.locator("#which-reference label").nth(1).click()
     expect(page.locator("#weight input[type=number]")).to_have_value("0.5")
     eventually(page, lambda: square_on(page, "#reference-whole") == pytest.approx(moved, abs=0.02))

@@ -85,8 +85,8 @@ def build() -> gr.Blocks:
                         diversity = diversity_tab(subject)
                     with gr.Tab(i18n("tab_mixing"), id="mixing") as mixing_is:
                         mixing = mixing_tab(subject, mixing_is)
-                    with gr.Tab(i18n("tab_live"), id="live", elem_id="tab-live"):
-                        live = live_tab(subject, kept_a)
+                    with gr.Tab(i18n("tab_live"), id="live", elem_id="tab-live") as live_is:
+                        live = live_tab(subject, kept_a, live_is)
                 favourites_panel(page, subject, kept_a, tabs, diversity.results, mixing.results)
         gr.Markdown(i18n("privacy"), elem_id="privacy")
 
@@ -232,7 +232,7 @@ def results_panel(
         (whole, events.whole_photo, [drawn, chosen]),
         (archive, events.pack, [drawn, header, chosen]),
     ):
-        button.click(make, inputs, file, show_progress_on=button, **PRIVATE).success(
+        long_work(button, make, inputs, file, show_progress_on=button).success(
             None, None, None, js=hand_over, **AT_ONCE
         )
     share.click(lambda: None, None, None, **in_turn).then(
@@ -314,9 +314,16 @@ def mixing_tab(subject: SubjectPanel, tab: gr.Tab) -> MixingTab:
     # placed by settings(), below the drawings
     hidden: dict[str, Any] = {"render": False}
     domain = gr.Radio(
-        choices, value=choices[0][1], label=i18n("references_domain"), elem_id="references-domain", **hidden
+        choices,
+        value=choices[0][1],
+        label=i18n("references_domain"),
+        elem_id="references-domain",
+        min_width=260,
+        **hidden,
     )
-    strength = gr.Slider(0, 1, 1, step=0.05, label=i18n("strength"), info=i18n("strength_info"), **hidden)
+    strength = gr.Slider(
+        0, 1, 1, step=0.05, label=i18n("strength"), info=i18n("strength_info"), min_width=260, **hidden
+    )
     adjusting: list[AdjustPanel] = []
 
     def settings() -> None:
@@ -398,13 +405,13 @@ def adjust_panel() -> AdjustPanel:
     return AdjustPanel(whole, which, weight, crops, square)
 
 
-def live_tab(subject: SubjectPanel, kept_a: gr.State) -> gr.Radio:
+def live_tab(subject: SubjectPanel, kept_a: gr.State, tab: gr.Tab) -> gr.Radio:
     """The camera, and short clips: many pictures in one style."""
     domains = config_of(None).domains
     domain = gr.Radio(domain_choices(domains), value=domains[0], label=i18n("domain"), elem_id="live-domain")
     with gr.Row():
-        seed = gr.Number(DEFAULTS["seed"], label=i18n("seed"), precision=0, minimum=0, maximum=MAX_SEED)
-        psi = gr.Slider(0, MAX_PSI, DEFAULTS["psi"], step=0.05, label=i18n("psi"))
+        seed = gr.Number(DEFAULTS["seed"], label=i18n("seed"), precision=0, minimum=0, maximum=MAX_SEED, min_width=260)
+        psi = gr.Slider(0, MAX_PSI, DEFAULTS["psi"], step=0.05, label=i18n("psi"), min_width=260)
     in_style_a = gr.Checkbox(False, label=i18n("in_style_a"), info=i18n("in_style_a_info"))
     style = [subject.model, kept_a, in_style_a, domain, seed, psi]
     gr.Markdown(i18n("camera_info"))
@@ -429,8 +436,11 @@ def live_tab(subject: SubjectPanel, kept_a: gr.State) -> gr.Radio:
         **PRIVATE,
     )
     with gr.Row():
-        clip = gr.Video(sources=["upload"], label=i18n("clip_upload"), height=280, elem_id="video")
-        drawn = gr.Video(label=i18n("clip_drawn"), interactive=False, height=280, elem_id="drawn-video")
+        # there when the tab is opened: a player is heavy, and every page would wait for it
+        hidden: dict[str, Any] = {"height": 280, "visible": False}
+        clip = gr.Video(sources=["upload"], label=i18n("clip_upload"), elem_id="video", **hidden)
+        drawn = gr.Video(label=i18n("clip_drawn"), interactive=False, elem_id="drawn-video", **hidden)
+    tab.select(lambda: [gr.Video(visible=True)] * 2, None, [clip, drawn], **AT_ONCE)
     examples = gr.Dataset(
         components=[gr.Video(visible=False)], samples=[[str(path)] for path in VIDEOS], type="index",
         label=i18n("examples"), visible=bool(VIDEOS), elem_id="video-examples", elem_classes="in-a-row",
@@ -522,12 +532,12 @@ def morph_panel(subject: SubjectPanel, kept_a: gr.State) -> tuple[gr.State, gr.I
         trigger_mode="always_last",
         **PRIVATE,
     )
-    make.click(
+    long_work(
+        make,
         events.film,
         [subject.model, kept_a, kept_b, kind, *page],
         [clip, moving],
         show_progress_on=between_picture,  # the clip itself is not there yet
-        **PRIVATE,
     )
     return kept_b, style_a, style_b
 

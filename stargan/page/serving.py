@@ -84,7 +84,7 @@ def serve(page: gr.Blocks, host: str, port: int | None, *, share: bool = False, 
             app_kwargs={
                 "routes": [Route("/healthz", _health)],
                 "middleware": [
-                    Middleware(_NoSniffing),
+                    Middleware(_Headers),
                     Middleware(_Bounded),
                     Middleware(_Compressed),
                     Middleware(_Remembered),
@@ -204,8 +204,9 @@ class _Remembered:
         return forwarded or name in (b"host", b"forwarded", b"x-gradio-server")
 
 
-class _NoSniffing:
-    """Browsers take every file for what its header says it is, and for nothing else."""
+class _Headers:
+    """Browsers take every file for what its header says it is, and for nothing else; and they keep gradio's scripts, whose
+    names change with their content, instead of asking for each of a hundred again."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -213,7 +214,10 @@ class _NoSniffing:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def told(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message.setdefault("headers", []).append((b"x-content-type-options", b"nosniff"))
+                headers = message.setdefault("headers", [])
+                headers.append((b"x-content-type-options", b"nosniff"))
+                if "/assets/" in scope["path"] and message["status"] == 200:
+                    headers.append((b"cache-control", b"public, max-age=31536000, immutable"))
             await send(message)
 
         await self.app(scope, receive, told)

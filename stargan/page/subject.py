@@ -99,7 +99,9 @@ def subject_panel() -> SubjectPanel:
         show_progress="hidden",
         **PRIVATE,
     )
-    examples.click(events.example_photo, examples, photo, show_progress="hidden", **PRIVATE)
+    examples.click(  # the last one clicked wins
+        events.example_photo, examples, photo, show_progress="hidden", trigger_mode="always_last", **AT_ONCE
+    )
     photo.clear(lambda: gr.Markdown(visible=False), None, note, **AT_ONCE)
     moved = [part.input for part in numbers]
     gr.on(moved, events.frame, [model, *parts], crop, show_progress="hidden", trigger_mode="always_last", **PRIVATE)
@@ -130,7 +132,7 @@ CSS = """
 .square .sw { left: -8px; bottom: -8px; cursor: nesw-resize; }
 #photo .image-frame img, #reference-whole img { object-fit: contain; }
 #video-note { border-left: 3px solid var(--primary-600); padding: 0.25rem 0.75rem; }
-#take button { min-height: 44px; font-size: 1rem; }
+#take button { min-height: 44px; font-size: 1rem; padding-inline: 0.5rem; white-space: nowrap; }
 #take { flex-wrap: nowrap; }
 #deleted p { font-size: 0.875rem; color: var(--body-text-color-subdued); }
 #found { flex-wrap: nowrap; align-items: center; }

@@ -15,9 +15,9 @@ TEXTS: dict[str, tuple[str, str]] = {
     "title": ("Anime portraits from your photo", "顔写真をアニメに"),
     "intro": (
         "# Anime portraits from your photo\nTurn a face photo into anime portraits: many different ones, or one in the style of a "
-        "picture you choose. A small model draws them: expect small, soft pictures.",
+        "picture you choose. A small model draws them: they are soft, low in detail, and resemble you only loosely.",
         "# 顔写真をアニメに\n顔写真が、いろいろな絵柄のアニメになります。好きな絵をお手本にもできます。"
-        "小さなモデルなので、絵は小さく、やわらかめです。",
+        "小さなモデルが描くので、細部はやわらかく、似顔絵ほどには似ません。",
     ),
     "privacy": (
         "Your photo stays on the computer that runs this app, is used for your drawings alone, and is deleted within an hour. "
@@ -175,7 +175,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     ),
     "note_none": (
         "**No face was found.** What is in the square is drawn instead: drag it over the face.",
-        "**顔が見つかりませんでした。**代わりに枠の中を描きます。写真の枠を顔に合わせてください。",
+        "**顔が見つかりませんでした。** 代わりに枠の中を描きます。写真の枠を顔に合わせてください。",
     ),
     "note_whole": (
         "This model looks for no face: it draws what is in the square on the photo. Move it as you like.",

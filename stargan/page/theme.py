@@ -146,7 +146,7 @@ JS = """
   const name = () => {
     document.querySelectorAll(".empty[aria-label]").forEach((e) => e.removeAttribute("aria-label"));
     document.querySelectorAll("button.gallery-item:not([aria-label])").forEach((e) => {
-      const file = e.querySelector("img")?.src.split("/").pop();
+      const file = e.querySelector("img, video")?.src.split("/").pop();
       if (file) e.setAttribute("aria-label", file.replace(/\\.\\w+$/, ""));
     });
     if (japanese) document.querySelectorAll("#photo .wrap, #camera .wrap").forEach((e) => {
