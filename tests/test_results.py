@@ -22,6 +22,7 @@ from test_browser import (  # noqa: F401
     contents,
     filmed,
     keep,
+    look_in_photo,
     pictures,
     press,
     server,
@@ -423,8 +424,10 @@ def test_one_drawing_is_no_larger_than_eight(visit: Visit) -> None:
     assert len({plain, selected, tile.nth(3).evaluate(look)}) == 3
 
 
-def test_what_is_done_at_once_after_a_click_is_done_with_what_was_clicked(visit: Visit) -> None:
+def test_what_is_done_at_once_after_a_click_is_done_with_what_was_clicked(visit: Visit, pictures: Path) -> None:
     page = visit("?count=8&seed=5&example=collins")
+    choose_photo(page, pictures / "phone.jpg")  # in which a click takes its time
+    look_in_photo(page)
 
     def clicks(tile: int, button: str) -> None:  # as fast as hands could
         page.locator("#diversity-gallery button.thumbnail-item").nth(tile).click(no_wait_after=True)
