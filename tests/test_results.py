@@ -22,6 +22,7 @@ from test_browser import (  # noqa: F401
     contents,
     filmed,
     keep,
+    look_in_photo,
     pictures,
     press,
     server,
@@ -423,20 +424,23 @@ def test_one_drawing_is_no_larger_than_eight(visit: Visit) -> None:
     assert len({plain, selected, tile.nth(3).evaluate(look)}) == 3
 
 
-def test_what_is_done_at_once_after_a_click_is_done_with_what_was_clicked(visit: Visit) -> None:
+def test_what_is_done_at_once_after_a_click_is_done_with_what_was_clicked(visit: Visit, pictures: Path) -> None:
     page = visit("?count=8&seed=5&example=collins")
-    clicks = """([tile, button]) => {
-        document.querySelectorAll("#diversity-gallery button.thumbnail-item")[tile].click();
-        document.querySelector(button).click();
-    }"""
-    page.evaluate(clicks, [6, "#diversity-keep"])
+    choose_photo(page, pictures / "phone.jpg")  # in which a click takes its time
+    look_in_photo(page)
+
+    def clicks(tile: int, button: str) -> None:  # as fast as hands could
+        page.locator("#diversity-gallery button.thumbnail-item").nth(tile).click(no_wait_after=True)
+        page.click(button, no_wait_after=True)
+
+    clicks(6, "#diversity-keep")
     expect(page.locator("#tray .caption-label")).to_have_text(["seed 11"])
     settle(page)
     with page.expect_download() as download:
-        page.evaluate(clicks, [3, "#diversity-share"])
+        clicks(3, "#diversity-share")
     assert read_provenance(download.value.path())["seed"] == "8"
     settle(page)
-    page.evaluate(clicks, [5, "#diversity-more-like"])
+    clicks(5, "#diversity-more-like")
     expect(page.locator("#diversity-back")).to_be_visible()
     settle(page)
     press(page, "#diversity-back")
