@@ -26,6 +26,10 @@ from stargan.stages import counted
 log = logging.getLogger("stargan.app")
 
 
+# How the system says that nothing more can be written.
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 class Traffic:
     """Requests that are being answered, and whether further ones are."""
 
@@ -84,7 +88,7 @@ def reason(error: Exception) -> str:
         return say("model_failed", detail=error)
     if isinstance(error, FileNotFoundError):
         return say("photo_gone")
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
         log.error("The disk is full: %s", error.strerror)
         return say("disk_full")
     log.error("unexpected", exc_info=error)
