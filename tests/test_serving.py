@@ -25,6 +25,7 @@ from PIL import Image
 from serving import ROOT, Server, start
 from test_hostile import usual
 
+from stargan.page import texts
 from stargan.page.files import MAX_AGE, Files
 
 LONG = bool(os.environ.get("STARGAN_STRESS"))
@@ -338,6 +339,36 @@ def test_sigterm_in_the_middle_of_a_request(photos: list[Path]) -> None:
     assert all(future.done() or future.exception(5) for future in futures)
 
 
+def files_in(folder: Path) -> set[Path]:
+    return {path for path in folder.rglob("*") if path.is_file()}
+
+
+def test_an_upload_that_breaks_off_leaves_nothing(server: Server) -> None:
+    before = files_in(server.uploads)
+    head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="x.png"\r\n\r\n'
+
+    def begin(visitor: Visitor) -> None:
+        def parts() -> Iterator[bytes]:
+            yield head + bytes(1_000_000)
+            assert wait_until(lambda: files_in(server.uploads) != before, 30)
+            raise ConnectionAbortedError
+
+        with suppress(ConnectionAbortedError):
+            visitor.http.post(
+                "gradio_api/upload", content=parts(), headers={"Content-Type": "multipart/form-data; boundary=x"}
+            )
+
+    visitor = Visitor(server.url)
+    begin(visitor)
+    assert wait_until(lambda: files_in(server.uploads) == before, 10)
+    process = psutil.Process(server.process.pid)
+    idle = process.memory_info().rss
+    form = {"field": "x" * 60_000_000}
+    assert visitor.http.post("gradio_api/upload", data=form, files={"files": ("x.png", b"x")}).status_code == 413
+    assert process.memory_info().rss < idle + 30_000_000
+    assert files_in(server.uploads) == before
+
+
 def test_a_disk_that_is_full(photos: list[Path], tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -356,6 +387,11 @@ def test_a_disk_that_is_full(photos: list[Path], tmp_path: Path) -> None:
         answer = visitor.ask(draw, latent(photo, 1))
         assert not answer["success"]
         assert "disk" in answer["output"]["error"]
+        before = files_in(disk)
+        upload = visitor.http.post("gradio_api/upload", files={"files": ("x.png", bytes(2_000_000))})
+        assert upload.status_code == 507
+        assert upload.text == texts.say("disk_full", "en")
+        assert files_in(disk) == before
         assert "Traceback" not in server.log.read_text()
         filler.unlink()
         assert visitor.ask(draw, latent(photo, 1))["success"]  # and goes on as if nothing had been

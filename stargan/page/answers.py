@@ -32,6 +32,10 @@ PRIVATE: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": 4}
 AT_ONCE: dict[str, Any] = {"api_visibility": "private", "queue": False}
 
 
+# How the system says that nothing more can be written.
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 class Traffic:
     """Requests that are being answered, and whether further ones are."""
 
@@ -129,7 +133,7 @@ def reason(error: Exception) -> str:
         return say("model_failed", detail=error)
     if isinstance(error, FileNotFoundError):
         return say("photo_gone")
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
         log.error("The disk is full: %s", error.strerror)
         return say("disk_full")
     log.error("unexpected", exc_info=error)

@@ -9,22 +9,27 @@ import signal
 import sys
 import threading
 from collections.abc import Hashable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl
 
 import gradio as gr
 from cachetools import TTLCache
+from gradio import route_utils, routes
+from gradio.route_utils import GradioMultiPartParser
+from starlette.datastructures import FormData, Headers
+from starlette.formparsers import MultiPartException
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from stargan.models.registry import DEFAULT_MODEL
 from stargan.page import longwork, subject, texts
-from stargan.page.answers import TRAFFIC, i18n
+from stargan.page.answers import DISK_FULL, TRAFFIC, i18n
 from stargan.page.events import EXAMPLES
 from stargan.page.files import FILES
 from stargan.page.memory import bound_memory
@@ -39,6 +44,8 @@ QUEUE, SESSION_SHARE, ADDRESS_SHARE = 64, 8, 32
 SESSIONS = 256
 # Bytes of a request that is no upload; a camera's picture takes up to 3 MB.
 MAX_BODY = 8_000_000
+# Bytes of a part of an upload that is no file.
+MAX_FIELD = 10_000
 # What is under way when the app is told to stop may take this long, in seconds.
 LAST_SECONDS = 8.0
 
@@ -63,6 +70,7 @@ def serve(page: gr.Blocks, host: str, port: int | None, *, share: bool = False, 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     try:
+        routes.GradioMultiPartParser = route_utils.GradioMultiPartParser = _Upload  # type: ignore[misc]
         page.queue(max_size=QUEUE)
         share_queue(page)
         page.launch(
@@ -146,8 +154,18 @@ class _Bounded:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"].endswith("/upload"):
+        if scope["type"] != "http":
             await self.app(scope, receive, send)
+            return
+        if scope["path"].endswith("/upload"):
+            try:
+                await self.app(scope, receive, send)
+            except OSError as error:
+                if error.errno not in DISK_FULL:
+                    raise
+                log.warning("An upload finds no room: %s", error.strerror)
+                said = texts.say("disk_full", texts.preferred(Headers(scope=scope).get("accept-language")))
+                await PlainTextResponse(said, 507)(scope, receive, send)
             return
         length = dict(scope["headers"]).get(b"content-length", b"0")
         if not length.isdigit() or int(length) > MAX_BODY:
@@ -162,6 +180,27 @@ class _Bounded:
             return message if read <= MAX_BODY else {"type": "http.disconnect"}
 
         await self.app(scope, bounded, send)
+
+
+class _Upload(GradioMultiPartParser):
+    """Leaves no part of an upload that broke off, and holds in memory no more than a file's name takes."""
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        part = self._current_part
+        if part.file is None and len(part.data) + end - start > MAX_FIELD:
+            raise MultiPartException(f"A field exceeded maximum allowed size of {MAX_FIELD} bytes.")
+        super().on_part_data(data, start, end)
+
+    async def parse(self) -> FormData:
+        try:
+            return await super().parse()
+        except BaseException:  # the visitor's leaving among them
+            for file in self._files_to_close_on_error:
+                with suppress(OSError):
+                    os.unlink(file.name)
+                with suppress(OSError):  # it would write what is left
+                    file.close()
+            raise
 
 
 class _Remembered:
