@@ -47,7 +47,7 @@ MAX_BODY = 8_000_000
 # Bytes of a part of an upload that is no file.
 MAX_FIELD = 10_000
 # What is under way when the app is told to stop may take this long, in seconds.
-LAST_SECONDS = 8.0
+LAST_SECONDS = 6.0
 
 
 def serve(page: gr.Blocks, host: str, port: int | None, *, share: bool = False, mcp: bool = False) -> None:
