@@ -227,8 +227,8 @@ class _Remembered:
             await self.app(scope, receive, keep)
             if messages and messages[0].get("status") == 200:
                 self._pages[key] = messages
-        for message in messages:  # what is sent may be added to
-            await send(dict(message, headers=list(message["headers"])) if "headers" in message else message)
+        for message in messages:  # what is sent may be changed on its way, as by compression
+            await send(dict(message, headers=list(message["headers"])) if "headers" in message else dict(message))
 
     @staticmethod
     def _other(scope: Scope) -> bool:
