@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
@@ -284,6 +285,22 @@ def test_only_pictures_of_the_examples_are_served(server: Server) -> None:
         with pytest.raises(urllib.error.HTTPError) as refused:
             urllib.request.urlopen(f"{root}/{hidden}")
         assert refused.value.code in (403, 404), hidden
+
+
+def test_the_page_is_the_same_each_time_compressed_or_not(server: Server) -> None:
+    """It is remembered for a minute, and compressed on its way."""
+
+    def fetched(encoding: str) -> str:
+        with urllib.request.urlopen(
+            urllib.request.Request(server.url, headers={"Accept-Encoding": encoding})
+        ) as answer:
+            assert answer.headers.get("Content-Encoding", "identity") == encoding
+            content = answer.read()
+        return (gzip.decompress(content) if encoding == "gzip" else content).decode()
+
+    pages = [fetched(encoding) for encoding in ("gzip", "gzip", "identity", "gzip", "identity")]
+    assert pages[0].startswith("<!doctype html>")
+    assert set(pages) == {pages[0]}
 
 
 @pytest.mark.parametrize("page", ["monitoring", "monitoring/summary", "gradio_api/runs"])
