@@ -278,10 +278,11 @@ def test_events_of_the_page_are_private_but_checked(server: Server, client: Clie
 
 def test_only_pictures_of_the_examples_are_served(server: Server) -> None:
     root = server.url + "gradio_api/file=" + str(ROOT / "examples")
-    with urllib.request.urlopen(f"{root}/photos/collins.png") as answer:
-        assert answer.headers["x-content-type-options"] == "nosniff"
-        assert answer.headers["content-type"] == "image/png"
-    for hidden in ("make.py", "README.md", "../app.py"):
+    for shown, kind in (("page/photos/collins.webp", "image/webp"), ("videos/collins.mp4", "video/mp4")):
+        with urllib.request.urlopen(f"{root}/{shown}") as answer:
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            assert answer.headers["content-type"] == kind
+    for hidden in ("make.py", "readme/latent.png", "README.md", "../app.py"):
         with pytest.raises(urllib.error.HTTPError) as refused:
             urllib.request.urlopen(f"{root}/{hidden}")
         assert refused.value.code in (403, 404), hidden
