@@ -102,7 +102,7 @@ def subject_panel() -> SubjectPanel:
     examples.click(  # the last one clicked wins
         events.example_photo, examples, photo, show_progress="hidden", trigger_mode="always_last", **AT_ONCE
     )
-    photo.clear(lambda: gr.Markdown(visible=False), None, note, **AT_ONCE)
+    photo.clear(lambda: (gr.Markdown(visible=False), None), None, [note, standing], **AT_ONCE)
     moved = [part.input for part in numbers]
     gr.on(moved, events.frame, [model, *parts], crop, show_progress="hidden", trigger_mode="always_last", **PRIVATE)
     return SubjectPanel(model, photo, parts, shown, crop, grayscale, looked)
