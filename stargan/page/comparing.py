@@ -30,7 +30,7 @@ SLIDER = """() => {
     window.dispatchEvent(new MouseEvent("mouseup", at));
   };
   const press = (event) => {
-    const handle = event.currentTarget, { part } = measure(handle);
+    const handle = event.currentTarget, part = Math.round(100 * measure(handle).part) / 100;  // as it was told
     const to = {
       ArrowLeft: part - STEP, ArrowDown: part - STEP, ArrowRight: part + STEP, ArrowUp: part + STEP,
       PageDown: part - LEAP, PageUp: part + LEAP, Home: 0, End: 1,
