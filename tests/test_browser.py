@@ -477,6 +477,7 @@ def test_style_mixing_and_exploring(visit: Callable[..., Page], tmp_path: Path) 
     settle(page)
     captions = ["reference 1", "reference 2", "reference 3", "blend"]  # an example, and these
     expect(page.locator("#mixing-gallery .caption-label")).to_have_text(captions)
+    expect(page.locator("#mixing-view input").first).to_be_checked()
 
     for index, slot in enumerate("ab"):
         page.locator(MIXED).nth(index).click()

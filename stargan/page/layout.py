@@ -100,6 +100,8 @@ def build() -> gr.Blocks:
         ):
             looked.success(draw, inputs, outputs, show_progress_on=panel.gallery, **PRIVATE)
         page.load(None, None, None, js=comparing.SLIDER, **AT_ONCE)
+        # radio buttons of a tab that is not open yet show no choice unless an event has named it
+        page.load(lambda: gr.Radio(value="drawing"), None, mixing.results.view, **AT_ONCE)
         search = gr.Textbox(visible=False)
         chosen = [diversity.count, diversity.seed, diversity.psi, subject.grayscale]
         settings = [subject.model, subject.photo, *chosen, *domains]

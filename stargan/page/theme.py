@@ -79,6 +79,7 @@ button:focus-visible, input:focus-visible, [tabindex]:focus-visible {
 }
 button[role="tab"].selected { color: var(--primary-700) !important; }
 .dark button[role="tab"].selected { color: var(--primary-300) !important; }
+footer .divider { display: none !important; } /* after the one link that is left */
 .toast-title { display: none !important; } /* always "Error", in English: the sentence below it says more */
 @media (max-width: 640px) {
   .gradio-container { padding-inline: 0.5rem !important; }
