@@ -147,9 +147,15 @@ def look_anew(
     """
     if photo and photo == standing:
         return (gr.skip(),) * (len(Looked._fields) + 4)
-    if photo and standing:
-        Source.open(photo)
-    return *look(model, photo, chosen, *drawing.MIDDLE, grayscale), *drawing.MIDDLE, photo
+    stands = photo
+    try:
+        if photo:
+            Source.open(photo)
+    except (PhotoError, OSError):
+        if standing:
+            raise
+        stands = None
+    return *look(model, photo, chosen, *drawing.MIDDLE, grayscale), *drawing.MIDDLE, stands
 
 
 @answering
