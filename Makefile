@@ -14,7 +14,7 @@ test: .venv/dev ## all tests
 stress: .venv/dev ## 20,000 broken files, load, faults and a long run, with a table of what came of it
 	@rm -f stress.txt
 	@STARGAN_STRESS=1 STARGAN_FUZZ=20000 STARGAN_REPORT=$(CURDIR)/stress.txt $(BIN)/python -m pytest -p no:warnings --durations=0 \
-		tests/test_hostile.py tests/test_fuzz.py tests/test_serving.py; status=$$?; cat stress.txt; exit $$status
+		tests/test_fuzz.py tests/test_apart.py tests/test_hostile.py tests/test_files.py tests/test_serving.py; status=$$?; cat stress.txt; exit $$status
 
 lint: .venv/dev ## style, types, known vulnerabilities
 	$(BIN)/ruff check .

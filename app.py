@@ -23,20 +23,29 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--port", type=int, help="default: 7860, or the next one that is free")
     parser.add_argument("--share", action="store_true", help="also open a public link, for up to a week")
     parser.add_argument("--mcp", action="store_true", help="also offer the endpoints as MCP tools")
+    parser.add_argument(
+        "--serve",
+        metavar="ADDRESS",
+        help="draw on the Ray cluster of that address, where python -m stargan serve was run; this process holds no model",
+    )
     options = parser.parse_args(arguments)
     if options.mcp and importlib.util.find_spec("mcp") is None:
         parser.error("--mcp needs a further package: pip install 'gradio[mcp]'")
 
-    from stargan.page import layout, serving
+    if options.serve:
+        os.environ["STARGAN_SERVE"] = options.serve
+    try:
+        from stargan.page import layout, models, serving
 
-    try:
+        models.cluster()
         page = layout.build()
-    except ModelError as error:
-        parser.error(str(error))
-    try:
         serving.serve(page, options.host, options.port, share=options.share, mcp=options.mcp)
+    except (ModelError, ValueError) as error:
+        parser.error(str(error))
+    except ModuleNotFoundError as error:
+        parser.error(f"--serve needs a further package ({error.name}): pip install 'ray[serve]'")
     except OSError as error:
-        print(error, file=sys.stderr)
+        print(error.strerror or error, file=sys.stderr)
         return 2
     return 0
 

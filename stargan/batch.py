@@ -8,35 +8,45 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import BinaryIO, Generic, Protocol, TypeVar
 
 from PIL import Image
 
 from stargan.drawing import (
     Paint,
     Prepared,
+    Recipe,
     References,
     Seeds,
     Source,
     Styles,
     Task,
     checked_domain,
+    find_faces,
+    png,
     prepare,
     prepare_reference,
     silent,
 )
 from stargan.errors import NoFaceError, PhotoError
 from stargan.models.config import ModelConfig
-from stargan.pictures import faces
+from stargan.pictures.heads import paste_head
 from stargan.pictures.io import SUFFIXES
-from stargan.pictures.provenance import Provenance, read_provenance, save_picture
+from stargan.pictures.provenance import Provenance, read_provenance
 from stargan.pictures.tensors import grid
 
 # Photos on one grid: more would not fit a screen.
 GRID_ROWS = 8
+# Pixels of photos that are opened before their faces are looked for: the cache must still have them afterwards.
+TOGETHER = 16_000_000
+
+P = TypeVar("P", bound=Hashable)  # a photo, as the files name it
+P_in = TypeVar("P_in", bound=Hashable, contravariant=True)
 
 
 @dataclass(frozen=True)
@@ -56,20 +66,29 @@ class Looks:
         return [self.styles.provenance(index, composite=whole) for index in range(len(self.styles))]
 
 
-def latent_looks(paint: Paint, config: ModelConfig, domain: str | None, seeds: Sequence[int], psi: float) -> Looks:
+@dataclass(frozen=True)
+class Plan:
+    """Looks before a model has made their styles; it may be sent to where the model is."""
+
+    names: list[str]
+    recipe: Recipe
+    references: list[Image.Image] = field(default_factory=list)
+
+    def looks(self, paint: Paint) -> Looks:
+        return Looks(self.names, paint(Task((), self.recipe), silent).styles, self.references)
+
+
+def latent_plan(config: ModelConfig, domain: str | None, seeds: Sequence[int], psi: float) -> Plan:
     """Styles of seeds.
 
     Raises:
         stargan.errors.RequestError: the model has no such domain.
     """
     domain = checked_domain(config, domain)
-    styles = paint(Task((), Seeds(domain, tuple(seeds), psi)), silent).styles
-    return Looks([f"{domain}-seed{seed}" for seed in seeds], styles)
+    return Plan([f"{domain}-seed{seed}" for seed in seeds], Seeds(domain, tuple(seeds), psi))
 
 
-def reference_looks(
-    paint: Paint, config: ModelConfig, domain: str | None, references: Iterable[Path], strength: float
-) -> Looks:
+def reference_plan(config: ModelConfig, domain: str | None, references: Iterable[Path], strength: float) -> Plan:
     """Styles of pictures of ``domain``: files, or folders of them.
 
     Raises:
@@ -87,8 +106,7 @@ def reference_looks(
             raise ValueError(f"{path}: {error}") from error
         digests.append(source.digest[:16])  # by content, as its name is the person's own matter
     recipe = References(domain, tuple(pictures), tuple(digests), None, strength)
-    styles = paint(Task((), recipe), silent).styles
-    return Looks([f"{domain}-like-{name.replace('/', '-')}" for name in files], styles, pictures)
+    return Plan([f"{domain}-like-{name.replace('/', '-')}" for name in files], recipe, pictures)
 
 
 def find_photos(places: Iterable[Path], output: Path | None = None) -> dict[str, Path]:
@@ -114,8 +132,20 @@ def find_photos(places: Iterable[Path], output: Path | None = None) -> dict[str,
             found.setdefault(file.resolve(), file.relative_to(place) if place.is_dir() else Path(file.name))
     if not found:
         raise ValueError(f"There are no pictures in {', '.join(str(place) for place in places)}.")
+    return named(found)
+
+
+def named(found: Mapping[P, PurePath]) -> dict[str, P]:
+    """Photos by the names that their results get.
+
+    Args:
+        found: each with its path below the folder that was searched.
+
+    Raises:
+        ValueError: two would get one name.
+    """
     plain = Counter(below.with_suffix("") for below in found.values())
-    names: dict[str, Path] = {}
+    names: dict[str, P] = {}
     for file, below in found.items():
         stem = below.with_suffix("")
         name = (stem if plain[stem] == 1 else below.with_name(below.name.replace(".", "_"))).as_posix()
@@ -133,6 +163,111 @@ def _is_photo(file: Path, output: Path | None) -> bool:
     return file.suffix.lower() in SUFFIXES and not hidden and not made and file.is_file()
 
 
+class Files(Protocol[P_in]):
+    """Where photos come from and results go: folders here, or what another machine offers."""
+
+    def open(self, photo: P_in) -> Source:
+        """
+        Raises:
+            stargan.errors.PhotoError: it cannot be used.
+            OSError: it cannot be read.
+        """
+        ...
+
+    def texts(self, name: str) -> dict[str, str] | None:
+        """What the result of that name says of itself; None where there is none, or a broken one."""
+        ...
+
+    def write(self, name: str, content: bytes) -> None:
+        """Writes a result as a whole: one that is there is complete.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class LocalFiles:
+    """Files of this machine, or of a disk that it shares."""
+
+    output: Path
+
+    def open(self, photo: Path) -> Source:
+        return Source.open(photo)
+
+    def texts(self, name: str) -> dict[str, str] | None:
+        file = self.output / name
+        return texts_of(file) if file.is_file() else None
+
+    def write(self, name: str, content: bytes) -> None:
+        file = self.output / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_name(f".{file.name}")
+        partial.write_bytes(content)
+        os.replace(partial, file)
+
+
+def texts_of(picture: Path | BinaryIO) -> dict[str, str] | None:
+    """What a picture says of itself; None of a broken one, which raises nearly anything."""
+    try:
+        return read_provenance(picture)
+    except Exception:
+        return None
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is made of every photo.
+
+    Attributes:
+        with_grid: also ``grid-<number>.png`` of eight photos each.
+        whole: the drawing is put back into the photo.
+        overwrite: files that are there already are made again.
+    """
+
+    config: ModelConfig
+    looks: Looks
+    with_grid: bool = False
+    whole: bool = False
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Group(Generic[P]):
+    """Photos that are one process's work: those of a grid.
+
+    Attributes:
+        number: of the grid, from 0.
+        photos: each with the name its results get.
+    """
+
+    number: int
+    photos: Sequence[tuple[str, P]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What became of a photo.
+
+    Attributes:
+        photo: the name its results have.
+        source: the file.
+        status: "drawn"; "there", where its files were; "no_face"; "unreadable"; "failed", where a file could not be read
+            or written.
+        sentence: why it was not drawn.
+        faces: how many the photo shows, of which the biggest is drawn; None where none was looked for.
+        seconds: that it took; where faces are looked for in several photos at once, the first has that time.
+    """
+
+    photo: str
+    source: str
+    status: str
+    sentence: str = ""
+    faces: int | None = None
+    seconds: float = 0.0
+
+
 @dataclass
 class Tally:
     """How many photos were drawn, found done, and failed."""
@@ -141,111 +276,136 @@ class Tally:
     done: int = 0
     failed: int = 0
 
+    def add(self, status: str) -> None:
+        """Counts a photo: see :class:`Row`."""
+        self.drawn += status == "drawn"
+        self.done += status == "there"
+        self.failed += status not in ("drawn", "there")
 
-def share(photos: dict[str, Path], rank: int, processes: int, with_grid: bool) -> list[list[tuple[str, Path]]]:
-    """This process's part of the photos, in groups: the photos of a grid are one process's, which makes it."""
-    items, rows = list(photos.items()), GRID_ROWS if with_grid else 1
-    return [items[i : i + rows] for i in range(0, len(items), rows)][rank::processes]
+
+def groups(photos: Mapping[str, P]) -> list[Group[P]]:
+    """The photos by eight: those of a grid."""
+    items = list(photos.items())
+    return [
+        Group(number, items[first : first + GRID_ROWS]) for number, first in enumerate(range(0, len(items), GRID_ROWS))
+    ]
 
 
 def translate_all(
     paint: Paint,
-    config: ModelConfig,
-    photos: dict[str, Path],
-    looks: Looks,
-    output: Path,
+    job: Job,
+    files: Files[P],
+    share: Iterable[Group[P]],
     *,
-    with_grid: bool = False,
-    whole: bool = False,
-    overwrite: bool = False,
-    rank: int = 0,
-    processes: int = 1,
     report: Callable[[str], None] = print,
     progress: Callable[[int], object] = lambda _: None,
 ) -> Tally:
-    """Draws every photo in every look: ``<photo>-<look>.png``, and ``grid-<number>.png`` of eight photos each.
-
-    Files are written under another name first, so one that is there is complete.
+    """Draws every photo in every look: ``<photo>-<look>.png``, and ``grid-<number>.png``.
 
     Args:
-        photos: see :func:`find_photos`.
-        whole: the drawing is put back into the photo.
-        overwrite: files that are there already are made again.
-        rank, processes: this process's number and how many share the work; together they write what one would.
+        share: this process's part of :func:`groups`; together, processes write what one would.
         report: called with a sentence for every photo that fails; the others go on.
         progress: called with the number of photos dealt with.
     """
     tally = Tally()
-    for number, group in enumerate(share(photos, rank, processes, with_grid)):
-        wanted = [_wanted(looks, output / name, whole) for name, _ in group]
-        missing = [
-            {file for file, about in files.items() if overwrite or not _is_made(file, about)} for files in wanted
-        ]
-        sheet, about_sheet = output / f"grid-{number * processes + rank + 1}.png", _about_sheet(looks, group)
-        # a new drawing belongs on the grid
-        draw_sheet = with_grid and (any(missing) or overwrite or not _is_made(sheet, about_sheet))
-        strips: list[list[Image.Image | None]] = []
-        for (_, path), files, new in zip(group, wanted, missing, strict=True):
-            if new or draw_sheet:
-                try:
-                    prepared, drawings = _drawn(paint, config, path, looks)
-                    for (file, about), drawing in zip(files.items(), drawings, strict=True):
-                        if file in new:
-                            _save(_placed(prepared, drawing) if whole else drawing, file, about)
-                    strips.append([prepared.crops[0], *drawings])
-                except (PhotoError, NoFaceError, OSError) as error:
-                    tally.failed += 1
-                    report(f"{path}: {error}")
-                    continue
-                finally:
-                    progress(1)
-            else:
-                progress(1)
-            tally.drawn += bool(new)
-            tally.done += not new
-        if strips and draw_sheet:
-            # the references head the columns, beside an empty corner
-            header: list[list[Image.Image | None]] = [[None, *looks.references]] if looks.references else []
-            _save(grid(header + strips), sheet, about_sheet)
+    for group in share:
+        for row in translate_group(paint, job, files, group):
+            tally.add(row.status)
+            if row.sentence:
+                report(f"{row.source}: {row.sentence}")
+            progress(1)
     return tally
 
 
-def _drawn(paint: Paint, config: ModelConfig, path: Path, looks: Looks) -> tuple[Prepared, tuple[Image.Image, ...]]:
-    """A photo's biggest face, and its drawing in each look."""
-    prepared = prepare(Source.open(path), config)
-    return prepared, paint(Task(prepared.crops, looks.styles, passing=True), silent).rows[0]
+def translate_group(paint: Paint, job: Job, files: Files[P], group: Group[P]) -> Iterator[Row]:
+    """Draws a group's photos, those of which a file is missing, and their grid: the one way for every process and machine.
+
+    A row comes when its photo's files are written; the grid is written last.
+    """
+    looks = job.looks
+    wanted = [_wanted(looks, name, job.whole) for name, _ in group.photos]
+    missing = [
+        {name for name, about in of.items() if job.overwrite or not _is_made(files, name, about)} for of in wanted
+    ]
+    sheet, about_sheet = f"grid-{group.number + 1}.png", _about_sheet(looks, group)
+    # a new drawing belongs on the grid
+    draw_sheet = job.with_grid and (any(missing) or job.overwrite or not _is_made(files, sheet, about_sheet))
+    strips: list[list[Image.Image | None]] = []
+    # all of them, as in the first run: what else is in a batch may move a face by a rounding
+    opened = _opened(files, job, [photo for _, photo in group.photos]) if any(missing) or draw_sheet else iter(())
+    for (name, photo), of, new in zip(group.photos, wanted, missing, strict=True):
+        begin, status, sentence = time.monotonic(), "drawn" if new else "there", ""
+        source = next(opened, None)
+        if source is None or (not new and not draw_sheet):
+            yield Row(name, str(photo), status)
+            continue
+        faces_there: int | None = None
+        try:
+            if isinstance(source, Exception):
+                raise source
+            prepared = prepare(source, job.config)
+            faces_there = len(source.faces) if job.config.framing is not None else None
+            drawings = paint(Task(prepared.crops, looks.styles, passing=True), silent).rows[0]
+            for (file, about), drawing in zip(of.items(), drawings, strict=True):
+                if file in new:
+                    files.write(file, png(_placed(prepared, drawing) if job.whole else drawing, about))
+            strips.append([prepared.crops[0], *drawings])
+        except NoFaceError as error:
+            status, sentence, faces_there = "no_face", str(error), 0
+        except PhotoError as error:
+            status, sentence = "unreadable", str(error)
+        except OSError as error:
+            status, sentence = "failed", str(error)
+        yield Row(name, str(photo), status, sentence, faces_there, time.monotonic() - begin)
+    if strips and draw_sheet:
+        # the references head the columns, beside an empty corner
+        header: list[list[Image.Image | None]] = [[None, *looks.references]] if looks.references else []
+        files.write(sheet, png(grid(header + strips), about_sheet))
+
+
+def _opened(files: Files[P], job: Job, photos: Sequence[P]) -> Iterator[Source | Exception]:
+    """The photos in their order, or why one cannot be had; the faces of several are looked for at once."""
+    waiting: list[Source | Exception] = []
+    pixels = 0
+    for photo in photos:
+        try:
+            source = files.open(photo)
+            pixels += source.picture.width * source.picture.height
+        except (PhotoError, OSError) as error:
+            waiting.append(error)
+        else:
+            waiting.append(source)
+        if pixels >= TOGETHER:
+            yield from _searched(job, waiting)
+            waiting, pixels = [], 0
+    yield from _searched(job, waiting)
+
+
+def _searched(job: Job, opened: list[Source | Exception]) -> list[Source | Exception]:
+    if job.config.framing is not None:
+        find_faces([source for source in opened if isinstance(source, Source)])
+    return opened
 
 
 def _placed(prepared: Prepared, drawing: Image.Image) -> Image.Image:
-    return faces.paste_back(prepared.source.picture, prepared.aligned[0], drawing)
+    return paste_head(prepared.source.picture, prepared.aligned[0], drawing)
 
 
-def _wanted(looks: Looks, base: Path, whole: bool) -> dict[Path, Provenance]:
+def _wanted(looks: Looks, base: str, whole: bool) -> dict[str, Provenance]:
     """A photo's files, and what each says of itself."""
-    files = [base.with_name(f"{base.name}-{name}.png") for name in looks.names]
-    return dict(zip(files, looks.provenances(whole), strict=True))
+    return dict(zip((f"{base}-{name}.png" for name in looks.names), looks.provenances(whole), strict=True))
 
 
-def _about_sheet(looks: Looks, group: Sequence[tuple[str, Path]]) -> Provenance:
+def _about_sheet(looks: Looks, group: Group) -> Provenance:
     """What a grid says of itself: what its looks share, and a digest of what is on it."""
     provenances = looks.provenances()
     first = provenances[0]
-    content = [*(name for name, _ in group), *looks.names, *map(str, provenances)]
+    content = [*(name for name, _ in group.photos), *looks.names, *map(str, provenances)]
     digest = hashlib.sha256("\n".join(content).encode()).hexdigest()[:16]
     shared = {name: value for name, value in first.details.items() if name != "reference"}
     return replace(first, seed=None, details=shared | {"content": digest})
 
 
-def _is_made(file: Path, about: Provenance) -> bool:
+def _is_made(files: Files, name: str, about: Provenance) -> bool:
     """Whether the file is there and says of itself what ``about`` says."""
-    try:
-        return file.is_file() and read_provenance(file) == about.texts()
-    except Exception:  # a broken file raises nearly anything; it is made again
-        return False
-
-
-def _save(picture: Image.Image, file: Path, about: Provenance) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}")
-    save_picture(picture, partial, about)
-    os.replace(partial, file)
+    return files.texts(name) == about.texts()

@@ -41,6 +41,10 @@ class ByteCache:
         """Bytes held."""
         return int(self._entries.currsize)
 
+    def __contains__(self, key: Hashable) -> bool:
+        with self._lock:
+            return key in self._entries
+
     def get(self, key: Hashable, make: Callable[[], T], size: Callable[[T], int]) -> T:
         """The value of a key, made where it is not there; one that alone exceeds the limit is not kept.
 
@@ -75,17 +79,17 @@ class ByteCache:
         """Lets go of what was made longer ago, however often it is used."""
         with self._lock:
             made_before = self._clock() - seconds
-            self._drop(lambda entry: entry.made < made_before)
+            for key in [key for key, entry in self._entries.items() if entry.made < made_before]:
+                del self._entries[key]
 
-    def drop_unused(self, seconds: float, size: int) -> None:
-        """Lets go of values of at least ``size`` bytes that nobody asked for in so long."""
+    def drop_unused(self, seconds: float, kept: int) -> None:
+        """Lets go of what nobody asked for in so long, the longest first, until at most ``kept`` bytes are held."""
         with self._lock:
             used_before = self._clock() - seconds
-            self._drop(lambda entry: entry.size >= size and entry.used < used_before)
-
-    def _drop(self, chosen: Callable[[_Entry], bool]) -> None:
-        for key in [key for key, entry in self._entries.items() if chosen(entry)]:
-            del self._entries[key]
+            for key, entry in sorted(self._entries.items(), key=lambda item: item[1].used):
+                if self._entries.currsize <= kept or entry.used >= used_before:
+                    break
+                del self._entries[key]
 
     def clear(self) -> None:
         with self._lock:

@@ -25,6 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
+import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -39,8 +40,8 @@ from stargan.models.checkpoint import load_model
 from stargan.models.config import ModelConfig, ModelError
 from stargan.models.registry import commit_model, find_model
 from stargan.models.upscaling import enlarge
-from stargan.pictures import faces
-from stargan.pictures.io import MAX_BYTES, Photo, open_photo
+from stargan.pictures import faces, heads
+from stargan.pictures.io import MAX_BYTES, Photo, open_photo, pixels_of
 from stargan.pictures.provenance import Provenance, save_picture
 from stargan.pictures.tensors import digest, grid, to_grayscale
 
@@ -116,6 +117,13 @@ class Source:
             return self._photo
         return CACHE.get(("picture", self.digest), self._decode, _bytes)
 
+    @property
+    def pixels(self) -> int:
+        """By the header; 0 where its file was deleted since."""
+        if isinstance(self._photo, Image.Image):
+            return self._photo.width * self._photo.height
+        return pixels_of(self._photo) if isinstance(self._photo, str | Path | bytes) else 0
+
     def _decode(self) -> Image.Image:
         if isinstance(self._photo, Path):
             self._photo.stat()  # a file that is gone is another matter than one that cannot be read
@@ -138,6 +146,13 @@ class Source:
         return CACHE.get(
             ("faces", self.digest), lambda: tuple(faces.find(self.picture)), lambda found: 500 * len(found)
         )
+
+
+def find_faces(sources: Sequence[Source]) -> None:
+    """Looks for the faces of several sources at once, which may be faster; :attr:`Source.faces` has them then."""
+    unknown = [source for source in sources if ("faces", source.digest) not in CACHE]
+    for source, found in zip(unknown, faces.find_all([source.picture for source in unknown]), strict=True):
+        CACHE.get(("faces", source.digest), partial(tuple, found), lambda faces: 500 * len(faces))
 
 
 def _digest_of_file(path: Path) -> str:
@@ -174,6 +189,10 @@ class Prepared:
     @property
     def crops(self) -> tuple[Image.Image, ...]:
         return tuple(aligned.picture for aligned in self.aligned)
+
+    def close_up(self, row: int, side: int) -> Image.Image:
+        """One of the crops at another size, from the photo itself."""
+        return faces.resized(self.source.picture, self.aligned[row], side)
 
 
 def prepare(
@@ -213,6 +232,17 @@ def prepare_reference(source: Source, config: ModelConfig, square: Square | None
     if square is None and config.framing is not None and source.faces:
         return _align(source, 1, config).picture
     return _crop(source, square or proposed_square(source), config).picture
+
+
+def reference_square(source: Source, config: ModelConfig) -> Square:
+    """What :func:`prepare_reference` takes of a reference as long as nobody said so, upright and not beyond its shorter side."""
+    if config.framing is None or not source.faces:
+        return proposed_square(source)
+    aligned, (width, height) = _align(source, 1, config), source.picture.size
+    turn, shift = aligned.matrix[:, :2], aligned.matrix[:, 2]
+    x, y = np.linalg.solve(turn, aligned.picture.width / 2 - shift)
+    side = aligned.picture.width / math.sqrt(abs(np.linalg.det(turn)))
+    return min(max(x / width, 0.0), 1.0), min(max(y / height, 0.0), 1.0), min(side / min(width, height), 1.0)
 
 
 def proposed_square(source: Source) -> Square:
@@ -625,8 +655,12 @@ class Drawn:
 
     def _pasted(self, photo: Image.Image, aligned: Sequence[faces.Aligned], column: int) -> Image.Image:
         for face, row in zip(aligned, self.rows, strict=True):
-            photo = faces.paste_back(photo, face, row[column])
+            photo = heads.paste_head(photo, face, row[column], self._hair(photo, face) if face.face else None)
         return photo
+
+    def _hair(self, photo: Image.Image, face: faces.Aligned) -> heads.Hair:
+        key = ("hair", self.prepared.source.digest, photo.size, face.matrix.tobytes())
+        return CACHE.get(key, lambda: heads.find_hair(photo, face), lambda hair: _bytes(hair.mask))
 
     def sheet_provenance(self) -> Provenance:
         return self.styles.provenance(0)
@@ -703,7 +737,9 @@ def walk(
     for first in range(0, frames, WALK_STEP):
         part = way.part(first, first + WALK_STEP)
         told = partial(_told_of_part, progress, first / frames, len(part) / frames)
-        yield from paint(Task((crop,), part, grayscale), told).rows[0]
+        for picture in paint(Task((crop,), part, grayscale), told).rows[0]:
+            told(1.0)  # while those before are written, too, whoever asked may leave
+            yield picture
 
 
 def _told_of_part(progress: Progress, before: float, share: float, done: float) -> None:

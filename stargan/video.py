@@ -209,15 +209,20 @@ def translate_clip(
     expected = round((clip.seconds or max_seconds) * clip.fps)
 
     found: dict[int, list[faces.Face]] = {}
+    waiting: dict[int, Image.Image] = {}
     count = 0
     for frame in clip.frames():
         if framing is not None and count % stride(clip.fps) == 0:
-            found[count] = faces.find(frame)
+            waiting[count] = frame
         count += 1
         if count > (max_seconds + 0.5) * clip.fps:
             raise VideoError("clip_longer", file=clip.path.name, limit=f"{max_seconds:g}")
+        if len(waiting) == CHUNK:
+            found.update(zip(waiting, faces.find_all(list(waiting.values())), strict=True))
+            waiting = {}
         if progress:
             progress(count, 2 * max(count, expected))
+    found.update(zip(waiting, faces.find_all(list(waiting.values())), strict=True))
     if framing is not None and not any(found.values()):
         raise NoFaceError("clip_no_face", file=clip.path.name)
     track = follow(found, count, float(clip.fps)) if framing is not None else None

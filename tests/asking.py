@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
+import socket
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,9 @@ import httpx
 class Visitor:
     """One session. Its answers come on one stream, in whichever order they are done.
 
+    Attributes:
+        begun: ids of the requests whose progress was told.
+
     Args:
         url: of the app, ending in a slash.
         headers: sent with every request.
@@ -25,11 +31,13 @@ class Visitor:
     def __init__(self, url: str, **headers: str) -> None:
         self.session = secrets.token_hex(6)
         self.http = httpx.Client(base_url=url, headers=headers, timeout=120, trust_env=False)
+        self.begun: set[str] = set()
         self._asked: dict[str, Future[dict]] = {}
         self._early: dict[str, dict] = {}
         self._lock = threading.Lock()
         self._reading = False
         self._stop = threading.Event()
+        self._socket: socket.socket | None = None
 
     def functions(self) -> list[dict[str, Any]]:
         """What the app can be asked to run, named and private, each with its input components."""
@@ -82,11 +90,15 @@ class Visitor:
     def leave(self) -> None:
         """As a browser does whose tab is closed: the stream ends."""
         self._stop.set()
+        if self._socket:
+            with suppress(OSError):  # it has ended
+                self._socket.shutdown(socket.SHUT_RDWR)  # closing would wait for what is being read
 
     def _read(self) -> None:
         while not self._stop.is_set():
             try:
                 with self.http.stream("GET", f"gradio_api/queue/data?session_hash={self.session}") as stream:
+                    self._socket = stream.extensions["network_stream"].get_extra_info("socket")
                     for line in stream.iter_lines():
                         if self._stop.is_set():
                             return
@@ -100,6 +112,8 @@ class Visitor:
                     return
 
     def _heard(self, message: dict) -> None:
+        if message["msg"] == "progress":
+            self.begun.add(message["event_id"])
         if message["msg"] not in ("process_completed", "process_streaming"):
             return
         number = message["event_id"]
@@ -130,3 +144,10 @@ def wait_until(holds: Callable[[], bool], seconds: float, step: float = 0.05) ->
     while not (done := holds()) and time.monotonic() < deadline:
         time.sleep(step)
     return done
+
+
+def report(what: str, figures: str) -> None:
+    """A line for the table of ``make stress``."""
+    if path := os.environ.get("STARGAN_REPORT"):
+        with open(path, "a") as file:
+            file.write(f"{what:8} {figures}\n")

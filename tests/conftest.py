@@ -12,7 +12,18 @@ import pytest
 from PIL import Image
 
 # Tests that must never be skipped where STARGAN_NO_SKIPS is set: there, everything they need is installed.
-NEVER_SKIPPED = ("test_api", "test_browser", "test_readme", "test_mcp", "test_space", "test_export")
+NEVER_SKIPPED = (
+    "test_api",
+    "test_browser",
+    "test_results",
+    "test_readme",
+    "test_mcp",
+    "test_space",
+    "test_export",
+    "test_cluster",
+    "test_shards",
+    "test_visitors",
+)
 FACES = Path(__file__).resolve().parents[2] / "shared" / "faces-192"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
@@ -277,13 +278,30 @@ def test_events_of_the_page_are_private_but_checked(server: Server, client: Clie
 
 def test_only_pictures_of_the_examples_are_served(server: Server) -> None:
     root = server.url + "gradio_api/file=" + str(ROOT / "examples")
-    with urllib.request.urlopen(f"{root}/photos/collins.png") as answer:
-        assert answer.headers["x-content-type-options"] == "nosniff"
-        assert answer.headers["content-type"] == "image/png"
-    for hidden in ("make.py", "README.md", "../app.py"):
+    for shown, kind in (("page/photos/collins.webp", "image/webp"), ("videos/collins.mp4", "video/mp4")):
+        with urllib.request.urlopen(f"{root}/{shown}") as answer:
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            assert answer.headers["content-type"] == kind
+    for hidden in ("make.py", "readme/latent.png", "README.md", "../app.py"):
         with pytest.raises(urllib.error.HTTPError) as refused:
             urllib.request.urlopen(f"{root}/{hidden}")
         assert refused.value.code in (403, 404), hidden
+
+
+def test_the_page_is_the_same_each_time_compressed_or_not(server: Server) -> None:
+    """It is remembered for a minute, and compressed on its way."""
+
+    def fetched(encoding: str) -> str:
+        with urllib.request.urlopen(
+            urllib.request.Request(server.url, headers={"Accept-Encoding": encoding})
+        ) as answer:
+            assert answer.headers.get("Content-Encoding", "identity") == encoding
+            content = answer.read()
+        return (gzip.decompress(content) if encoding == "gzip" else content).decode()
+
+    pages = [fetched(encoding) for encoding in ("gzip", "gzip", "identity", "gzip", "identity")]
+    assert pages[0].startswith("<!doctype html>")
+    assert set(pages) == {pages[0]}
 
 
 @pytest.mark.parametrize("page", ["monitoring", "monitoring/summary", "gradio_api/runs"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import re
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -35,7 +37,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is install
 DRAWN = "#diversity-gallery button.thumbnail-item img"
 MIXED = "#mixing-gallery button.thumbnail-item img"
 expect.set_options(timeout=60_000)
-WORKING = ".wrap.default:not(.hide), .wrap.minimal:not(.hide)"
+WORKING = ".wrap.default:not(.hide):not(:has(> .error)), .wrap.minimal:not(.hide):not(:has(> .error))"
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +64,9 @@ TABS = {
     "en-US": {
         "From a picture": ["#adjust"],
         "Video & camera": [],
-        "Many styles": ["#more", "#diversity-all", "#explore"],
+        "Many styles": ["#more", "#diversity-all"],
     },
-    "ja-JP": {"お手本から": ["#adjust"], "動画・カメラ": [], "いろいろ描く": ["#more", "#diversity-all", "#explore"]},
+    "ja-JP": {"お手本から": ["#adjust"], "動画・カメラ": [], "いろいろ描く": ["#more", "#diversity-all"]},
 }
 
 
@@ -83,12 +85,14 @@ def visit(browser: Browser, server: Server) -> Iterator[Callable[..., Page]]:
     """Opens the page, waits for its first drawings, and checks at the end that it asked no other host for anything."""
     contexts, strangers, faults = [], [], []
 
-    def open_page(search: str = "", locale: str = "en-US", width: int = 1280) -> Page:
-        context = browser.new_context(locale=locale, viewport={"width": width, "height": 900})
+    def open_page(search: str = "", locale: str = "en-US", width: int = 1280, phone: bool = False) -> Page:
+        touch = {"has_touch": phone, "is_mobile": phone}
+        context = browser.new_context(locale=locale, viewport={"width": width, "height": 900}, **touch)
         contexts.append(context)
         context.set_default_timeout(60_000)
         page = context.new_page()
         page.on("request", lambda r: r.url.startswith((server.url, "data:", "blob:")) or strangers.append(r.url))
+        page.on("filechooser", lambda _: None)  # from now on: a test that waits for one may be too late to ask for it
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.on("response", lambda r: r.status >= 400 and faults.append(f"{r.status} {r.url}"))
         page.goto(server.url + search)
@@ -117,6 +121,24 @@ def choose_photo(page: Page, path: Path) -> None:
     settle(page)
 
 
+def eventually(page: Page, true: Callable[[], bool], seconds: float = 20) -> None:
+    """Waits until something is true that no locator can say."""
+    for _ in range(round(seconds / 0.1)):
+        if true():
+            return
+        page.wait_for_timeout(100)
+    assert true()
+
+
+@contextmanager
+def redrawing(page: Page) -> Iterator[None]:
+    """What is done in here draws anew: waits until the drawings are others."""
+    shown = page.locator(DRAWN).first.get_attribute("src")
+    yield
+    expect(page.locator(DRAWN).first).not_to_have_attribute("src", shown)
+    settle(page)
+
+
 def press(page: Page, button: str) -> None:
     page.click(button)
     settle(page)
@@ -134,6 +156,20 @@ def look_in_photo(page: Page) -> None:
     settle(page)
 
 
+def keep(page: Page, panel: str = "diversity") -> None:
+    """Keeps the chosen drawing's style."""
+    page.click(f"#{panel}-keep")
+    page.wait_for_selector("#tray button.thumbnail-item.selected img")
+    settle(page)
+
+
+def show_morph(page: Page) -> None:
+    """With one favourite, whatever can be done with them."""
+    keep(page)
+    press(page, "#use-a")
+    expect(page.locator("#style-a img")).to_be_visible()
+
+
 def contents(page: Page, selector: str) -> list[bytes]:
     """The bytes of the pictures shown, as they would be saved."""
     return [urllib.request.urlopen(image.get_attribute("src")).read() for image in page.locator(selector).all()]
@@ -143,6 +179,18 @@ def changed(page: Page) -> tuple[int, int, int, int]:
     """The box of what differs between before and after, in px of the photo."""
     before, after = (Image.open(io.BytesIO(data)) for data in contents(page, "#diversity-compare img"))
     return ImageChops.difference(before.convert("RGB"), after).getbbox()
+
+
+def handedness(picture: Image.Image, portrait: Image.Image) -> str:
+    """Whether a camera's picture, of the upper left of the portrait, is mirrored."""
+    seen = portrait.crop((0, 0, 427, 427)).resize((16, 16), Image.Resampling.BOX)  # coarse: the camera moves
+    small = picture.resize((16, 16), Image.Resampling.BOX)
+    as_is, mirrored = (
+        ImageStat.Stat(ImageChops.difference(small, other).convert("L")).rms[0]
+        for other in (seen, seen.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
+    )
+    assert not 0.8 < as_is / mirrored < 1.25, (as_is, mirrored)
+    return "mirrored" if mirrored < as_is else "as it is"
 
 
 def violations(page: Page) -> list[str]:
@@ -162,6 +210,15 @@ def pictures(portrait: Image.Image, tmp_path_factory: pytest.TempPathFactory) ->
     Image.new("RGB", (400, 300), "#998877").save(folder / "wall.png")
     portrait.convert("RGB").save(folder / "phone.heic")
     (folder / "text.png").write_text("not a picture")
+    # no face; each pixel says where it is: red from left to right, green from top to bottom
+    ramp = Image.linear_gradient("L").resize((400, 300))
+    across = Image.linear_gradient("L").transpose(Image.Transpose.ROTATE_90).resize((400, 300))
+    gradient = Image.merge("RGB", [across, ramp, Image.new("L", (400, 300), 90)])
+    gradient.save(folder / "gradient.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # taken with the camera held upright: to be turned to the right
+    upright = gradient.resize((300, 400))
+    upright.transpose(Image.Transpose.ROTATE_90).save(folder / "turned.jpg", quality=95, exif=exif)
     return folder
 
 
@@ -177,11 +234,15 @@ def test_a_result_is_there_before_anything_is_done(visit: Callable[..., Page]) -
 @pytest.mark.parametrize("width", [1280, 390])
 def test_every_tab_is_accessible(visit: Callable[..., Page], width: int) -> None:
     page = visit("?count=2&example=collins", width=width)
+    show_morph(page)
     for tab, accordions in TABS["en-US"].items():
         page.get_by_role("tab", name=tab).click()
+        if tab == "From a picture":  # its first drawing is there, and its button no longer half faded in
+            expect(page.locator("#mixing-save")).to_be_enabled()
         for accordion in accordions:
             page.locator(f"{accordion} button").first.click()
         page.wait_for_timeout(500)
+        settle(page)
         assert violations(page) == [], tab
         assert page.evaluate("document.documentElement.scrollWidth") <= width, tab
 
@@ -232,6 +293,99 @@ def test_upload_choose_and_save(visit: Callable[..., Page], pictures: Path) -> N
     assert {"crop.png", "anime-sheet.png", "anime-in-photo.png"} < set(names)
     assert len(facts) == 8
     assert all(fact["seed"] and "trainedAlgorithmicMedia" in fact["DigitalSourceType"] for fact in facts)
+
+
+@pytest.mark.parametrize(
+    ("locale", "labels"), [("en-US", ["Upload a photo", "Use camera"]), ("ja-JP", ["写真を選ぶ", "カメラで撮る"])]
+)
+def test_a_photo_is_uploaded_by_a_labelled_button(
+    visit: Callable[..., Page], pictures: Path, locale: str, labels: list[str]
+) -> None:
+    page = visit("?count=2&example=female-2", locale=locale)
+    before = contents(page, DRAWN)
+    buttons = page.locator("#take button")
+    expect(buttons).to_have_text(labels)
+    assert all(button.bounding_box()["height"] >= 44 for button in buttons.all())
+    for name in ("phone.jpg", "one.png"):  # also where there is a photo already
+        buttons.first.focus()
+        with redrawing(page):
+            with page.expect_file_chooser() as chooser:
+                page.keyboard.press("Enter")
+            chooser.value.set_files(pictures / name)
+        expect(page.locator("#photo img")).to_have_attribute("src", re.compile(name))
+    assert not set(contents(page, DRAWN)) & set(before)
+
+
+def test_the_camera_takes_what_it_shows(visit: Callable[..., Page], portrait: Image.Image) -> None:
+    page = visit("?count=1&example=female-2")
+    before = contents(page, DRAWN)
+    page.get_by_role("button", name="Use camera").click()
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator("#camera-shot")).to_have_count(0)
+    assert contents(page, DRAWN) == before
+    page.get_by_role("button", name="Use camera").click()
+    take = page.get_by_role("button", name="Take the photo")
+    expect(take).to_be_focused()
+    mirrored = page.locator("#camera-shot video").evaluate("(video) => getComputedStyle(video).transform")
+    assert mirrored == "matrix(-1, 0, 0, 1, 0, 0)"
+    with redrawing(page):
+        page.keyboard.press("Enter")
+    expect(page.locator("#camera-shot")).to_have_count(0)
+    assert contents(page, DRAWN) != before
+    taken = Image.open(io.BytesIO(contents(page, "#photo img")[0])).convert("RGB")
+    assert handedness(taken, portrait) == "mirrored"  # as it was shown
+
+
+def test_a_camera_that_is_refused_says_so(visit: Callable[..., Page]) -> None:
+    page = visit("?count=1&example=collins")
+    page.evaluate("() => { navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException()) }")
+    page.get_by_role("button", name="Use camera").click()
+    expect(page.locator("#camera-shot")).to_contain_text("The camera cannot be used")
+    assert violations(page) == []
+    page.keyboard.press("Escape")
+    expect(page.locator("#camera-shot")).to_have_count(0)
+
+
+def test_a_phone_opens_its_front_camera(visit: Callable[..., Page], pictures: Path) -> None:
+    page = visit("?count=2&example=female-2", width=390, phone=True)
+    before = contents(page, DRAWN)
+    with redrawing(page):
+        with page.expect_file_chooser() as chooser:
+            page.get_by_role("button", name="Use camera").tap()
+        assert page.locator("#phone-camera").get_attribute("capture") == "user"
+        chooser.value.set_files(pictures / "phone.jpg")
+    expect(page.locator("#photo img")).to_have_attribute("src", re.compile("phone.jpg"))
+    assert not set(contents(page, DRAWN)) & set(before)
+    small = page.locator("#photo").bounding_box()["height"]
+    page.get_by_label("Remove Image").first.click()
+    expect(page.locator("#photo img")).to_have_count(0)
+    assert small < page.locator("#photo").bounding_box()["height"]  # with a photo, it makes room for the drawings
+
+
+def test_a_video_needs_no_photo(visit: Callable[..., Page]) -> None:
+    page = visit("?count=1&example=collins")
+    expect(page.locator("#photo")).to_be_visible()
+    page.get_by_role("tab", name="Video & camera").click()
+    expect(page.locator("#photo, #take, #photo-examples, #found").filter(visible=True)).to_have_count(0)
+    expect(page.locator("#model")).to_be_visible()
+    page.get_by_role("tab", name="From a picture").click()
+    expect(page.locator("#photo")).to_be_visible()
+
+
+def test_the_page_is_light(server: Server) -> None:
+    """What tests/page_weight.py measures depends on the machine; these do not."""
+    request = urllib.request.Request(server.url, headers={"Accept-Encoding": "gzip"})
+    with urllib.request.urlopen(request) as answer:
+        assert answer.headers["content-encoding"] == "gzip"
+        document = answer.read()
+    assert len(document) < 60_000
+    text = gzip.decompress(document).decode()
+    assert len(text) > 200_000  # it is worth it
+    with urllib.request.urlopen(server.url + re.search(r"assets/index-[\w-]+\.js", text)[0]) as answer:
+        assert "immutable" in answer.headers["cache-control"]
+    examples = Path(__file__).parents[1] / "examples"
+    assert sum(file.stat().st_size for file in (examples / "page" / "photos").iterdir()) < 100_000
+    assert all(file.stat().st_size < 300_000 for file in (examples / "videos").iterdir())
 
 
 def test_a_changed_setting_draws_anew(visit: Callable[..., Page]) -> None:
@@ -321,24 +475,26 @@ def test_style_mixing_and_exploring(visit: Callable[..., Page], tmp_path: Path) 
     page.set_input_files("#references input[type=file]", sorted(tmp_path.iterdir()))
     page.wait_for_selector("#references button.thumbnail-item")
     settle(page)
-    expect(page.locator("#mixing-gallery .caption-label")).to_have_text(["reference 1", "reference 2", "blend"])
+    captions = ["reference 1", "reference 2", "reference 3", "blend"]  # an example, and these
+    expect(page.locator("#mixing-gallery .caption-label")).to_have_text(captions)
+    expect(page.locator("#mixing-view input").first).to_be_checked()
 
     for index, slot in enumerate("ab"):
         page.locator(MIXED).nth(index).click()
         settle(page)
-        press(page, f"#mixing-keep-{slot}")
+        keep(page, "mixing")
+        expect(page.locator("#tray button.thumbnail-item")).to_have_count(index + 1)
+        press(page, f"#use-{slot}")
         expect(page.locator(f"#style-{slot} img")).to_be_visible()
     slider = page.locator("#part input[type=range]")
     slider.focus()
     slider.press("ArrowRight")
     expect(page.locator("#between img")).to_be_visible()
-    press(page, "#near")
-    expect(page.locator("#near-gallery button.thumbnail-item")).to_have_count(8)
     press(page, "#make-clip")
     expect(page.locator("#clip video")).to_be_visible()
 
 
-def test_the_camera_is_drawn_live(visit: Callable[..., Page], server: Server) -> None:
+def test_the_camera_is_drawn_live(visit: Callable[..., Page], server: Server, portrait: Image.Image) -> None:
     page = visit("?count=1&example=collins")
     page.get_by_role("tab", name="Video & camera").click()
     page.locator("#camera").get_by_text("Click to Access Webcam").click()
@@ -354,13 +510,18 @@ def test_the_camera_is_drawn_live(visit: Callable[..., Page], server: Server) ->
     assert {path for path in server.uploads.rglob("*") if path.is_file()} == stored
     assert "composite" in read_provenance(io.BytesIO(contents(page, "#live img")[0]))["DigitalSourceType"]
     assert page.get_by_test_id("toast-text").count() == 0
+    # what is drawn is as what the camera shows: both mirrored, as people know themselves
+    drawn = Image.open(io.BytesIO(contents(page, "#live img")[0])).convert("RGB")
+    assert handedness(drawn, portrait) == "mirrored"
+    shown = page.locator("#camera video").evaluate("(video) => getComputedStyle(video).transform")
+    assert shown == "matrix(-1, 0, 0, 1, 0, 0)"
 
 
 def test_a_video_is_drawn_with_its_sound(visit: Callable[..., Page], filmed: Path, tmp_path: Path) -> None:
     page = visit("?count=1&example=collins")
     page.get_by_role("tab", name="Video & camera").click()
     page.click("#draw-video")
-    expect(page.get_by_test_id("toast-text")).to_have_text("Choose a video first.")
+    expect(page.locator("#video-note")).to_have_text("Choose a video first.")
     page.set_input_files("#video input[type=file]", filmed / "clip.mp4")
     page.wait_for_selector("#video video")
     page.click("#draw-video")
@@ -372,6 +533,71 @@ def test_a_video_is_drawn_with_its_sound(visit: Callable[..., Page], filmed: Pat
     assert found.seconds == pytest.approx(1, abs=0.2)
     before, after = (next(iter(video.open_clip(f).frames())) for f in (filmed / "clip.mp4", tmp_path / "drawn.mp4"))
     assert ImageStat.Stat(ImageChops.difference(before, after).crop((100, 60, 220, 200))).rms[0] > 10  # the face
+
+
+def test_a_video_is_cancelled_and_the_one_before_stays(
+    visit: Callable[..., Page], server: Server, filmed: Path, tmp_path: Path
+) -> None:
+    page = visit("?count=1&example=collins")
+    page.get_by_role("tab", name="Video & camera").click()
+    page.locator("#video-examples button").click()
+    page.wait_for_selector("#video video")
+    cancel = page.get_by_role("button", name="Cancel")
+    expect(cancel).to_be_hidden()
+    page.click("#draw-video")
+    drawn = page.locator("#drawn-video video")
+    expect(drawn).to_be_visible(timeout=120_000)
+    expect(cancel).to_be_hidden()
+    before = drawn.get_attribute("src")
+
+    def requests(end: str) -> int:
+        return server.log.read_text().count(f"request draw_clip {end}")
+
+    # one that takes long: 20 seconds
+    ffmpeg = imageio_ffmpeg.get_ffmpeg_exe()
+    long = tmp_path / "long.mp4"
+    copies = ["-stream_loop", "-1", "-i", filmed / "clip.mp4", "-t", "19", "-c", "copy", long]
+    subprocess.run([ffmpeg, "-v", "error", *copies], check=True)
+    cancelled, done = requests("cancelled"), requests("ok")
+    page.locator("#video").get_by_label("Clear").click()
+    page.set_input_files("#video input[type=file]", long)
+    page.wait_for_selector("#video video")
+    page.click("#draw-video")
+    expect(page.locator("#drawn-video .progress-level-inner")).to_contain_text("Making the clip")
+    cancel.click()
+    eventually(
+        page, lambda: requests("cancelled") == cancelled + 1, seconds=4
+    )  # on the server, whose cores are free again
+    assert requests("ok") == done
+    expect(cancel).to_be_hidden()
+    expect(drawn).to_be_visible()
+    settle(page)
+    assert drawn.get_attribute("src") == before
+    expect(page.get_by_test_id("toast-text")).to_have_count(0)
+    # nor does one that fails cover it
+    (tmp_path / "broken.mp4").write_bytes(long.read_bytes()[:3000])
+    page.locator("#video").get_by_label("Clear").click()
+    page.set_input_files("#video input[type=file]", tmp_path / "broken.mp4")
+    page.click("#draw-video")
+    expect(page.locator("#video-note")).to_contain_text("broken.mp4")
+    expect(drawn).to_be_visible()
+    assert drawn.get_attribute("src") == before
+    assert page.locator(WORKING).count() == 0
+
+
+def test_who_waits_sees_the_place_in_the_queue(visit: Callable[..., Page]) -> None:
+    pages = [visit("?count=1&example=collins", locale=locale) for locale in ("en-US", "en-US", "en-US", "ja-JP")]
+    for page in pages:
+        page.get_by_role("tab").nth(2).click()
+        page.locator("#video-examples button").click()
+        page.wait_for_selector("#video video")
+    for page in pages:
+        page.click("#draw-video")
+    expect(pages[2].locator("#drawn-video .progress-text")).to_contain_text(re.compile(r"queue: \d/\d"))
+    expect(pages[3].locator("#drawn-video .progress-text")).to_contain_text(re.compile(r"待ち: \d/\d"))
+    for page in reversed(pages):
+        page.click("#draw-video-cancel")
+        expect(page.locator("#drawn-video .progress-text")).to_have_count(0)
 
 
 def test_a_link_brings_its_model_back(visit: Callable[..., Page]) -> None:
@@ -410,17 +636,15 @@ def test_a_model_without_framing_draws_what_the_person_frames(visit: Callable[..
             look_in_photo(page)
             first = contents(page, DRAWN)
             assert changed(page) == pytest.approx((0, 0, 1024, 1024), abs=12)
-            size = page.locator("#square input[type=range]").nth(2)
-            size.focus()
-            for _ in range(50):
-                size.press("ArrowLeft")
-            settle(page)
-            page.wait_for_timeout(1000)
-            settle(page)
+            square = page.locator("#photo .square")
+            square.focus()
+            with redrawing(page):
+                for _ in range(25):
+                    square.press("-")
             assert contents(page, DRAWN) != first
             assert changed(page) == pytest.approx((256, 256, 768, 768), abs=12)
     expect(page.locator("#chosen input")).to_have_count(4)
-    expect(page.locator("#square")).not_to_be_visible()
+    expect(page.locator("#photo .square")).to_have_count(0)
 
 
 def test_many_faces_are_numbered_and_chosen(visit: Callable[..., Page], pictures: Path) -> None:
@@ -443,8 +667,188 @@ def test_without_a_face_a_square_is_drawn(visit: Callable[..., Page], pictures: 
     page = visit("?count=1&example=collins")
     choose_photo(page, pictures / "wall.png")
     expect(page.locator("#note")).to_contain_text("No face was found")
-    expect(page.locator("#square")).to_be_visible()
+    expect(page.locator("#photo .square")).to_be_visible()
     expect(page.locator(DRAWN)).to_have_count(1)
+
+
+def region(page: Page, picture: str = "#crop img") -> tuple[float, float, float, float]:
+    """Left, top, right and bottom, in fractions, of what a crop shows of a picture of gradients."""
+    crop = Image.open(io.BytesIO(contents(page, picture)[0])).convert("RGB")
+    side, step = crop.width, max(1, crop.width // 16)
+    strips = [(0, 0, step, side), (0, 0, side, step), (side - step, 0, side, side), (0, side - step, side, side)]
+    edges = [ImageStat.Stat(crop.crop(strip)).mean[index % 2] / 255 for index, strip in enumerate(strips)]
+    half = step / 2 / side  # a strip's middle is not the edge
+    shifts = [half * (edges[index % 2 + 2] - edges[index % 2]) for index in range(4)]
+    return tuple(e + (s if i >= 2 else -s) for i, (e, s) in enumerate(zip(edges, shifts, strict=True)))
+
+
+def square_on(page: Page, picture: str) -> tuple[float, float, float, float]:
+    """The same, of the square that lies on a picture, which may be letterboxed."""
+    image = page.locator(f"{picture} img").first
+    width, height = image.evaluate("(image) => [image.naturalWidth, image.naturalHeight]")
+    place, square = image.bounding_box(), page.locator(f"{picture} .square").bounding_box()
+    scale = min(place["width"] / width, place["height"] / height)
+    left = place["x"] + (place["width"] - width * scale) / 2
+    top = place["y"] + (place["height"] - height * scale) / 2
+    x, y = (square["x"] - left) / (width * scale), (square["y"] - top) / (height * scale)
+    return x, y, x + square["width"] / (width * scale), y + square["height"] / (height * scale)
+
+
+def middle(page: Page, selector: str) -> tuple[float, float]:
+    box = page.locator(selector).bounding_box()
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
+def drag(page: Page, selector: str, dx: float, dy: float, touch: bool) -> None:
+    """Drags what is there by a finger or the mouse."""
+    page.locator(selector).scroll_into_view_if_needed()
+    x, y = middle(page, selector)
+    steps = [(x + dx * part, y + dy * part) for part in (0.3, 0.7, 1)]
+    if touch:
+        finger = page.context.new_cdp_session(page)
+
+        def touched(kind: str, *points: tuple[float, float]) -> None:
+            finger.send(
+                "Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": px, "y": py} for px, py in points]}
+            )
+
+        touched("touchStart", (x, y))
+        for step in steps:
+            touched("touchMove", step)
+        touched("touchEnd")
+    else:
+        page.mouse.move(x, y)
+        page.mouse.down()
+        for step in steps:
+            page.mouse.move(*step)
+        page.mouse.up()
+
+
+@pytest.mark.parametrize(("name", "phone"), [("gradient.png", False), ("turned.jpg", False), ("turned.jpg", True)])
+def test_a_square_is_drawn_on_the_photo(visit: Callable[..., Page], pictures: Path, name: str, phone: bool) -> None:
+    page = visit("?count=1&example=collins", width=390 if phone else 1280, phone=phone)
+    expect(page.locator("#photo .square")).to_have_count(0)  # there is a face
+    with redrawing(page):
+        page.set_input_files("#photo input[type=file]", pictures / name)
+    expect(page.locator("#photo .square")).to_be_visible()
+
+    def agrees() -> tuple[float, float, float, float]:
+        shown = square_on(page, "#photo")
+        assert region(page) == pytest.approx(shown, abs=0.03)
+        return shown
+
+    first = agrees()
+    assert max(first[2] - first[0], first[3] - first[1]) == pytest.approx(
+        1, abs=0.02
+    )  # as large as the photo lets it be
+    box = page.locator("#photo .square").bounding_box()
+    with redrawing(page):
+        drag(page, "#photo .square .se", -0.4 * box["width"], -0.4 * box["height"], phone)
+    small = agrees()
+    assert small[:2] == pytest.approx(first[:2], abs=0.02)  # the opposite corner stays
+    assert small[2] - small[0] == pytest.approx(0.6 * (first[2] - first[0]), abs=0.03)
+    with redrawing(page):
+        drag(page, "#photo .square", 0.2 * box["width"], 1000, phone)
+    moved = agrees()
+    assert moved[2] - moved[0] == pytest.approx(small[2] - small[0], abs=0.01)
+    assert moved[0] > small[0] + 0.1
+    assert moved[3] == pytest.approx(1, abs=0.02)  # it does not leave the photo
+    page.locator("#photo .square").focus()
+    with redrawing(page):
+        for key in ("ArrowUp", "ArrowUp", "ArrowLeft", "-"):
+            page.keyboard.press(key)
+    by_keys = agrees()
+    assert by_keys[0] < moved[0]
+    assert by_keys[3] < moved[3]
+    assert by_keys[2] - by_keys[0] < moved[2] - moved[0]
+    expect(page.get_by_test_id("toast-text")).to_have_count(0)
+    assert violations(page) == []
+    with redrawing(page):  # another photo begins anew
+        page.set_input_files("#photo input[type=file]", pictures / "wall.png")
+    assert square_on(page, "#photo") == pytest.approx((0.125, 0, 0.875, 1), abs=0.02)
+
+
+def test_from_a_picture_begins_with_an_example(visit: Callable[..., Page], pictures: Path) -> None:
+    page = visit("?count=1&example=collins")
+    expect(page.locator("#references")).to_have_count(0)  # nothing of it is loaded before it is asked for
+    page.get_by_role("tab", name="From a picture").click()
+    expect(page.locator(MIXED)).to_have_count(1)
+    settle(page)
+    # the tile shows its reference; what is saved does not
+    tile = Image.open(io.BytesIO(contents(page, MIXED)[0])).convert("RGB")
+    with page.expect_download() as download:
+        page.click("#mixing-save")
+    kept = Image.open(download.value.path()).convert("RGB").resize(tile.size)
+    difference = ImageChops.difference(tile, kept)
+    assert ImageStat.Stat(difference.crop((0, 210, 110, 320))).rms[0] > 30
+    assert ImageStat.Stat(difference.crop((120, 0, 320, 320))).rms[0] < 8
+    # a person's own
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="+ Your own").click()
+    chooser.value.set_files(pictures / "text.png")
+    expect(page.get_by_test_id("toast-text")).to_contain_text("not a picture")
+    expect(page.locator(MIXED)).to_have_count(1)
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="+ Your own").click()
+    chooser.value.set_files([pictures / "one.png", pictures / "gradient.png"])
+    expect(page.locator("#mixing-gallery .caption-label")).to_have_text(
+        ["reference 1", "reference 2", "reference 3", "blend"]
+    )
+    # taken away, an example does not come back
+    for count in (2, 1, 0):
+        page.locator("#references .delete-button").first.click()
+        expect(page.locator("#references .thumbnail-item")).to_have_count(count)
+        settle(page)
+    page.get_by_role("tab", name="Many styles").click()
+    page.get_by_role("tab", name="From a picture").click()
+    settle(page)
+    expect(page.locator(MIXED)).to_have_count(0)
+
+
+def test_a_reference_from_the_examples_is_adjusted(visit: Callable[..., Page]) -> None:
+    page = visit("?count=1&example=collins")
+    page.get_by_role("tab", name="From a picture").click()
+    expect(page.locator(MIXED)).to_have_count(1)
+    page.locator("#reference-examples button").nth(3).click()
+    expect(page.locator(MIXED)).to_have_count(3)
+    settle(page)
+    unfold(page, "#adjust")
+    before, others = contents(page, MIXED), contents(page, "#reference-crops img")
+    page.locator("#reference-crops button.thumbnail-item").nth(1).click()
+    expect(page.locator("#which-reference input").nth(1)).to_be_checked()
+    settle(page)
+
+    def redrawn(tile: int) -> Callable[[], None]:
+        image = page.locator(MIXED).nth(tile)
+        source = image.get_attribute("src")
+        return lambda: expect(image).not_to_have_attribute("src", source)
+
+    wait = redrawn(1)
+    drag(page, "#reference-whole .square .nw", 60, 60, False)
+    wait()
+    settle(page)
+    after = contents(page, MIXED)
+    assert [old == new for old, new in zip(before, after, strict=True)] == [True, False, False]
+    crops = contents(page, "#reference-crops img")
+    assert crops[0] == others[0]
+    assert crops[1] != others[1]
+    wait = redrawn(2)
+    page.locator("#weight input[type=range]").focus()
+    for _ in range(10):
+        page.keyboard.press("ArrowLeft")
+    wait()
+    settle(page)
+    weighed = contents(page, MIXED)
+    assert [old == new for old, new in zip(after, weighed, strict=True)] == [True, True, False]
+    # each has its own
+    moved = square_on(page, "#reference-whole")
+    page.locator("#which-reference label").nth(0).click()
+    expect(page.locator("#weight input[type=number]")).to_have_value("1")
+    eventually(page, lambda: square_on(page, "#reference-whole") != pytest.approx(moved, abs=0.02))
+    settle(page)
+    page.locator("#which-reference label").nth(1).click()
+    expect(page.locator("#weight input[type=number]")).to_have_value("0.5")
+    eventually(page, lambda: square_on(page, "#reference-whole") == pytest.approx(moved, abs=0.02))
 
 
 def test_what_is_no_picture_is_refused_in_the_page(visit: Callable[..., Page], pictures: Path) -> None:
@@ -457,15 +861,34 @@ def test_what_is_no_picture_is_refused_in_the_page(visit: Callable[..., Page], p
     expect(page.get_by_test_id("toast-text").last).to_have_text("Choose a photo first.")
 
 
+def test_a_refused_photo_leaves_the_one_before(visit: Callable[..., Page], pictures: Path) -> None:
+    page = visit("?count=2&example=female-2")
+    before = [read_provenance(io.BytesIO(drawing)) for drawing in contents(page, DRAWN)]
+    page.set_input_files("#photo input[type=file]", pictures / "text.png")
+    expect(page.locator("#note")).to_contain_text("not a picture")
+    expect(page.locator("#photo img")).to_have_attribute("src", re.compile("female-2"))
+    settle(page)
+    page.wait_for_timeout(500)
+    expect(page.locator("#note")).to_contain_text("not a picture")  # nor is that covered
+    assert [read_provenance(io.BytesIO(drawing)) for drawing in contents(page, DRAWN)] == before
+    assert page.locator(WORKING).count() == 0
+    with redrawing(page):
+        page.set_input_files("#photo input[type=file]", pictures / "one.png")
+    expect(page.locator("#note")).to_have_text("One face was found.")
+
+
 def test_japanese_is_complete(visit: Callable[..., Page]) -> None:
     page = visit(locale="ja-JP")
     expect(page).to_have_title("顔写真をアニメに")
     assert page.get_attribute("html", "lang") == "ja"
+    show_morph(page)
+    press(page, "#diversity-more-like")
     for tab, accordions in TABS["ja-JP"].items():
         page.get_by_role("tab", name=tab).click()
         for accordion in accordions:
             page.locator(f"{accordion} button").first.click()
         page.wait_for_timeout(500)
+        settle(page)  # progress has words of gradio's own
         # what has no other name in Japanese
         text = re.sub(r"http\S+|anime-64|API|ZIP|MP4|GIF|Collins", "", page.inner_text("main, .gradio-container"))
         assert re.findall(r"[A-Za-z]{2,}", text) == [], tab

@@ -214,16 +214,21 @@ def test_what_is_old_is_let_go_of_however_often_it_is_used() -> None:
     assert cache.size == 0
 
 
-def test_what_is_large_and_unused_is_let_go_of() -> None:
+def test_what_is_unused_is_let_go_of_but_for_a_little() -> None:
     now = [0.0]
     cache = ByteCache(100, lambda: now[0])
-    for key, size in (("large", 50), ("asked for", 40), ("small", 1)):
+    for now[0], key, size in ((0, "first", 20), (1, "large", 40), (2, "asked for", 20), (3, "small", 15)):
         cache.get(key, lambda: 1, lambda _, size=size: size)
     now[0] = 20.0
-    cache.get("asked for", lambda: 2, lambda _: 40)
-    now[0] = 31.0
-    cache.drop_unused(30, 40)
-    assert cache.size == 41
+    cache.get("asked for", lambda: 2, lambda _: 20)
+    now[0] = 32.0
+    cache.drop_unused(30, 60)  # the first one has to go, the second one, too, and then it is little enough
+    assert cache.size == 35
+    now[0] = 49.0
+    cache.drop_unused(30, 10)
+    assert cache.size == 20
+    cache.drop_unused(0, 20)
+    assert cache.size == 20
 
 
 def test_what_two_ask_for_at_once_is_made_once() -> None:

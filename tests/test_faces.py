@@ -118,6 +118,35 @@ def test_a_face_cut_by_the_edge(portrait: Image.Image, face: faces.Face, box: tu
     assert 0 <= top < bottom <= cut.height
 
 
+def test_many_photos_at_once_as_one_by_one(portrait: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one size and of several, with and without a face, cut by the edge; in few batches, the results are the same."""
+    head = portrait.crop((124, 0, 324, 200))
+    photos = [head.rotate(angle) for angle in range(-12, 13, 4)]  # no face is in the same place
+    photos += [
+        portrait,
+        portrait.crop((190, 40, 390, 240)),
+        stripes(200, 200),
+        Image.new("RGB", (19, 19)),
+        head.convert("L"),
+    ]
+    photos += [photo.resize((150, 100)) for photo in photos[:3]]
+    single = [faces.find(photo) for photo in photos]
+    assert {len(found) for found in single} == {0, 1}
+    batches: list[int] = []
+    detect = faces._detect_batch
+    monkeypatch.setattr(faces, "_detect_batch", lambda pictures: batches.append(len(pictures)) or detect(pictures))
+    monkeypatch.setitem(faces.BATCH_PIXELS, "cpu", 10 * 200 * 200)
+    together = faces.find_all(photos)
+    assert batches[0] == 10  # of the 200 px; then the larger, the smaller, and those looked at again
+    assert len(batches) < len(photos)
+    for one, many in zip(single, together, strict=True):
+        assert len(one) == len(many)
+        for a, b in zip(one, many, strict=True):
+            assert np.abs(a.landmarks - b.landmarks).max() < 1e-3
+            assert np.abs(np.array(a.box) - b.box).max() < 1e-3
+            assert abs(a.score - b.score) < 1e-5
+
+
 def test_many_threads_share_one_detector(portrait: Image.Image) -> None:
     head = portrait.crop((140, 10, 310, 190))
     faces._detector.cache_clear()
@@ -228,7 +257,7 @@ def test_the_matrix_is_what_the_picture_shows(angle: float) -> None:
         c, s = math.cos(math.radians(angle)) / step, math.sin(math.radians(angle)) / step
         centre = np.array([width / 2, width / 2])
         turn = np.array([[c, -s], [s, c]])
-        result = faces._warp(photo, np.column_stack([turn, [32, 32] - turn @ centre]), 64)
+        result = faces.warp(photo, np.column_stack([turn, [32, 32] - turn @ centre]), 64)
         seen = np.asarray(result.picture, dtype=float)[:, :, 0]
         y, x = np.mgrid[:64, :64] + 0.5
         where = np.array([(x * seen).sum(), (y * seen).sum()]) / seen.sum()
@@ -241,7 +270,7 @@ def test_fine_patterns_do_not_alias(step: int) -> None:
     board = np.indices((width, width)).sum(axis=0) % 2 * 255  # a checkerboard of single pixels: gray from afar
     photo = Image.fromarray(board.astype(np.uint8)).convert("RGB")
     turn = faces.similarity(np.array([[0, 0], [width, 0]]), np.array([[10, 2], [62, 12]]))
-    for result in (faces._warp(photo, turn, 64), faces.crop(photo, (0.3, 0.7, width - 0.5, width - 0.1), 64)):
+    for result in (faces.warp(photo, turn, 64), faces.crop(photo, (0.3, 0.7, width - 0.5, width - 0.1), 64)):
         levels = np.asarray(result.picture, dtype=float)[4:-4, 4:-4]
         assert abs(levels.mean() - 127.5) < 3
         assert levels.std() < 6

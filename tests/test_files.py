@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
 from contextlib import suppress
 from pathlib import Path
 
+import torch
+from PIL import Image
+
+from stargan.drawing import Drawn, Prepared, Source, Styles
 from stargan.page.files import MAX_AGE, SWEEP_EVERY, Files
+from stargan.page.memory import pixels_in
 
 
 class Clock:
@@ -136,3 +142,23 @@ def test_sweeping_while_files_come(tmp_path: Path) -> None:
         thread.join()
     assert deleted > 0
     assert faults == []
+
+
+def test_a_requests_pixels_are_counted_by_the_headers_of_its_photos(tmp_path: Path) -> None:
+    files = Files(tmp_path / "files")
+
+    def photo(width: int) -> str:
+        path = files.fresh("photo.png")
+        Image.new("RGB", (width, 100)).save(path)
+        return str(path)
+
+    outside = tmp_path / "outside.png"
+    Image.new("RGB", (100, 100)).save(outside)
+    gallery = [(photo(300), "caption"), (photo(400), None)]
+    source = Source.open(photo(200))
+    styles = Styles(torch.zeros(1, 1), "model", "anime", (("seed", 1),), ({},))
+    drawn = Drawn(Prepared(source, ()), (), styles)
+    given = [photo(50), gallery, drawn, Path(photo(60)).read_bytes(), str(outside), "anime", 7, None, files.root]
+    assert pixels_in(given, files.root) == 100 * (50 + 300 + 400 + 200 + 60)
+    broken = [files.write("x.png", b"x"), str(files.root / "gone.png"), str(files.root / "x\0\ud800"), "x" * 200_000]
+    assert pixels_in([*broken, b"", math.nan], files.root) == 0

@@ -10,12 +10,15 @@ import os
 import resource
 import struct
 import sys
+import threading
 import time
 import zlib
+from collections import Counter
 from collections.abc import Callable
 from functools import cache
 
 import pytest
+from asking import report, wait_until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -87,15 +90,26 @@ def changed(data: bytes, kind: str, place: int, value: int) -> bytes:
     return data[:at] + new + data[at + len(new) :]
 
 
+OUTCOMES: Counter[str] = Counter()
+MOST = {"seconds": 0.0, "bytes": 0}
+
+
+def spent() -> float:
+    """Seconds of the processor, by this process and those that it started."""
+    return sum(os.times()[:4])
+
+
 def judged(data: bytes) -> None:
     """It is a picture, or refused with a sentence; anything else is raised."""
-    begin = time.process_time()
+    begin = spent()
     try:
         picture, sentence = open_photo(data), ""
     except PhotoError as error:
         picture, sentence = None, str(error)
     assert picture.mode == "RGB" if picture else 10 < len(sentence) < 200
-    assert time.process_time() - begin < SECONDS
+    OUTCOMES["pictures" if picture else "sentences"] += 1
+    MOST["seconds"] = max(MOST["seconds"], spent() - begin)
+    assert spent() - begin < SECONDS
 
 
 def taken() -> int:
@@ -112,7 +126,17 @@ def test_mutated_files_give_a_picture_or_a_sentence(number: int, described: bool
     for change in changes:
         data = changed(data, *change)
     judged(data)
+    MOST["bytes"] = max(MOST["bytes"], taken() - before)
     assert taken() - before < MEMORY
+
+
+def test_both_came_of_them() -> None:
+    report(
+        "fuzz",
+        f"{OUTCOMES['pictures']} pictures and {OUTCOMES['sentences']} sentences of mutated files; the slowest {MOST['seconds']:.2f} s, the largest {MOST['bytes'] / 1e6:.0f} MB",
+    )
+    assert OUTCOMES["pictures"] > 50
+    assert OUTCOMES["sentences"] > 50
 
 
 # Files that are small, or at most 50 MB, and would take minutes or gigabytes.
@@ -207,9 +231,9 @@ def test_overlapping_exif_is_not_read() -> None:
     assert taken() - before < 100_000_000
 
 
-@pytest.mark.parametrize(("kind", "limit"), [("PNG", 600_000_000), ("WEBP", 850_000_000)])
-def test_large_and_transparent(kind: str, limit: int) -> None:
-    """Decoded, put on white, and not there several times over. WebP's decoder itself takes 16 bytes a pixel."""
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_large_and_transparent(kind: str) -> None:
+    """Decoded and put on white within what a decoder may take; here, there is the picture alone, of 4 bytes a pixel."""
     out = io.BytesIO()
     Image.new("RGBA", (7000, 7000), (255, 0, 0, 128)).save(
         out, kind, **({"lossless": True, "method": 0} if kind == "WEBP" else {})
@@ -225,12 +249,10 @@ def test_large_and_transparent(kind: str, limit: int) -> None:
     memory, _, colour = os.read(read, 100).decode().partition(" ")
     os.waitpid(child, 0)
     assert colour in ("(255, 127, 127)", "(255, 128, 128)")
-    assert int(memory) < limit
+    assert int(memory) < 250_000_000
 
 
 def test_pixels_wait_for_their_turn() -> None:
-    import threading
-
     budget, most, done = Budget(100), [0], []
 
     def decode(pixels: int) -> None:
@@ -250,3 +272,22 @@ def test_pixels_wait_for_their_turn() -> None:
     with budget.taking(500):  # alone, more than all goes
         assert budget.used == 500
     assert budget.used == 0
+
+
+def test_a_large_picture_is_not_overtaken_for_ever() -> None:
+    budget, order = Budget(100), []
+
+    def decode(pixels: int) -> None:
+        with budget.taking(pixels):
+            order.append(pixels)
+
+    threads = [threading.Thread(target=decode, args=(pixels,)) for pixels in (90, 10, 11)]
+    with budget.taking(50):
+        for count, thread in enumerate(threads, start=1):
+            thread.start()
+            assert wait_until(lambda count=count: budget.waiting == count, 10)
+        assert order == []  # the small ones would fit
+    for thread in threads:
+        thread.join(10)
+    assert order[0] == 90
+    assert sorted(order) == [10, 11, 90]

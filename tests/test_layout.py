@@ -14,6 +14,7 @@ FLOORS = [
     ("app", "stargan.commands", "stargan.page", "stargan.bench"),
     ("stargan.evaluation",),
     ("stargan.training",),
+    ("stargan.cluster",),
     ("stargan.batch",),
     ("stargan.drawing", "stargan.video"),
     ("stargan.inference",),

@@ -82,7 +82,7 @@ def test_the_wheel_holds_all_of_the_package_and_the_default_model(wheel: Path) -
         (about,) = (archive.read(name) for name in archive.namelist() if name.endswith("/METADATA"))
         for file in WEIGHTS.iterdir():
             assert archive.read(f"stargan/weights/{DEFAULT_MODEL}/{file.name}") == file.read_bytes()
-    code = {path.relative_to(ROOT).as_posix() for path in (ROOT / "stargan").rglob("*.py")}
+    code = {p.relative_to(ROOT).as_posix() for p in (ROOT / "stargan").rglob("*") if p.suffix in (".py", ".js")}
     model = {f"stargan/weights/{DEFAULT_MODEL}/{file.name}" for file in WEIGHTS.iterdir()}
     assert names == code | model | {"stargan/py.typed"}
 
@@ -93,8 +93,18 @@ def test_the_wheel_holds_all_of_the_package_and_the_default_model(wheel: Path) -
     assert asked == {Requirement(text) for text in facts.get_all("Requires-Dist")}
 
 
-# Of requirements-dev.txt or requirements-onnx.txt, or of a ZeroGPU Space alone; whoever imports them does without or says so.
-OPTIONAL = {"mcp", "onnxruntime", "spaces", "tensorboard", "torch-fidelity", "torchmetrics"}
+# Of another requirements file, or of a ZeroGPU Space alone; whoever imports them does without or says so.
+OPTIONAL = {
+    "mcp",
+    "onnxruntime",
+    "pyarrow",
+    "ray",
+    "spaces",
+    "spandrel",
+    "tensorboard",
+    "torch-fidelity",
+    "torchmetrics",
+}
 
 
 def test_what_the_package_imports_is_required() -> None:

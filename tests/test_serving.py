@@ -9,6 +9,7 @@ import shutil
 import signal
 import statistics
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,15 +20,23 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from asking import Visitor, wait_until
+from asking import Visitor, report, wait_until
 from PIL import Image
-from serving import Server, start
+from serving import ROOT, Server, start
+from test_hostile import usual
+
+from stargan.page import texts
+from stargan.page.files import MAX_AGE, Files
 
 LONG = bool(os.environ.get("STARGAN_STRESS"))
 CLIENTS, LOAD_SECONDS = (32, 120.0) if LONG else (8, 10.0)
 REQUESTS = 2000 if LONG else 100
-# Large photos at once, and their sides in pixels.
-LARGE = [6000, 7000] * (4 if LONG else 1)
+# Large photos at once: their formats, and their sides in pixels.
+LARGE = [
+    ("JPEG", 6000),
+    ("WEBP", 7000),
+    *[("PNG", 7000), ("JPEG", 7000), ("AVIF", 6900), ("WEBP", 6500)] * (2 if LONG else 0),
+]
 
 
 def latent(photo: dict, seed: int, count: int = 1) -> list:
@@ -36,13 +45,6 @@ def latent(photo: dict, seed: int, count: int = 1) -> list:
 
 def number_of(visitor: Visitor, name: str) -> int:
     return next(function["id"] for function in visitor.functions() if function["api_name"] == name)
-
-
-def report(what: str, figures: str) -> None:
-    """A line for the table of ``make stress``."""
-    if path := os.environ.get("STARGAN_REPORT"):
-        with open(path, "a") as file:
-            file.write(f"{what}: {figures}\n")
 
 
 def content(visitor: Visitor, answer: dict) -> bytes:
@@ -55,6 +57,7 @@ def content(visitor: Visitor, answer: dict) -> bytes:
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     server = start()
+    assert wait_until(lambda: httpx.get(f"{server.url}healthz", trust_env=False).status_code == 200, 120)
     yield server
     server.stop()
 
@@ -113,6 +116,27 @@ def test_each_gets_the_drawing_of_its_own_photo_and_seed(server: Server, photos:
     assert page < (0.3 if LONG else 2.0)  # beside other tests on the same cores
 
 
+def test_the_page_is_rendered_once_for_each_address(server: Server) -> None:
+    visitor, process = Visitor(server.url), psutil.Process(server.process.pid)
+
+    def page(query: str = "", **headers: str) -> str:
+        answer = visitor.http.get(query, headers={name.replace("_", "-"): value for name, value in headers.items()})
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        return answer.raise_for_status().text
+
+    first = page()
+    assert page(x_gradio_server="http://evil.test") != first != page(x_forwarded_host="evil.test", cookie="a=b")
+    assert page(x_forwarded_proto="https") != first
+    assert page("?seed=7&example=collins", accept_language="ja") == first
+    assert '"deep_link_state":"invalid"' in page("?deep%5Flink=x").replace(" ", "")
+    assert page() == first
+    assert "evil.test" not in first
+    before = sum(process.cpu_times()[:2])
+    for _ in range(100):
+        page()
+    assert (sum(process.cpu_times()[:2]) - before) / 100 < 0.01
+
+
 def test_a_queue_that_is_full_says_so_and_nobody_takes_it_all(server: Server, photos: list[Path]) -> None:
     greedy, other = Visitor(server.url), Visitor(server.url)
     draw, photo = number_of(greedy, "latent_grid"), greedy.upload(photos[0])
@@ -129,16 +153,27 @@ def test_a_queue_that_is_full_says_so_and_nobody_takes_it_all(server: Server, ph
 
 
 def test_who_leaves_frees_the_place(server: Server, photos: list[Path]) -> None:
-    """Of what still waits: what is being drawn is drawn to its end."""
+    """Both of what waits and of what is being made."""
     leaving, staying = Visitor(server.url), Visitor(server.url)
-    draw, photo = number_of(leaving, "latent_grid"), leaving.upload(photos[0])
-    for seed in range(200, 212):
-        leaving.submit(draw, latent(photo, seed, count=16))
-    time.sleep(0.3)
-    leaving.http.close()
+    film, draw = number_of(leaving, "interpolate"), number_of(leaving, "latent_grid")
+    photo, own = leaving.upload(photos[0]), staying.upload(photos[0])
+    assert staying.ask(draw, latent(own, 1))["success"]
+    for seed in range(8):
+        leaving.submit(film, [photo, "anime", seed, seed + 1, 0.7, 1, False, "anime-64"])
+    assert wait_until(lambda: len(leaving.begun) == 4 == waiting(staying), 60, 0.01)
+    before = server.log.stat().st_size
+    begin = time.monotonic()
     leaving.leave()
-    own = staying.upload(photos[0])
-    assert wait_until(lambda: waiting(staying) == 0, 1.5)
+    assert wait_until(lambda: waiting(staying) == 0, 30, 0.01)
+    waited = time.monotonic() - begin
+
+    def stopped() -> bool:
+        return server.log.read_bytes()[before:].count(b"request interpolate left") == 4
+
+    assert wait_until(stopped, 30, 0.01)
+    made = time.monotonic() - begin
+    report("leaving", f"what waited was gone after {waited:.2f} s, 4 clips in the making after {made:.2f} s")
+    assert max(waited, made) < (1 if LONG else 3)  # beside other tests on the same cores
     assert staying.ask(draw, latent(own, 1), seconds=60)["success"]
 
 
@@ -147,22 +182,29 @@ def waiting(visitor: Visitor) -> int:
 
 
 def test_memory_comes_back_after_large_photos(server: Server, portrait: Image.Image, tmp_path: Path) -> None:
+    """And, in the long form, after many sessions; with all that the app has cached before."""
     process, visitor = psutil.Process(server.process.pid), Visitor(server.url)
     draw = number_of(visitor, "latent_grid")
     assert wait_until(lambda: not waiting(visitor), 60)
     time.sleep(5)
     idle = process.memory_info().rss
     paths = []
-    for n, side in enumerate(LARGE):
+    for n, (kind, side) in enumerate(LARGE):
         large = portrait.resize((side, side))
         large.putpixel((0, 0), (n, n, n))
-        paths.append(tmp_path / f"{n}.jpg")
-        large.save(paths[-1], quality=85)
+        if kind in ("PNG", "WEBP"):
+            large.putalpha(200)
+        paths.append(tmp_path / f"{n}.{kind.lower()}")
+        large.save(
+            paths[-1],
+            kind,
+            **{"PNG": {"compress_level": 1}, "WEBP": {"method": 0}, "AVIF": {"speed": 10}}.get(kind, {}),
+        )
     most, stop = [0], threading.Event()
 
     def watch() -> None:
         while not stop.wait(0.05):
-            most[0] = max(most[0], process.memory_info().rss)
+            most[0] = max(most[0], process.memory_info().rss + sum(decoders(process).values()))
 
     watching = threading.Thread(target=watch)
     watching.start()
@@ -170,6 +212,9 @@ def test_memory_comes_back_after_large_photos(server: Server, portrait: Image.Im
     futures = [one.submit(draw, latent(one.upload(path), 1)) for one, path in zip(visitors, paths, strict=True)]
     try:
         assert all(future.result(300)["success"] for future in futures)
+        if LONG:
+            for _ in range(300):
+                assert Visitor(server.url).ask(number_of(visitor, "list_models"), [])["success"]
         back = wait_until(lambda: process.memory_info().rss < 1.1 * idle, 60, 1.0)
     finally:
         stop.set()
@@ -177,18 +222,63 @@ def test_memory_comes_back_after_large_photos(server: Server, portrait: Image.Im
     now = process.memory_info().rss
     report(
         "memory",
-        f"{len(paths)} photos of 36 and 49 megapixels at once: {idle / 1e6:.0f} → {most[0] / 1e6:.0f} → {now / 1e6:.0f} MB",
+        f"{len(paths)} photos of 36 to 49 megapixels at once, {300 if LONG else 0} sessions: "
+        f"{idle / 1e6:.0f} → {most[0] / 1e6:.0f} → {now / 1e6:.0f} MB",
     )
     assert most[0] < 3e9
     assert back, f"{idle / 1e6:.0f} MB idle, {now / 1e6:.0f} MB a minute later"
 
 
+def decoders(process: psutil.Process) -> dict[psutil.Process, int]:
+    """What decodes for the app, with its bytes."""
+    found = {}
+    for child in process.children():
+        with suppress(psutil.Error):  # it has ended
+            if "apart" in " ".join(child.cmdline()):
+                found[child] = child.memory_info().rss
+    return found
+
+
+def test_a_decoder_that_dies_takes_nothing_with_it(server: Server, portrait: Image.Image, tmp_path: Path) -> None:
+    process, visitor = psutil.Process(server.process.pid), Visitor(server.url)
+    draw, path = number_of(visitor, "latent_grid"), tmp_path / "large.png"
+    large = portrait.resize((5000, 5000))
+    large.putpixel((0, 0), (1, 2, 3))
+    large.save(path, compress_level=1)
+    photo = visitor.upload(path)
+    answer = visitor.submit(draw, latent(photo, 1))
+    assert wait_until(lambda: bool(decoders(process)), 60, 0.005)
+    next(iter(decoders(process))).kill()
+    assert "too much time or memory" in answer.result(60)["output"]["error"]
+    assert visitor.ask(draw, latent(photo, 1))["success"]
+
+
+def test_a_telephones_photo_is_drawn_at_once(server: Server, portrait: Image.Image, tmp_path: Path) -> None:
+    """By the processor: by the clock, it waits for whatever else this machine does."""
+    visitor, process, seconds = Visitor(server.url), psutil.Process(server.process.pid), []
+    draw = number_of(visitor, "latent_grid")
+    for n in range(5):
+        path = tmp_path / f"{n}.jpg"
+        portrait.resize((4000, 3000)).rotate(n).save(path, quality=90)
+        begin, before = time.perf_counter(), sum(process.cpu_times()[:2])
+        assert visitor.ask(draw, latent(visitor.upload(path), 1, count=4))["success"]
+        seconds.append((sum(process.cpu_times()[:2]) - before, time.perf_counter() - begin))
+    by_processor, by_clock = (statistics.median(each) for each in zip(*seconds, strict=True))
+    report(
+        "click",
+        f"12-megapixel JPEG, upload to 4 drawings: {by_processor:.2f} s of the processor, {by_clock:.2f} s by the clock",
+    )
+    assert min(seconds)[0] < 1.5
+
+
 def test_long_run(server: Server, photos: list[Path]) -> None:
-    """Memory, threads, open files and child processes stay as they are."""
+    """All functions, those of the page, too: memory, threads, open files and child processes stay as they are."""
     visitor, process = Visitor(server.url), psutil.Process(server.process.pid)
-    functions = {function["api_name"]: function["id"] for function in visitor.functions()}
+    functions = visitor.functions()
+    named = {function["api_name"]: function["id"] for function in functions}
     own = [visitor.upload(photo) for photo in photos]
     reference = [{"image": own[0], "caption": None}]
+    of_the_page = [(function["id"], usual(visitor, function, photos[0])) for function in functions]
 
     def asked(n: int) -> tuple[str, list]:
         photo, rest = own[n % len(own)], [1, False, "anime-64"]
@@ -202,21 +292,31 @@ def test_long_run(server: Server, photos: list[Path]) -> None:
 
     def run(count: int) -> None:
         for n in range(count):
-            name, data = asked(n)
-            assert visitor.ask(functions[name], data)["success"] is (data[2:3] != [99])
+            if n % 4:
+                name, data = asked(n)
+                assert visitor.ask(named[name], data)["success"] is (data[2:3] != [99])
+            else:
+                answer = visitor.ask(*of_the_page[n // 4 % len(of_the_page)])
+                assert answer["success"] or "on our side" not in answer["output"]["error"]
 
-    run(REQUESTS // 5)
+    run(max(REQUESTS // 5, 4 * len(of_the_page)))
     before = figures(process)
     run(REQUESTS)
     assert wait_until(lambda: not process.children(recursive=True), 10)
     after = figures(process)
+    left = [path for path in server.uploads.rglob("*") if path.is_file()]
+    Files(server.uploads, lambda: time.time() + MAX_AGE + 1).sweep()
+    assert left
+    assert not any(path.exists() for path in left)
     report(
         "soak",
-        f"{REQUESTS} requests: memory {before[0] / 1e6:.0f} → {after[0] / 1e6:.0f} MB, threads {before[1]} → {after[1]}, files {before[2]} → {after[2]}",
+        f"{REQUESTS} requests: memory {before[0] / 1e6:.0f} → {after[0] / 1e6:.0f} MB, threads {before[1]} → {after[1]}, "
+        f"open files {before[2]} → {after[2]}; {len(left)} files, none after its hour",
     )
     assert after[0] < 1.05 * before[0]
     assert after[1] <= before[1] + 4
     assert after[2] <= before[2] + 4
+    assert "Traceback" not in server.log.read_text()
 
 
 def figures(process: psutil.Process) -> tuple[int, int, int]:
@@ -239,6 +339,36 @@ def test_sigterm_in_the_middle_of_a_request(photos: list[Path]) -> None:
     assert all(future.done() or future.exception(5) for future in futures)
 
 
+def files_in(folder: Path) -> set[Path]:
+    return {path for path in folder.rglob("*") if path.is_file()}
+
+
+def test_an_upload_that_breaks_off_leaves_nothing(server: Server) -> None:
+    before = files_in(server.uploads)
+    head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="x.png"\r\n\r\n'
+
+    def begin(visitor: Visitor) -> None:
+        def parts() -> Iterator[bytes]:
+            yield head + bytes(1_000_000)
+            assert wait_until(lambda: files_in(server.uploads) != before, 30)
+            raise ConnectionAbortedError
+
+        with suppress(ConnectionAbortedError):
+            visitor.http.post(
+                "gradio_api/upload", content=parts(), headers={"Content-Type": "multipart/form-data; boundary=x"}
+            )
+
+    visitor = Visitor(server.url)
+    begin(visitor)
+    assert wait_until(lambda: files_in(server.uploads) == before, 10)
+    process = psutil.Process(server.process.pid)
+    idle = process.memory_info().rss
+    form = {"field": "x" * 60_000_000}
+    assert visitor.http.post("gradio_api/upload", data=form, files={"files": ("x.png", b"x")}).status_code == 413
+    assert process.memory_info().rss < idle + 30_000_000
+    assert files_in(server.uploads) == before
+
+
 def test_a_disk_that_is_full(photos: list[Path], tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -257,6 +387,11 @@ def test_a_disk_that_is_full(photos: list[Path], tmp_path: Path) -> None:
         answer = visitor.ask(draw, latent(photo, 1))
         assert not answer["success"]
         assert "disk" in answer["output"]["error"]
+        before = files_in(disk)
+        upload = visitor.http.post("gradio_api/upload", files={"files": ("x.png", bytes(2_000_000))})
+        assert upload.status_code == 507
+        assert upload.text == texts.say("disk_full", "en")
+        assert files_in(disk) == before
         assert "Traceback" not in server.log.read_text()
         filler.unlink()
         assert visitor.ask(draw, latent(photo, 1))["success"]  # and goes on as if nothing had been
@@ -276,6 +411,88 @@ def test_nothing_can_be_written_at_home(photos: list[Path], tmp_path: Path) -> N
         assert visitor.ask(number_of(visitor, "latent_grid"), latent(photo, 1))["success"]
     finally:
         server.stop()
+
+
+FAILING = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {root!r})
+import torch
+from stargan.drawing import Translator
+from stargan.page import models
+load = models.load_translator
+
+class Failing(Translator):
+    def paint(self, *task):
+        if said := Path({file!r}).read_text():
+            kind, _, message = said.partition(": ")
+            raise getattr(torch, kind, RuntimeError)(message)
+        return super().paint(*task)
+
+def failing(*name, **options):
+    translator = load(*name, **options)
+    translator.__class__ = Failing
+    return translator
+
+models.load_translator = failing
+import importlib.util
+spec = importlib.util.spec_from_file_location("the_app", {root!r} + "/app.py")
+app = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(app)
+sys.exit(app.main())
+"""
+
+
+def test_a_gpu_that_is_full_or_lost(photos: list[Path], tmp_path: Path) -> None:
+    """As PyTorch says it; where there is a GPU, and here."""
+    failure = tmp_path / "failure"
+    failure.touch()
+    (tmp_path / "app.py").write_text(FAILING.format(root=str(ROOT), file=str(failure)))
+    server = start(source=tmp_path)
+    try:
+        visitor = Visitor(server.url)
+        draw, photo = number_of(visitor, "latent_grid"), visitor.upload(photos[0])
+
+        def healthy() -> bool:
+            return visitor.http.get("healthz").status_code == 200
+
+        def refusal(said: str) -> str:
+            failure.write_text(said)
+            answer = visitor.ask(draw, latent(photo, 1))
+            assert not answer["success"]
+            return answer["output"]["error"]
+
+        assert wait_until(healthy, 60)
+        assert "memory is full" in refusal("OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.")
+        assert healthy()
+        failure.write_text("")
+        assert visitor.ask(draw, latent(photo, 1))["success"]
+        lost = "CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be reported later"
+        for kind in ("AcceleratorError", "RuntimeError"):
+            assert "restart it" in refusal(f"{kind}: {lost}")
+            assert not healthy()
+        log = server.log.read_text()
+        assert "restart the app" in log
+        assert "Traceback" not in log
+        assert visitor.http.get("").status_code == 200
+    finally:
+        server.stop()
+
+
+def test_no_place_for_uploads_is_said_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = subprocess.run(
+        [sys.executable, "app.py", "--port", "7399"],
+        cwd=ROOT,
+        env=os.environ | {"GRADIO_TEMP_DIR": str(tmp_path / "file" / "uploads")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "GRADIO_TEMP_DIR" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_killed_app_leaves_nothing_half_written(photos: list[Path]) -> None:

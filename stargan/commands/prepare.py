@@ -33,6 +33,12 @@ def add(commands: argparse._SubParsersAction) -> None:
         "--smallest", type=at_least(0), default=64, help="leave out smaller faces, in px (default: %(default)s)"
     )
     parser.add_argument("--overwrite", action="store_true", help="make faces again that are there already")
+    parser.add_argument(
+        "--shards",
+        type=Path,
+        metavar="FOLDER",
+        help="also pack the faces of each folder below, a domain, into WebDataset shards there, for sets larger than memory",
+    )
     parser.add_argument("--processes", type=at_least(1), help="default: one a core")
     parser.set_defaults(run=run)
 
@@ -40,6 +46,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 def run(options: argparse.Namespace) -> int:
     from stargan.training.config import PRESETS
     from stargan.training.prepare import Job, parse_crop, prepare
+    from stargan.training.shards import write_shards
 
     preset = PRESETS[options.preset]
     try:
@@ -48,7 +55,9 @@ def run(options: argparse.Namespace) -> int:
             options.size or preset.architecture.image_size, preset.framing, crop, options.smallest, options.overwrite
         )
         report = prepare(options.photos, options.faces, job, options.processes)
+        print(report)
+        if options.shards:
+            print(f"{write_shards(options.faces, options.shards)} shards: {options.shards}")
     except ValueError as error:
         return refused(error)
-    print(report)
     return 0

@@ -23,7 +23,12 @@ def add(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("-h", "--help", action=_Help, nargs=0, help="show this, and all options of training")
     parser.add_argument("--preset", help="the options to start from, such as anime-128; a new run needs one")
-    parser.add_argument("--data", type=Path, required=True, help="folder with a folder of pictures for each domain")
+    parser.add_argument(
+        "--data",
+        required=True,
+        help="folder with a folder of pictures for each domain, held in memory; or shards of larger sets (see prepare --shards): "
+        "a folder of them, or a path or URL such as https://host/{anime,female}-{000000..000007}.tar",
+    )
     parser.add_argument("--validation", type=Path, help="the same layout; its first faces are on the sample sheets")
     parser.add_argument(
         "--run",

@@ -6,8 +6,13 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stargan.commands.arguments import add_styles, at_least, load_translator, refused
+
+if TYPE_CHECKING:
+    from stargan.batch import Plan
+    from stargan.models.config import ModelConfig
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -16,50 +21,59 @@ def add(commands: argparse._SubParsersAction) -> None:
         help="draw the faces of many photos",
         description="Draws the biggest face of each photo: separate PNG files, and a grid of every eight photos. A run "
         "that was stopped goes on where it was. The exit status is 1 if any photo failed; the others are still drawn.",
-        epilog="Under torchrun, each process takes its share of the photos, in groups of eight (one by one with "
-        "--no-grid), and together they write the files of one: torchrun --nproc-per-node 4 -m stargan translate ...",
+        epilog="Under torchrun, each process takes its share of the photos, in groups of eight, and "
+        "together they write the files of one: torchrun --nproc-per-node 4 -m stargan translate ... "
+        "With --ray, the machines of a Ray cluster share them, whatever becomes of one of these.",
     )
-    parser.add_argument("photos", type=Path, nargs="+", help="photos, or folders of them")
+    parser.add_argument(
+        "photos", nargs="+", help="photos, or folders of them; with --ray also URIs, such as s3://bucket/photos"
+    )
     add_styles(parser)
     parser.add_argument("--count", type=at_least(1), default=10, help="seeds for each photo (default: %(default)s)")
     parser.add_argument("--seed", type=at_least(0), default=0, help="the first of them (default: %(default)s)")
-    parser.add_argument("--output", type=Path, required=True, help="folder")
+    parser.add_argument("--output", required=True, help="folder; with --ray also a URI")
     parser.add_argument(
         "--grid", action=argparse.BooleanOptionalAction, default=True, help="also write grids (default)"
     )
     parser.add_argument("--whole-photo", action="store_true", help="put the drawings back into the photos")
     parser.add_argument("--overwrite", action="store_true", help="make files again that are there already")
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        nargs="?",
+        const="local",
+        help='on a Ray cluster: its address, or "auto" on one of its machines; without an address, on this machine. Also '
+        "writes manifest.parquet, a row a photo",
+    )
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
+    return _run_on_ray(options) if options.ray else _run_here(options)
+
+
+def _run_here(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from stargan import batch
 
     rank, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     try:
-        photos = batch.find_photos(options.photos, options.output)
+        if uris := [place for place in [*options.photos, options.output] if "://" in place]:
+            raise ValueError(f"{uris[0]} is no folder of this machine: URIs need --ray.")  # noqa: TRY301
+        output = Path(options.output)
+        photos = batch.find_photos(map(Path, options.photos), output)
         translator = load_translator(options)
-        paint, config = translator.paint, translator.config
-        if options.references:
-            looks = batch.reference_looks(paint, config, options.domain, options.references, options.strength)
-        else:
-            seeds = range(options.seed, options.seed + options.count)
-            looks = batch.latent_looks(paint, config, options.domain, seeds, options.psi)
-        mine = sum(len(group) for group in batch.share(photos, rank, processes, options.grid))
+        looks = _plan(options, translator.config).looks(translator.paint)
+        job = batch.Job(translator.config, looks, options.grid, options.whole_photo, options.overwrite)
+        share = batch.groups(photos)[rank::processes]
+        mine = sum(len(group.photos) for group in share)
         with tqdm(total=mine, unit="photo", disable=None, position=int(os.environ.get("LOCAL_RANK", 0))) as bar:
             tally = batch.translate_all(
-                paint,
-                config,
-                photos,
-                looks,
-                options.output,
-                with_grid=options.grid,
-                whole=options.whole_photo,
-                overwrite=options.overwrite,
-                rank=rank,
-                processes=processes,
+                translator.paint,
+                job,
+                batch.LocalFiles(output),
+                share,
                 report=lambda sentence: tqdm.write(sentence, file=sys.stderr),
                 progress=bar.update,
             )
@@ -67,3 +81,51 @@ def run(options: argparse.Namespace) -> int:
         return refused(error)
     print(f"{mine} photos: {tally.drawn} drawn, {tally.done} already there, {tally.failed} failed. {options.output}")
     return 1 if tally.failed else 0
+
+
+def _run_on_ray(options: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from stargan.constants import DEFAULT_MODEL
+    from stargan.models.registry import config_of
+
+    try:
+        try:
+            from stargan.cluster import connected, translating
+        except ModuleNotFoundError as error:
+            raise ValueError(f"--ray needs more packages ({error.name}): pip install 'ray[data]'.") from error
+        model = options.model or DEFAULT_MODEL
+        config = config_of(model)
+        photos, places = translating.find_photos(options.photos, options.output)
+        order = translating.Order(
+            model,
+            options.device,
+            _plan(options, config),
+            places,
+            translating.place_of(options.output),
+            options.grid,
+            options.whole_photo,
+            options.overwrite,
+        )
+        with connected(options.ray), tqdm(total=len(photos), unit="photo", disable=None) as bar:
+            tally = translating.translate_all(
+                order,
+                photos,
+                report=lambda sentence: tqdm.write(sentence, file=sys.stderr),
+                progress=bar.update,
+            )
+    except ValueError as error:
+        return refused(error)
+    print(
+        f"{len(photos)} photos: {tally.drawn} drawn, {tally.done} already there, {tally.failed} failed. {options.output}"
+    )
+    return 1 if tally.failed else 0
+
+
+def _plan(options: argparse.Namespace, config: ModelConfig) -> Plan:
+    """The styles that the options ask for."""
+    from stargan import batch
+
+    if options.references:
+        return batch.reference_plan(config, options.domain, options.references, options.strength)
+    return batch.latent_plan(config, options.domain, range(options.seed, options.seed + options.count), options.psi)

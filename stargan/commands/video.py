@@ -48,10 +48,10 @@ def run(options: argparse.Namespace) -> int:
         translator = load_translator(options)
         paint, config = translator.paint, translator.config
         if options.references:
-            looks = batch.reference_looks(paint, config, options.domain, options.references, options.strength)
+            looks = batch.reference_plan(config, options.domain, options.references, options.strength).looks(paint)
             note = f"{looks.styles.domain}, {len(looks.names)} references, strength {options.strength:g}"
         else:
-            looks = batch.latent_looks(paint, config, options.domain, options.seeds, options.psi)
+            looks = batch.latent_plan(config, options.domain, options.seeds, options.psi).looks(paint)
             note = f"{looks.styles.domain}, seeds {', '.join(map(str, options.seeds))}, psi {options.psi:g}"
         with tqdm(unit="frame", disable=None) as bar:
 

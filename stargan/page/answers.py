@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import gradio as gr
@@ -19,9 +20,20 @@ from gradio.exceptions import InvalidPathError
 from stargan.errors import RequestError, UserError
 from stargan.models.config import ModelError
 from stargan.page import texts
+from stargan.page.files import FILES
+from stargan.page.memory import ANSWERED, pixels_in
 from stargan.stages import counted
 
 log = logging.getLogger("stargan.app")
+
+# Events of the page are no endpoints; drawing waits its turn in the queue, a few visitors at a time.
+PRIVATE: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": 4}
+# At once, outside of the queue.
+AT_ONCE: dict[str, Any] = {"api_visibility": "private", "queue": False}
+
+
+# How the system says that nothing more can be written.
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Traffic:
@@ -58,6 +70,45 @@ class Traffic:
 
 
 TRAFFIC = Traffic()
+
+
+class Cancellations:
+    """Pieces of work that are under way, by visitor's page and handler, and whether they have been cancelled."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: dict[tuple[str | None, str], list[threading.Event]] = {}
+
+    @contextmanager
+    def piece(self, name: str) -> Iterator[None]:
+        """One piece of work, which :class:`Told` ends when it has been cancelled."""
+        key, cancelled = (_page(), name), threading.Event()
+        with self._lock:
+            self._running.setdefault(key, []).append(cancelled)
+        token = _cancelled.set(cancelled)
+        try:
+            yield
+        finally:
+            _cancelled.reset(token)
+            with self._lock:
+                self._running[key].remove(cancelled)
+                if not self._running[key]:
+                    del self._running[key]
+
+    def cancel(self, name: str) -> None:
+        """Asks what this visitor's page has under way of that name to end."""
+        with self._lock:
+            for cancelled in self._running.get((_page(), name), ()):
+                cancelled.set()
+
+
+def _page() -> str | None:
+    """The visitor's page that is being answered."""
+    return getattr(LocalContext.request.get(None), "session_hash", None)
+
+
+_cancelled: ContextVar[threading.Event | None] = ContextVar("cancelled", default=None)
+CANCELLATIONS = Cancellations()
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 # Any: it may stand for most texts of a component, not all of which gradio's annotations name
@@ -82,7 +133,7 @@ def reason(error: Exception) -> str:
         return say("model_failed", detail=error)
     if isinstance(error, FileNotFoundError):
         return say("photo_gone")
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
         log.error("The disk is full: %s", error.strerror)
         return say("disk_full")
     log.error("unexpected", exc_info=error)
@@ -105,7 +156,11 @@ def answering(handler: Handler) -> Handler:
         begin, end = time.perf_counter(), "ok"
         with counted() as stages:
             try:
-                with TRAFFIC.request():
+                with (
+                    TRAFFIC.request(),
+                    ANSWERED.taking(pixels_in((*args, *options.values()), FILES.root)),
+                    CANCELLATIONS.piece(handler.__name__),
+                ):
                     return handler(*args, **options)
             except Exception as error:
                 end = error.key if isinstance(error, UserError) else type(error).__name__
@@ -154,11 +209,32 @@ def guard(page: gr.Blocks) -> None:
 
 
 class Told:
-    """Reports progress to the page in the visitor's language. A class, so that it can be sent to a GPU's process."""
+    """Reports progress to the page in the visitor's language, and ends work that nobody wants any more. A class, so that it can
+    be sent to a GPU's process, where nobody cancels.
+
+    Raises:
+        RequestError: the work has been cancelled, or the visitor has left.
+    """
+
+    _cancelled: threading.Event | None = None
 
     def __init__(self, key: str) -> None:
         self.text = say(key)
+        self._cancelled = _cancelled.get()
         self(0.0)
 
     def __call__(self, part: float) -> None:
+        if self._cancelled and self._cancelled.is_set():
+            raise RequestError("cancelled")
+        if _left():
+            raise RequestError("left")
         gr.Progress()(part, desc=self.text)
+
+    def __getstate__(self) -> dict[str, str]:
+        return {"text": self.text}
+
+
+def _left() -> bool:
+    page, number = LocalContext.blocks.get(None), LocalContext.event_id.get(None)
+    running = [event for events in page._queue.active_jobs if events for event in events] if page else []
+    return any(event._id == number and not event.alive for event in running)

@@ -31,12 +31,15 @@ from stargan.pictures.io import MAX_BYTES, SHOWN_SUFFIXES, open_photo
 from stargan.pictures.provenance import Provenance, save_picture
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-PHOTOS, DRAWINGS = (sorted((EXAMPLES / kind).glob("*.png")) for kind in ("photos", "drawings"))
+PHOTOS, DRAWINGS = (sorted((EXAMPLES / "page" / kind).glob("*.webp")) for kind in ("photos", "drawings"))
+VIDEOS = sorted((EXAMPLES / "videos").glob("*.mp4"))
 DEFAULTS = {"count": 8, "seed": 5, "psi": 0.7}  # seeds that differ, chosen by eye
 # Small enough to be read out and typed.
 MAX_NEW_SEED = 9999
-# Side, px, of a drawing that is looked at and saved.
-LARGE = 512
+# Side, px, of a drawing that is looked at and saved, and of the face beside it.
+LARGE, FACE = 512, 256
+# Side, px, of a drawing among others that shows its reference too.
+TILE = 320
 # Longer side of a camera's picture, px: more would cost frames.
 LIVE_SIZE = 640
 CLIP_SECONDS, CLIP_RATE = 4, {".mp4": 25, ".gif": 12.5}
@@ -133,15 +136,39 @@ def look(model: str, photo: str | None, _chosen: Any, *rest: Any) -> Looked | tu
 
 
 @answering
-def displayable(photo: str | None) -> str | None:
-    """→ the photo as a file that browsers show; nothing where it is no photo, as look() says."""
+def look_anew(
+    model: str, photo: str | None, chosen: Any, _x: Any, _y: Any, _size: Any, grayscale: Any, standing: str | None
+) -> tuple:
+    """As :func:`look`, of another photo than before → also its square, in the middle as long as nobody moved it, and which
+    photo stands there now. Where the one before comes back in the place of one that was refused, all stays.
+
+    Raises:
+        PhotoError: it is refused: all stays, too.
+    """
+    if photo and photo == standing:
+        return (gr.skip(),) * (len(Looked._fields) + 4)
+    stands = photo
+    try:
+        if photo:
+            Source.open(photo)
+    except (PhotoError, OSError):
+        if standing:
+            raise
+        stands = None
+    return *look(model, photo, chosen, *drawing.MIDDLE, grayscale), *drawing.MIDDLE, stands
+
+
+@answering
+def displayable(photo: str | None, standing: str | None) -> tuple[str | None, Any]:
+    """→ the photo as a file that browsers show, or the one before where it is no photo; and then, why."""
     if not photo:
-        return None
+        return None, gr.skip()
     try:
         source = Source.open(photo)
-    except (PhotoError, OSError):
-        return None
-    return photo if Path(photo).suffix.lower() in SHOWN_SUFFIXES else saved(source.picture, f"{source.name}.png")
+    except (PhotoError, OSError) as error:
+        return standing, gr.Markdown(f"**{shown(error)}**", visible=True)
+    path = photo if Path(photo).suffix.lower() in SHOWN_SUFFIXES else saved(source.picture, f"{source.name}.png")
+    return path, gr.skip()
 
 
 @answering
@@ -153,11 +180,27 @@ def frame(model: str, *page: Any) -> str:
 # Drawing
 
 
+@dataclass(frozen=True, eq=False)
+class Aside:
+    """Other styles than the settings name, drawn in their place until one goes back.
+
+    Attributes:
+        recipe: of these styles.
+        model: on the menu.
+        chosen: which of the drawings before was looked at.
+    """
+
+    recipe: Recipe
+    model: str
+    chosen: int
+
+
 class Results(NamedTuple):
     """What every way of drawing shows."""
 
     crop: str | None
-    gallery: list[tuple[str, str]] | None
+    gallery: gr.Gallery | None
+    face: str | None
     large: str | None
     save: gr.DownloadButton
     compare: tuple[str, str] | None
@@ -165,17 +208,44 @@ class Results(NamedTuple):
     drawn: Drawn | None
     header: tuple[Image.Image, ...]
     chosen: int
+    aside: Aside | None
+    back: gr.Button
+    link: str
 
 
-NOTHING = (None, None, gr.DownloadButton(value=None, interactive=False), None, None, None, (), 0)
+AS_IT_WAS = (gr.skip(),) * len(Results._fields)
+NOTHING = (
+    None, None, None, gr.DownloadButton(value=None, interactive=False), None, None, None, (), 0, None, gr.Button(visible=False), "",
+)  # fmt: skip
 
 
-def results(drawn: Drawn, header: tuple[Image.Image, ...] = (), *, in_photo: bool, sheet_open: bool) -> Results:
-    """Args: what of it is looked at, and so is made: the drawing in the photo, the sheet."""
-    crop = saved(drawn.prepared.crops[0], "crop.png")
+def results(
+    drawn: Drawn,
+    header: tuple[Image.Image, ...] = (),
+    *,
+    in_photo: bool,
+    sheet_open: bool,
+    chosen: int = 0,
+    aside: Aside | None = None,
+    link: str = "",
+) -> Results:
+    """
+    Args:
+        in_photo, sheet_open: what of it is looked at, and so is made: the drawing in the photo, the sheet.
+        aside: what it was drawn by, where it was not the settings.
+    """
+    crop, chosen = saved(drawn.prepared.crops[0], "crop.png"), min(chosen, len(drawn.pictures) - 1)
     sheet = _sheet(drawn, header) if sheet_open else None
-    compare = before_after(drawn, 0) if in_photo else None
-    return Results(crop, gallery_of(drawn), *large(drawn, 0), compare, sheet, drawn, header, 0)
+    compare = before_after(drawn, drawn.place(chosen)[1]) if in_photo else None
+    gallery = gr.Gallery(gallery_of(drawn), selected_index=chosen)  # else the one before stays highlighted
+    back = gr.Button(visible=aside is not None)
+    return Results(crop, gallery, *large(drawn, chosen), compare, sheet, drawn, header, chosen, aside, back, link)
+
+
+def beside(aside: Aside, view: Any, sheet_open: Any, *page: Any) -> Results:
+    """The photo in the styles of ``aside``."""
+    drawn = draw(aside.model, aside.recipe, page)
+    return results(drawn, in_photo=view == "photo", sheet_open=bool(sheet_open), aside=aside)
 
 
 def gallery_of(drawn: Drawn) -> list[tuple[str, str]]:
@@ -183,19 +253,28 @@ def gallery_of(drawn: Drawn) -> list[tuple[str, str]]:
     gallery = []
     for index, picture in enumerate(drawn.pictures):
         row, column = drawn.place(index)
-        kind, value = drawn.styles.captions[column]
-        caption = say(f"caption_{kind}", value=value)
+        said = caption(drawn.styles, column)
         if len(drawn.rows) > 1:
-            caption = say("caption_face", number=row + 1, caption=caption)
-        gallery.append((saved(picture, drawn.file_name(index), drawn.styles.provenance(column)), caption))
+            said = say("caption_face", number=row + 1, caption=said)
+        gallery.append((saved(picture, drawn.file_name(index), drawn.styles.provenance(column)), said))
     return gallery
 
 
-def large(drawn: Drawn, index: int) -> tuple[str, gr.DownloadButton]:
-    """One drawing as it is looked at and saved: enlarged to 512 px, and saying so; the button that saves it."""
+def caption(styles: Styles, index: int) -> str:
+    kind, value = styles.captions[index]
+    return say(f"caption_{kind}", value=value)
+
+
+def large(drawn: Drawn, index: int) -> tuple[str, str, gr.DownloadButton]:
+    """One drawing as it is looked at and saved: enlarged to 512 px, and saying so.
+
+    Returns:
+        The face that it is of, the drawing, the button that saves it.
+    """
     picture, about = drawn.enlarged(index, LARGE)
-    path = saved(picture, drawn.file_name(index), about)
-    return path, gr.DownloadButton(value=path, interactive=True)
+    row, _ = drawn.place(index)
+    path, face = saved(picture, drawn.file_name(index), about), saved(drawn.prepared.close_up(row, FACE), "face.png")
+    return face, path, gr.DownloadButton(value=path, interactive=True)
 
 
 def before_after(drawn: Drawn, column: int) -> tuple[str, str]:
@@ -226,38 +305,78 @@ def draw(model: str, recipe: Recipe, page: tuple[Any, ...]) -> Drawn:
 
 @answering
 def draw_latent(*inputs: Any) -> tuple:
-    """→ results and the link that brings them back."""
-    return _latent(*inputs)
+    """→ results."""
+    return _latent(inputs)
 
 
 @answering
 def draw_first(*inputs: Any) -> Any:
     """As :func:`draw_latent` when a photo came, or went: nothing then stays of the one before."""
-    return _latent(*inputs) if inputs[7] else (None, *NOTHING, "")
+    return _latent(inputs) if inputs[7] else (None, *NOTHING)
 
 
-def _latent(model: str, domain: str, count: Any, seed: Any, psi: Any, view: Any, sheet_open: Any, *page: Any) -> tuple:
+@answering
+def redraw_latent(aside: Aside | None, *inputs: Any) -> Any:
+    """As :func:`draw_first` when something of the photo changed: other styles than the settings name stay."""
+    if not inputs[7]:
+        return None, *NOTHING
+    return beside(aside, *inputs[5:]) if aside else _latent(inputs)
+
+
+@answering
+def back_to_latent(aside: Aside | None, *inputs: Any) -> Results:
+    """→ the drawings before, and of them the one that was looked at."""
+    return _latent(inputs, aside.chosen if aside else 0)
+
+
+def _latent(inputs: tuple[Any, ...], chosen: int = 0) -> Results:
+    model, domain, count, seed, psi, view, sheet_open, *page = inputs
     recipe = drawing.seeds(config_of(model), domain, count, seed, psi)
-    drawn = draw(model, recipe, page)
+    drawn = draw(model, recipe, tuple(page))
     settings = {"model": checked(model), "domain": recipe.domain, "count": len(recipe), "seed": recipe.numbers[0]}
     settings |= {"psi": recipe.psi}
     settings |= {"grayscale": 1} if page[-1] else {}
     name = Path(page[0]).stem
     # a link holds no photo of a person's own, and says so
     settings |= {"example": name} if name in {path.stem for path in PHOTOS} else {"photo": "own"}
-    return *results(drawn, in_photo=view == "photo", sheet_open=bool(sheet_open)), link(settings)
+    in_photo = view == "photo"
+    return results(drawn, in_photo=in_photo, sheet_open=bool(sheet_open), chosen=chosen, link=link(settings))
 
 
 @answering
-def draw_mixed(
-    model: str, pictures: Any, adjusted: Any, domain: str, strength: Any, view: Any, sheet_open: Any, *page: Any
-) -> tuple:
-    """→ results; nothing where there is no photo or no reference yet."""
+def draw_mixed(opened: bool, *inputs: Any) -> Any:
+    """→ results; nothing where there is no photo or no reference, and as it was where nobody has opened the tab yet."""
+    return _mixed(inputs) if opened else AS_IT_WAS
+
+
+@answering
+def draw_mixed_first(drawn: Drawn | None, opened: bool, *inputs: Any) -> Any:
+    """As :func:`draw_mixed` when the tab is opened: what is drawn already stays."""
+    return _mixed(inputs) if opened and drawn is None else AS_IT_WAS
+
+
+@answering
+def redraw_mixed(aside: Aside | None, opened: bool, *inputs: Any) -> Any:
+    """As :func:`draw_mixed` when something of the photo changed: other styles than the references' stay."""
+    if aside and inputs[7]:
+        return beside(aside, *inputs[5:])
+    return _mixed(inputs) if opened else AS_IT_WAS
+
+
+@answering
+def back_to_mixed(aside: Aside | None, _opened: bool, *inputs: Any) -> Any:
+    """→ the drawings before, and of them the one that was looked at."""
+    return _mixed(inputs, aside.chosen if aside else 0)
+
+
+def _mixed(inputs: tuple[Any, ...], chosen: int = 0) -> Any:
+    model, pictures, adjusted, domain, strength, view, sheet_open, *page = inputs
     if not pictures or not page[0]:
         return gr.skip(), *NOTHING
     recipe = drawing.references(config_of(model), references_of(pictures, adjusted), domain, strength)
-    drawn = draw(model, recipe, page)
-    return results(drawn, recipe.crops, in_photo=view == "photo", sheet_open=bool(sheet_open))
+    drawn = draw(model, recipe, tuple(page))
+    found = results(drawn, recipe.crops, in_photo=view == "photo", sheet_open=bool(sheet_open), chosen=chosen)
+    return found._replace(gallery=gr.Gallery(mixed_gallery(drawn, recipe.crops), selected_index=chosen))
 
 
 def link(settings: dict[str, Any]) -> str:
@@ -278,7 +397,7 @@ class Chosen(gr.EventData):
 
 @answering
 def choose(drawn: Drawn | None, view: Any, event: Chosen) -> tuple:
-    """A drawing was chosen → it, large; the button that saves it; before/after, where that is looked at; its number."""
+    """A drawing was chosen → as :func:`large`; before/after, where that is looked at; its number."""
     index = event.index
     if drawn is None or type(index) is not int or not 0 <= index < len(drawn.pictures):
         raise RequestError("nothing_chosen")
@@ -291,7 +410,7 @@ def look_from(view: Any, drawn: Drawn | None, chosen: int) -> tuple:
     """The drawing, or the photo with it, is to be looked at → which of them is shown, before/after."""
     in_photo = view == "photo"
     compare = before_after(drawn, drawn.place(chosen)[1]) if in_photo and drawn else None
-    return gr.Image(visible=not in_photo), gr.ImageSlider(compare, visible=in_photo)
+    return gr.Row(visible=not in_photo), gr.ImageSlider(compare, visible=in_photo)
 
 
 @answering
@@ -324,7 +443,7 @@ def whole_photo(drawn: Drawn | None, chosen: int) -> str:
 
 # References
 
-# Adjustments by a reference's path.
+# Adjustments by the digest of a reference: its path is another each time that the page sends it.
 Adjusted = dict[str, Reference]
 
 
@@ -332,7 +451,12 @@ def references_of(gallery: Any, adjusted: Any) -> list[Reference]:
     """What a gallery of references and the adjustments of them say."""
     pictures = [path for path, *_ in gallery or [] if isinstance(path, str)]
     known = adjusted if isinstance(adjusted, dict) else {}
-    return [found if isinstance(found := known.get(path), Reference) else Reference(path) for path in pictures]
+    return [_adjusted(path, known) for path in pictures]
+
+
+def _adjusted(path: str, known: Adjusted) -> Reference:
+    found = known.get(Source.open(path).digest) if known else None
+    return replace(found, photo=path) if isinstance(found, Reference) else Reference(path)
 
 
 def _chosen_reference(pictures: Any, which: Any) -> str:
@@ -342,10 +466,12 @@ def _chosen_reference(pictures: Any, which: Any) -> str:
 
 
 @answering
-def look_at_references(model: str, pictures: Any, adjusted: Adjusted) -> tuple[list, gr.Radio]:
-    """References arrived → their crops, which of them can be adjusted."""
-    numbers = list(range(1, len(pictures or []) + 1))
-    return _crops(model, pictures, adjusted), gr.Radio(numbers, value=1 if numbers else None)
+def look_at_references(model: str, pictures: Any, adjusted: Adjusted, which: Any) -> tuple:
+    """References came or went → their crops, which of them can be adjusted, and its :func:`adjustment`."""
+    count = len(pictures or [])
+    which = which if isinstance(which, int) and 1 <= which <= count else 1
+    chosen = gr.Radio(list(range(1, count + 1)), value=which if count else None, visible=count > 1)
+    return _crops(model, pictures, adjusted), chosen, *_adjustment(model, pictures, adjusted, which)
 
 
 @answering
@@ -354,7 +480,8 @@ def adjust(
 ) -> tuple[list, Adjusted]:
     """→ the references' crops with one of them moved, all adjustments."""
     path = _chosen_reference(pictures, which)
-    adjusted = adjusted | {path: Reference(path, drawing.number("weight", weight, 0, 1), square_of(x, y, size))}
+    moved = Reference(path, drawing.number("weight", weight, 0, 1), square_of(x, y, size))
+    adjusted = adjusted | {Source.open(path).digest: moved}
     return _crops(model, pictures, adjusted), adjusted
 
 
@@ -363,29 +490,64 @@ def weigh(pictures: Any, adjusted: Adjusted, which: Any, weight: Any) -> Adjuste
     """→ all adjustments, one of them with another weight."""
     path = _chosen_reference(pictures, which)
     weight = drawing.number("weight", weight, 0, 1)
-    return adjusted | {path: replace(adjusted.get(path, Reference(path)), weight=weight)}
+    return adjusted | {Source.open(path).digest: replace(_adjusted(path, adjusted), weight=weight)}
 
 
 @answering
-def adjustment(pictures: Any, adjusted: Adjusted, which: Any) -> tuple:
-    """→ weight and square of one reference."""
+def adjustment(model: str, pictures: Any, adjusted: Adjusted, which: Any) -> tuple:
+    """→ one reference as a whole, its weight and square."""
+    return _adjustment(model, pictures, adjusted, which)
+
+
+def _adjustment(model: str, pictures: Any, adjusted: Adjusted, which: Any) -> tuple:
     try:
         path = _chosen_reference(pictures, which)
     except RequestError:
-        return 1.0, *drawing.MIDDLE
-    reference = adjusted.get(path) or Reference(path)
-    return reference.weight, *(reference.square or drawing.proposed_square(Source.open(path)))
+        return None, 1.0, *drawing.MIDDLE
+    reference, source = _adjusted(path, adjusted), Source.open(path)
+    square = reference.square or drawing.reference_square(source, config_of(model))
+    return saved(source.preview, "reference.png"), reference.weight, *square
+
+
+@answering
+def choose_reference(event: Chosen) -> int:
+    """A reference's crop was clicked → its number."""
+    if type(event.index) is not int or not 0 <= event.index < drawing.MAX_REFERENCES:
+        raise RequestError("bad_input")
+    return event.index + 1
 
 
 @answering
 def add_example(pictures: list[tuple[str, str]] | None, index: Any) -> list[str]:
     """→ the references with an example drawing added; the last ones where they are too many."""
-    return [*(path for path, *_ in pictures or []), _example(DRAWINGS, index)][-drawing.MAX_REFERENCES :]
+    return _added(pictures, [_example(DRAWINGS, index)])
+
+
+@answering
+def add_own(pictures: list[tuple[str, str]] | None, files: Any) -> list[str]:
+    """→ the references with a person's own added; the last ones where they are too many.
+
+    Raises:
+        PhotoError: one of them cannot be used: nothing is added then.
+    """
+    own = [str(file) for file in files or [] if isinstance(file, str)]
+    for file in own:
+        Source.open(file)
+    return _added(pictures, own)
+
+
+def _added(pictures: list[tuple[str, str]] | None, further: list[str]) -> list[str]:
+    return [*(path for path, *_ in pictures or []), *further][-drawing.MAX_REFERENCES :]
 
 
 @answering
 def example_photo(index: Any) -> str:
     return _example(PHOTOS, index)
+
+
+@answering
+def example_video(index: Any) -> str:
+    return _example(VIDEOS, index)
 
 
 def _example(paths: list[Path], index: Any) -> str:
@@ -401,20 +563,33 @@ def _crops(model: str, pictures: Any, adjusted: Adjusted) -> list[tuple[str, str
 
 
 def crop_gallery(crops: Any) -> list[tuple[str, str]]:
-    return [(saved(crop, f"reference-{n}.png"), say("caption_reference", value=n)) for n, crop in enumerate(crops, 1)]
+    return [(saved(crop, f"reference-{n}.png"), str(n)) for n, crop in enumerate(crops, 1)]
+
+
+def mixed_gallery(drawn: Drawn, crops: tuple[Image.Image, ...]) -> list[tuple[str, str]]:
+    """As :func:`gallery_of`, with the reference in a corner of each drawing that is in the style of one. What is saved of a
+    drawing has no such corner."""
+    gallery = []
+    for index, (path, caption) in enumerate(gallery_of(drawn)):
+        row, column = drawn.place(index)
+        kind, number = drawn.styles.captions[column]
+        if kind == "reference":
+            shown = with_inset(drawn.rows[row][column], crops[number - 1])
+            path = saved(shown, drawn.file_name(index), drawn.styles.provenance(column))
+        gallery.append((path, caption))
+    return gallery
+
+
+def with_inset(picture: Image.Image, reference: Image.Image) -> Image.Image:
+    """A picture, enlarged to 320 px, with another in its lower left corner."""
+    shown = picture.resize((TILE, TILE), Image.Resampling.LANCZOS)
+    side, edge = TILE // 3, TILE // 80
+    shown.paste("white", (0, TILE - side - 2 * edge, side + 2 * edge, TILE))
+    shown.paste(reference.resize((side, side), Image.Resampling.LANCZOS), (edge, TILE - side - edge))
+    return shown
 
 
 # Kept styles
-
-
-@answering
-def keep(drawn: Drawn | None, chosen: int) -> tuple[Styles, str]:
-    """→ the style of the chosen drawing, the drawing."""
-    if drawn is None:
-        raise RequestError("nothing_chosen")
-    column = drawn.place(chosen)[1]
-    kept = drawn.styles.part(column, column + 1)
-    return kept, saved(drawn.pictures[chosen], "kept.png", drawn.styles.provenance(column))
 
 
 def kept_style(slot: str, kept: Any, model: str) -> Styles:
@@ -423,15 +598,6 @@ def kept_style(slot: str, kept: Any, model: str) -> Styles:
     if kept.model != config_of(model).name:
         raise RequestError("other_model", slot=slot, model=kept.model)
     return kept
-
-
-@answering
-def draw_near(
-    model: str, a: Any, distance: Any, count: Any, seed: Any, view: Any, sheet_open: Any, *page: Any
-) -> Results:
-    """→ results in styles like the kept one."""
-    recipe = drawing.near(kept_style("A", a, model), distance, count, seed)
-    return results(draw(model, recipe, page), in_photo=view == "photo", sheet_open=bool(sheet_open))
 
 
 @answering
@@ -524,8 +690,17 @@ def camera_bytes(payload: Any) -> bytes | None:
 
 
 @answering
-def draw_clip(model: str, a: Any, in_style_a: Any, domain: Any, seed: Any, psi: Any, clip: str | None) -> str:
-    """→ the clip with its face drawn, in one style."""
+def draw_clip(*inputs: Any) -> tuple[Any, gr.Markdown]:
+    """→ the clip with its face drawn, in one style; or why it could not be, and the one before stays."""
+    try:
+        return _drawn_clip(*inputs), gr.Markdown(visible=False)
+    except (UserError, OSError) as error:
+        if isinstance(error, UserError) and error.key == "cancelled":
+            raise
+        return gr.skip(), gr.Markdown(f"**{shown(error)}**", visible=True)
+
+
+def _drawn_clip(model: str, a: Any, in_style_a: Any, domain: Any, seed: Any, psi: Any, clip: str | None) -> str:
     if not clip:
         raise RequestError("no_clip")
     recipe, config, paint = one_style(model, a, in_style_a, domain, seed, psi), config_of(model), painter(model)

@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import secrets
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -15,13 +16,15 @@ from pathlib import Path
 from gradio.utils import get_upload_folder
 
 from stargan.drawing import CACHE
+from stargan.page.memory import give_memory_back
 
 log = logging.getLogger(__name__)
 
 # Deleted when older than this, in seconds; looked for this often: together less than the hour that visitors are told.
 MAX_AGE, SWEEP_EVERY = 3000.0, 300.0
-# Large photos that nobody asked for again in so many seconds leave the memory; looked for this often.
-LARGE, UNUSED, LOOK_EVERY = 48_000_000, 30.0, 10.0
+# What nobody asked for again in so many seconds leaves the memory, but for so many bytes, which are a photo of 12 megapixels
+# and what is made of it; looked for this often.
+UNUSED, KEPT, LOOK_EVERY = 30.0, 64_000_000, 10.0
 # An empty folder may be about to be written to.
 _EMPTY_AGE = 60.0
 
@@ -33,6 +36,9 @@ class Files:
         root: nothing else may be kept there.
         clock: seconds since the epoch, as files' times are.
         born: when a file came here. Its content's own time says nothing: gradio copies with it.
+
+    Raises:
+        OSError: the folder cannot be made or written to, in a sentence.
 
     Attributes:
         kept: files that stay as long as the app runs: gradio's copies of the examples.
@@ -46,7 +52,12 @@ class Files:
     ) -> None:
         self.root, self._clock, self._born = root, clock, born
         self.kept: Callable[[], Iterable[str]] = tuple
-        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            tempfile.TemporaryFile(dir=root).close()
+        except OSError as error:
+            said = f"Uploads and results cannot be kept in {root} ({error.strerror}): name another folder in GRADIO_TEMP_DIR."
+            raise OSError(error.errno, said) from error
 
     def fresh(self, name: str) -> Path:
         """Where a file of that name can be written: an unguessable place."""
@@ -86,7 +97,8 @@ class Files:
             swept = -math.inf
             while True:
                 try:
-                    CACHE.drop_unused(UNUSED, LARGE)
+                    CACHE.drop_unused(UNUSED, KEPT)
+                    give_memory_back()
                     if time.monotonic() - swept >= SWEEP_EVERY:
                         swept = time.monotonic()
                         CACHE.drop_older(MAX_AGE)

@@ -12,38 +12,18 @@ import gradio as gr
 from gradio.data_classes import ImageData
 
 from stargan.drawing import MAX_COUNT, MAX_PSI, MAX_SEED
-from stargan.models.registry import DEFAULT_MODEL
-from stargan.page import events, texts
-from stargan.page.answers import guard, i18n
+from stargan.page import comparing, events, favourites, sharing, texts
+from stargan.page.answers import AT_ONCE, PRIVATE, guard, i18n
 from stargan.page.endpoints import endpoints
-from stargan.page.events import DEFAULTS, DRAWINGS, MAX_NEW_SEED, PHOTOS, domain_choices
-from stargan.page.models import config_of, menu
+from stargan.page.events import DEFAULTS, DRAWINGS, MAX_NEW_SEED, VIDEOS, domain_choices
+from stargan.page.longwork import long_work
+from stargan.page.models import config_of
+from stargan.page.subject import SubjectPanel, square_fields, subject_panel
 
-# Events of the page are no endpoints; drawing waits its turn in the queue, a few visitors at a time.
-PRIVATE: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": 4}
-# At once, outside of the queue.
-AT_ONCE: dict[str, Any] = {"api_visibility": "private", "queue": False}
+# One of four buttons beside each other; two and two on a phone.
+BESIDE: dict[str, Any] = {"size": "md", "min_width": 110}
 # A visitor's camera is drawn for this long, in seconds; then the next one has a turn, and the button starts it again.
 LIVE_SECONDS = 120
-
-
-@dataclass(frozen=True)
-class SubjectPanel:
-    """What is to be drawn: the photo, its faces; shared by all that is beside and below it.
-
-    Attributes:
-        parts: inputs of every handler that draws: photo, chosen, x, y, size, grayscale.
-        arrived: the event that a photo came or went, and was looked at.
-        shown: what :func:`stargan.page.events.look` returns.
-    """
-
-    model: gr.Dropdown
-    photo: gr.Image
-    parts: list[Any]
-    shown: list[Any]
-    crop: gr.Image
-    grayscale: gr.Checkbox
-    arrived: Any
 
 
 @dataclass(frozen=True)
@@ -54,6 +34,8 @@ class ResultsPanel:
         outputs: what :class:`stargan.page.events.Results` holds.
         view: "drawing" or "photo": what the chosen one is looked at in.
         sheet_open: whether the sheet is unfolded: only then it is made.
+        aside: what was drawn in the place of what the settings say, if so; ``back`` goes back.
+        in_turn: how what is done with the chosen one waits until it is chosen.
     """
 
     gallery: gr.Gallery
@@ -62,9 +44,10 @@ class ResultsPanel:
     chosen: gr.State
     view: gr.Radio
     sheet_open: gr.State
-    keep_a: gr.Button
-    keep_b: gr.Button
-    link: gr.Textbox
+    aside: gr.State
+    keep: gr.Button
+    in_turn: dict[str, Any]
+    back: gr.Button
 
 
 @dataclass(frozen=True)
@@ -82,6 +65,7 @@ class DiversityTab:
 class MixingTab:
     results: ResultsPanel
     domain: gr.Radio
+    inputs: list[Any]
 
 
 def build() -> gr.Blocks:
@@ -92,31 +76,32 @@ def build() -> gr.Blocks:
     ) as page:
         gr.Markdown(i18n("intro"), elem_id="intro")
         kept_a = gr.State(time_to_live=3600)
-        with gr.Row():
-            with gr.Column(scale=2, min_width=300):
+        with gr.Row(elem_id="columns"):
+            with gr.Column(scale=1, min_width=300, elem_id="subject"):
                 subject = subject_panel()
-            with gr.Column(scale=3, min_width=320), gr.Tabs():
-                with gr.Tab(i18n("tab_diversity"), id="diversity"):
-                    diversity = diversity_tab(subject)
-                with gr.Tab(i18n("tab_mixing"), id="mixing"):
-                    mixing = mixing_tab(subject)
-                with gr.Tab(i18n("tab_live"), id="live"):
-                    live = live_tab(subject, kept_a)
-        explore_panel(subject, kept_a, diversity.results, mixing.results)
+            with gr.Column(scale=2, min_width=320):
+                with gr.Tabs() as tabs:
+                    with gr.Tab(i18n("tab_diversity"), id="diversity"):
+                        diversity = diversity_tab(subject)
+                    with gr.Tab(i18n("tab_mixing"), id="mixing") as mixing_is:
+                        mixing = mixing_tab(subject, mixing_is)
+                    with gr.Tab(i18n("tab_live"), id="live", elem_id="tab-live") as live_is:
+                        live = live_tab(subject, kept_a, live_is)
+                favourites_panel(page, subject, kept_a, tabs, diversity.results, mixing.results)
         gr.Markdown(i18n("privacy"), elem_id="privacy")
 
         domains = [diversity.domain, mixing.domain, live]
-        subject.model.input(
+        looked = subject.model.input(
             events.choose_model, [subject.model, *domains], domains, show_progress="hidden", **PRIVATE
-        ).success(
-            events.look, [subject.model, *subject.parts], subject.shown, show_progress="hidden", **PRIVATE
-        ).success(
-            events.draw_first,
-            diversity.inputs,
-            diversity.outputs,
-            show_progress_on=diversity.results.gallery,
-            **PRIVATE,
-        )
+        ).success(events.look, [subject.model, *subject.parts], subject.shown, show_progress="hidden", **PRIVATE)
+        for draw, inputs, outputs, panel in (
+            (events.draw_first, diversity.inputs, diversity.outputs, diversity.results),
+            (events.draw_mixed, mixing.inputs, mixing.results.outputs, mixing.results),
+        ):
+            looked.success(draw, inputs, outputs, show_progress_on=panel.gallery, **PRIVATE)
+        page.load(None, None, None, js=comparing.SLIDER, **AT_ONCE)
+        # radio buttons of a tab that is not open yet show no choice unless an event has named it
+        page.load(lambda: gr.Radio(value="drawing"), None, mixing.results.view, **AT_ONCE)
         search = gr.Textbox(visible=False)
         chosen = [diversity.count, diversity.seed, diversity.psi, subject.grayscale]
         settings = [subject.model, subject.photo, *chosen, *domains]
@@ -130,69 +115,28 @@ def build() -> gr.Blocks:
 
 def take_as_given(page: gr.Blocks) -> None:
     """Hands values over as they came: uploads as paths, unopened, for open_photo to judge, and numbers and choices
-    unchecked, for studio to judge. Gradio's own refusals are in English only, and name no field.
-
-    Gradio forgets this of a component that an event returns gr.skip() or an update for: none does for the photo."""
+    unchecked, for studio to judge. Gradio's own refusals are in English only, and name no field; and a choice that was
+    right when it was sent may be none any more when it arrives, as of faces when the photo changes."""
     for block in page.blocks.values():
-        if isinstance(block, gr.Image) and block.streaming:
-            block.preprocess = events.camera_bytes  # type: ignore[assignment, method-assign]
-        elif isinstance(block, (gr.Image, gr.Video)):
-            block.preprocess = lambda payload: payload.path if payload else None  # type: ignore[method-assign]
-        elif isinstance(block, (gr.CheckboxGroup, gr.Dropdown, gr.Number, gr.Radio, gr.Slider)):
-            block.preprocess = lambda payload: payload  # type: ignore[method-assign]
+        _take_as_given(block)
+    preprocess = page.preprocess_data
+
+    async def preprocessed(function: Any, inputs: list[Any], state: Any, *args: Any, **options: Any) -> list[Any]:
+        for block in function.inputs:
+            if state and block._id in state:  # a visitor's own copy, which gradio makes anew with each update
+                _take_as_given(state.blocks_config.blocks[block._id])
+        return await preprocess(function, inputs, state, *args, **options)
+
+    page.preprocess_data = preprocessed  # type: ignore[assignment, method-assign]
 
 
-def subject_panel() -> SubjectPanel:
-    titles = [(spec.title, name) for name, spec in menu().items()]
-    model = gr.Dropdown(titles, value=DEFAULT_MODEL, label=i18n("model"), visible=len(titles) > 1, elem_id="model")
-    photo = gr.Image(
-        type="filepath",
-        label=i18n("photo"),
-        sources=["upload", "webcam", "clipboard"],
-        height=340,
-        buttons=["fullscreen"],
-        alt_text=i18n("photo"),
-        elem_id="photo",
-    )
-    note = gr.Markdown(visible=False, elem_id="note")
-    numbered = gr.Image(
-        label=i18n("numbered"),
-        format="png",
-        visible=False,
-        interactive=False,
-        buttons=["fullscreen"],
-        elem_id="numbered",
-        alt_text=i18n("numbered_alt"),
-    )
-    chosen = gr.CheckboxGroup([], label=i18n("faces"), visible=False, elem_id="chosen")
-    with gr.Column(visible=False, elem_id="square") as square:
-        x = gr.Slider(0, 1, 0.5, step=0.01, label=i18n("crop_x"), min_width=120)
-        y = gr.Slider(0, 1, 0.5, step=0.01, label=i18n("crop_y"), min_width=120)
-        size = gr.Slider(0.05, 1, 1, step=0.01, label=i18n("crop_size"), min_width=120)
-    examples = gr.Dataset(
-        components=[photo], samples=[[str(path)] for path in PHOTOS], type="index", label=i18n("examples"),
-        visible=bool(PHOTOS), elem_id="photo-examples", elem_classes="in-a-row",
-    )  # fmt: skip
-    crop = gr.Image(
-        label=i18n("crop"),
-        format="png",
-        interactive=False,
-        height=150,
-        buttons=[],
-        elem_id="crop",
-        elem_classes="small",
-        alt_text=i18n("crop_alt"),
-    )
-    grayscale = gr.Checkbox(False, label=i18n("grayscale"), render=False)  # shown among the other settings
-    parts = [photo, chosen, x, y, size, grayscale]
-    shown = [note, numbered, chosen, square, crop]
-    photo.upload(events.displayable, photo, photo, show_progress="hidden", **PRIVATE)
-    looked = photo.change(events.look, [model, *parts], shown, show_progress="hidden", **PRIVATE)
-    examples.click(events.example_photo, examples, photo, show_progress="hidden", **PRIVATE)
-    photo.clear(lambda: gr.Markdown(visible=False), None, note, **AT_ONCE)
-    for part in (x, y, size):
-        part.input(events.frame, [model, *parts], crop, show_progress="hidden", trigger_mode="always_last", **PRIVATE)
-    return SubjectPanel(model, photo, parts, shown, crop, grayscale, looked)
+def _take_as_given(block: Any) -> None:
+    if isinstance(block, gr.Image) and block.streaming:
+        block.preprocess = events.camera_bytes  # type: ignore[assignment, method-assign]
+    elif isinstance(block, (gr.Image, gr.Video)):
+        block.preprocess = lambda payload: payload.path if payload else None  # type: ignore[method-assign]
+    elif isinstance(block, (gr.CheckboxGroup, gr.Dropdown, gr.Number, gr.Radio, gr.Slider)):
+        block.preprocess = lambda payload: payload  # type: ignore[method-assign]
 
 
 def results_panel(
@@ -208,36 +152,41 @@ def results_panel(
     Args:
         settings: puts what can be set between what is done with a drawing and what is saved of all.
     """
+    back = gr.Button(i18n("back"), visible=False, size="sm", elem_id=f"{prefix}-back")
     gallery = gr.Gallery(
-        label=i18n(label), format="png", columns=4, height="auto", object_fit="contain", allow_preview=False,
-        interactive=False, buttons=[], elem_id=f"{prefix}-gallery", elem_classes="drawings",
+        label=i18n(label), show_label=False, format="png", columns=4, height="auto", object_fit="contain",
+        allow_preview=False, interactive=False, buttons=[], elem_id=f"{prefix}-gallery", elem_classes="drawings",
     )  # fmt: skip
     views = [(i18n("view_drawing"), "drawing"), (i18n("view_photo"), "photo")]
-    view = gr.Radio(views, value="drawing", show_label=False, container=False, elem_id=f"{prefix}-view")
-    large = gr.Image(
-        label=i18n("chosen_drawing"),
-        format="png",
-        interactive=False,
-        height=400,
-        buttons=["fullscreen"],
-        elem_id=f"{prefix}-large",
-        elem_classes="small",
-        alt_text=i18n("chosen_drawing"),
+    view = gr.Radio(
+        views, value="drawing", show_label=False, container=False, elem_id=f"{prefix}-view", elem_classes="view"
     )
+    picture: dict[str, Any] = {"format": "png", "interactive": False, "show_label": False, "min_width": 60}
+    with gr.Row(elem_classes="pair") as pair:
+        face = gr.Image(
+            label=i18n("crop"), height=200, buttons=[], elem_id=f"{prefix}-face", elem_classes=["small", "face"],
+            alt_text=i18n("crop_alt"), **picture,
+        )  # fmt: skip
+        large = gr.Image(
+            label=i18n("chosen_drawing"), height=384, buttons=["fullscreen"], elem_id=f"{prefix}-large",
+            elem_classes=["small", "large"], alt_text=i18n("chosen_drawing"), **picture,
+        )  # fmt: skip
     compare = gr.ImageSlider(
         label=i18n("in_photo"),
         format="png",
         interactive=False,
         visible=False,
-        max_height=420,
+        max_height=384,
         slider_position=30,
         buttons=["fullscreen"],
         elem_id=f"{prefix}-compare",
+        elem_classes="large",
     )
-    with gr.Row():
-        save = gr.DownloadButton(i18n("save"), variant="primary", interactive=False, elem_id=f"{prefix}-save")
-        keep_a = gr.Button(i18n("keep_a"), elem_id=f"{prefix}-keep-a")
-        keep_b = gr.Button(i18n("keep_b"), elem_id=f"{prefix}-keep-b")
+    with gr.Row(elem_classes=["four", "actions"]):
+        save = gr.DownloadButton(i18n("save"), variant="primary", interactive=False, elem_id=f"{prefix}-save", **BESIDE)
+        share = gr.Button(i18n("share"), elem_id=f"{prefix}-share", **BESIDE)
+        keep = gr.Button(i18n("keep"), elem_id=f"{prefix}-keep", **BESIDE)
+        more = gr.Button(i18n("more_like"), elem_id=f"{prefix}-more-like", **BESIDE)
     if settings:
         settings()
     with gr.Accordion(i18n("save_all"), open=False, elem_id=f"{prefix}-all") as folded:
@@ -253,24 +202,26 @@ def results_panel(
             alt_text=i18n(f"{sheet_label}_alt"),
         )
         address = gr.Textbox(
-            label=i18n("link"), info=i18n("link_info"), interactive=False, buttons=["copy"], visible=with_link,
+            label=i18n("link"), info=i18n("link_info"), placeholder=i18n("link_none"), interactive=False, buttons=["copy"], visible=with_link,
             elem_id="link" if with_link else None,
         )  # fmt: skip
     file = gr.DownloadButton(visible="hidden", elem_id=f"{prefix}-file")
     drawn, header, chosen = gr.State(time_to_live=3600), gr.State(()), gr.State(0)
-    sheet_open = gr.State(False)
+    sheet_open, aside = gr.State(False), gr.State(time_to_live=3600)
+    # in their order, so that the last click wins, and what is done next is done with what was chosen last
+    in_turn = PRIVATE | {"concurrency_limit": 1, "concurrency_id": f"{prefix}-choice"}
     gallery.select(
         events.choose,
         [drawn, view],
-        [large, save, compare, chosen],
+        [face, large, save, compare, chosen],
         show_progress_on=[large, compare],
         trigger_mode="multiple",  # "always_last" would take the last click for the first again
-        **(PRIVATE | {"concurrency_limit": 1}),  # in their order, so that the last click wins
+        **in_turn,
     )
     view.input(
         events.look_from,
         [view, drawn, chosen],
-        [large, compare],
+        [pair, compare],
         show_progress="hidden",
         trigger_mode="always_last",
         **PRIVATE,
@@ -283,11 +234,18 @@ def results_panel(
         (whole, events.whole_photo, [drawn, chosen]),
         (archive, events.pack, [drawn, header, chosen]),
     ):
-        button.click(make, inputs, file, show_progress_on=button, **PRIVATE).success(
+        long_work(button, make, inputs, file, show_progress_on=button).success(
             None, None, None, js=hand_over, **AT_ONCE
         )
-    outputs = [subject.crop, gallery, large, save, compare, sheet, drawn, header, chosen]
-    return ResultsPanel(gallery, outputs, drawn, chosen, view, sheet_open, keep_a, keep_b, address)
+    share.click(lambda: None, None, None, **in_turn).then(
+        sharing.share, [drawn, chosen], file, show_progress_on=share, **PRIVATE
+    ).success(None, file, None, js=sharing.HAND_ON, **AT_ONCE)
+    outputs = [subject.crop, gallery, face, large, save, compare, sheet, drawn, header, chosen, aside, back, address]
+    more.click(lambda: None, None, None, **in_turn).then(
+        favourites.more_like, [drawn, aside, chosen, view, sheet_open, *subject.parts], outputs, show_progress_on=gallery,
+        **PRIVATE,
+    )  # fmt: skip
+    return ResultsPanel(gallery, outputs, drawn, chosen, view, sheet_open, aside, keep, in_turn, back)
 
 
 def diversity_tab(subject: SubjectPanel) -> DiversityTab:
@@ -297,12 +255,16 @@ def diversity_tab(subject: SubjectPanel) -> DiversityTab:
     # placed by settings(), below the drawings
     hidden: dict[str, Any] = {"render": False}
     domain = gr.Radio(choices, value=choices[0][1], label=i18n("domain"), elem_id="domain", **hidden)
-    count = gr.Slider(1, MAX_COUNT, DEFAULTS["count"], step=1, label=i18n("count"), elem_id="count", **hidden)
+    count = gr.Slider(
+        1, MAX_COUNT, DEFAULTS["count"], step=1, label=i18n("count"), elem_id="count", min_width=260, **hidden
+    )
     seed = gr.Number(
         DEFAULTS["seed"], label=i18n("seed"), info=i18n("seed_info"), precision=0, minimum=0, maximum=MAX_SEED,
         elem_id="seed", **hidden,
     )  # fmt: skip
-    psi = gr.Slider(0, MAX_PSI, DEFAULTS["psi"], step=0.05, label=i18n("psi"), info=i18n("psi_info"), **hidden)
+    psi = gr.Slider(
+        0, MAX_PSI, DEFAULTS["psi"], step=0.05, label=i18n("psi"), info=i18n("psi_info"), min_width=260, **hidden
+    )
 
     def settings() -> None:
         with gr.Accordion(i18n("more"), open=False, elem_id="more"):
@@ -316,76 +278,142 @@ def diversity_tab(subject: SubjectPanel) -> DiversityTab:
 
     panel = results_panel(subject, "drawings", "sheet", "diversity", settings=settings, with_link=True)
     inputs = [subject.model, domain, count, seed, psi, panel.view, panel.sheet_open, *subject.parts]
-    outputs = [*panel.outputs, panel.link]
+    outputs = panel.outputs
     drawing = {"show_progress_on": panel.gallery, "trigger_mode": "always_last", **PRIVATE}
     subject.arrived.success(events.draw_first, inputs, outputs, **drawing)
     dice.click(lambda: random.randint(0, MAX_NEW_SEED), None, seed, **AT_ONCE).then(
         events.draw_latent, inputs, outputs, **drawing
     )
-    changed = [part.input for part in (domain, count, seed, psi, *subject.parts[1:])]
-    gr.on(changed, events.draw_first, inputs, outputs, **drawing)
+    gr.on([part.input for part in (domain, count, seed, psi)], events.draw_first, inputs, outputs, **drawing)
+    parts = [part.input for part in subject.parts[1:]]
+    gr.on(parts, events.redraw_latent, [panel.aside, *inputs], outputs, **drawing)
+    panel.back.click(events.back_to_latent, [panel.aside, *inputs], outputs, **drawing)
     return DiversityTab(panel, domain, count, seed, psi, inputs, outputs)
 
 
-def mixing_tab(subject: SubjectPanel) -> MixingTab:
-    """The photo in the style of chosen pictures."""
+def mixing_tab(subject: SubjectPanel, tab: gr.Tab) -> MixingTab:
+    """The photo in the style of chosen pictures; an example is one of them when the tab is first opened."""
     choices = domain_choices(config_of(None).domains)
-    references = gr.Gallery(
-        label=i18n("references"), type="filepath", format="png", interactive=True, columns=4, height=200,
-        file_types=None, sources=["upload", "clipboard"], object_fit="contain", elem_id="references",
-    )  # fmt: skip
-    adjusted = gr.State({}, time_to_live=3600)
-    examples = gr.Dataset(
-        components=[gr.Image(visible=False)], samples=[[str(path)] for path in DRAWINGS], type="index",
-        label=i18n("examples"), visible=bool(DRAWINGS), elem_id="reference-examples", elem_classes="in-a-row",
-    )  # fmt: skip
-    with gr.Row():
-        domain = gr.Radio(choices, value=choices[0][1], label=i18n("references_domain"), elem_id="references-domain")
-        strength = gr.Slider(0, 1, 1, step=0.05, label=i18n("strength"), info=i18n("strength_info"))
-    with gr.Accordion(i18n("adjust"), open=False, elem_id="adjust"):
-        gr.Markdown(i18n("adjust_info"))
-        crops = gr.Gallery(
-            label=i18n("crops"), format="png", columns=4, height="auto", interactive=False, allow_preview=False,
-            elem_id="reference-crops", elem_classes="drawings",
+    with gr.Row(elem_id="reference-strip"):
+        examples = gr.Dataset(
+            components=[gr.Image(visible=False)], samples=[[str(path)] for path in DRAWINGS], type="index",
+            label=i18n("add_reference"), visible=bool(DRAWINGS), elem_id="reference-examples", elem_classes="in-a-row",
         )  # fmt: skip
+        own = gr.UploadButton(
+            i18n("own_reference"),
+            file_count="multiple",
+            type="filepath",
+            elem_id="own-reference",
+            min_width=120,
+            scale=0,
+        )
+    references = gr.Gallery(
+        [str(path) for path in DRAWINGS[:1]], label=i18n("references"), type="filepath", format="png", interactive=True, columns=8, height=150,
+        file_types=None, sources=["upload", "clipboard"], object_fit="contain", allow_preview=False, buttons=[],
+        elem_id="references",
+    )  # fmt: skip
+    adjusted, opened = gr.State({}, time_to_live=3600), gr.State(False)
+    # placed by settings(), below the drawings
+    hidden: dict[str, Any] = {"render": False}
+    domain = gr.Radio(
+        choices,
+        value=choices[0][1],
+        label=i18n("references_domain"),
+        elem_id="references-domain",
+        min_width=260,
+        **hidden,
+    )
+    strength = gr.Slider(
+        0, 1, 1, step=0.05, label=i18n("strength"), info=i18n("strength_info"), min_width=260, **hidden
+    )
+    adjusting: list[AdjustPanel] = []
+
+    def settings() -> None:
         with gr.Row():
-            which = gr.Radio([], label=i18n("adjust_which"))
-            weight = gr.Slider(0, 1, 1, step=0.05, label=i18n("weight"))
-        with gr.Row():
-            x = gr.Slider(0, 1, 0.5, step=0.01, label=i18n("crop_x"), min_width=120)
-            y = gr.Slider(0, 1, 0.5, step=0.01, label=i18n("crop_y"), min_width=120)
-            size = gr.Slider(0.05, 1, 1, step=0.01, label=i18n("crop_size"), min_width=120)
-    panel = results_panel(subject, "mixed", "mixed_sheet", "mixing")
-    inputs = [subject.model, references, adjusted, domain, strength, panel.view, panel.sheet_open, *subject.parts]
+            strength.render()
+            domain.render()
+        adjusting.append(adjust_panel())
+
+    panel = results_panel(subject, "mixed", "mixed_sheet", "mixing", settings=settings)
+    (adjust,) = adjusting
+    which, weight, crops, square = adjust.which, adjust.weight, adjust.crops, adjust.square
+    mixed = [subject.model, references, adjusted, domain, strength, panel.view, panel.sheet_open, *subject.parts]
+    inputs = [opened, *mixed]
     drawing = {"show_progress_on": panel.gallery, "trigger_mode": "always_last", **PRIVATE}
     this = [references, adjusted, which]
     live = {"show_progress": "hidden", "trigger_mode": "always_last", **PRIVATE}
-    look, seen = [subject.model, *this[:2]], [crops, which]
+    aside = [adjust.whole, weight, *square]
+    look, seen = [subject.model, *this], [crops, which, *aside]
     came = references.change(events.look_at_references, look, seen, **live)
     # a gallery does not always tell of a change that an event brought
-    added = examples.click(
-        events.add_example, [references, examples], references, show_progress="hidden", **PRIVATE
-    ).success(events.look_at_references, look, seen, **live)
-    which.change(events.adjustment, this, [weight, x, y, size], show_progress="hidden", **PRIVATE)
-    weighed = weight.input(events.weigh, [*this, weight], adjusted, **live)
-    moved = [
-        part.input(events.adjust, [subject.model, *this, weight, x, y, size], [crops, adjusted], **live)
-        for part in (x, y, size)
+    added = [
+        trigger(handler, [references, given], references, show_progress="hidden", **PRIVATE).success(
+            events.look_at_references, look, seen, **live
+        )
+        for trigger, handler, given in (
+            (examples.click, events.add_example, examples),
+            (own.upload, events.add_own, own),
+        )
     ]
-    changed = [part.input for part in (domain, strength, *subject.parts[1:])]
-    gr.on(changed, events.draw_mixed, inputs, panel.outputs, **drawing)
-    for event in (came, added, weighed, *moved, subject.arrived):
+    first = tab.select(lambda: True, None, opened, **AT_ONCE).success(events.look_at_references, look, seen, **live)
+    crops.select(events.choose_reference, None, which, **AT_ONCE)
+    which.change(events.adjustment, look, aside, show_progress="hidden", **PRIVATE)
+    weighed = weight.input(events.weigh, [*this, weight], adjusted, **live)
+    moved = gr.on(
+        [part.input for part in square],
+        events.adjust,
+        [subject.model, *this, weight, *square],
+        [crops, adjusted],
+        **live,
+    )
+    gr.on([domain.input, strength.input], events.draw_mixed, inputs, panel.outputs, **drawing)
+    parts = [part.input for part in subject.parts[1:]]
+    gr.on(parts, events.redraw_mixed, [panel.aside, *inputs], panel.outputs, **drawing)
+    panel.back.click(events.back_to_mixed, [panel.aside, *inputs], panel.outputs, **drawing)
+    for event in (came, *added, weighed, moved, subject.arrived):
         event.success(events.draw_mixed, inputs, panel.outputs, **drawing)
-    return MixingTab(panel, domain)
+    first.success(events.draw_mixed_first, [panel.drawn, *inputs], panel.outputs, **drawing)
+    return MixingTab(panel, domain, inputs)
 
 
-def live_tab(subject: SubjectPanel, kept_a: gr.State) -> gr.Radio:
+@dataclass(frozen=True)
+class AdjustPanel:
+    """Where the face of each reference is, and its weight in the blend."""
+
+    whole: gr.Image
+    which: gr.Radio
+    weight: gr.Slider
+    crops: gr.Gallery
+    square: list[gr.Number]
+
+
+def adjust_panel() -> AdjustPanel:
+    with gr.Accordion(i18n("adjust"), open=False, elem_id="adjust"):
+        gr.Markdown(i18n("adjust_info"))
+        with gr.Row():
+            with gr.Column(min_width=240):
+                whole = gr.Image(
+                    label=i18n("reference_whole"), format="png", interactive=False, height=280, buttons=[],
+                    elem_id="reference-whole", alt_text=i18n("reference_whole"),
+                )  # fmt: skip
+            with gr.Column(min_width=240):
+                which = gr.Radio([], label=i18n("adjust_which"), visible=False, elem_id="which-reference")
+                weight = gr.Slider(0, 1, 1, step=0.05, label=i18n("weight"), elem_id="weight")
+                crops = gr.Gallery(
+                    label=i18n("crops"), format="png", columns=4, height="auto", interactive=False, allow_preview=False,
+                    buttons=[], elem_id="reference-crops", elem_classes="drawings",
+                )  # fmt: skip
+        _, square = square_fields("reference-square")
+    return AdjustPanel(whole, which, weight, crops, square)
+
+
+def live_tab(subject: SubjectPanel, kept_a: gr.State, tab: gr.Tab) -> gr.Radio:
     """The camera, and short clips: many pictures in one style."""
     domains = config_of(None).domains
     domain = gr.Radio(domain_choices(domains), value=domains[0], label=i18n("domain"), elem_id="live-domain")
     with gr.Row():
-        seed = gr.Number(DEFAULTS["seed"], label=i18n("seed"), precision=0, minimum=0, maximum=MAX_SEED)
-        psi = gr.Slider(0, MAX_PSI, DEFAULTS["psi"], step=0.05, label=i18n("psi"))
+        seed = gr.Number(DEFAULTS["seed"], label=i18n("seed"), precision=0, minimum=0, maximum=MAX_SEED, min_width=260)
+        psi = gr.Slider(0, MAX_PSI, DEFAULTS["psi"], step=0.05, label=i18n("psi"), min_width=260)
     in_style_a = gr.Checkbox(False, label=i18n("in_style_a"), info=i18n("in_style_a_info"))
     style = [subject.model, kept_a, in_style_a, domain, seed, psi]
     gr.Markdown(i18n("camera_info"))
@@ -410,46 +438,94 @@ def live_tab(subject: SubjectPanel, kept_a: gr.State) -> gr.Radio:
         **PRIVATE,
     )
     with gr.Row():
-        clip = gr.Video(sources=["upload"], label=i18n("clip_upload"), height=280, elem_id="video")
-        drawn = gr.Video(label=i18n("clip_drawn"), interactive=False, height=280, elem_id="drawn-video")
+        # there when the tab is opened: a player is heavy, and every page would wait for it
+        hidden: dict[str, Any] = {"height": 280, "visible": False}
+        clip = gr.Video(sources=["upload"], label=i18n("clip_upload"), elem_id="video", **hidden)
+        drawn = gr.Video(label=i18n("clip_drawn"), interactive=False, elem_id="drawn-video", **hidden)
+    tab.select(lambda: [gr.Video(visible=True)] * 2, None, [clip, drawn], **AT_ONCE)
+    examples = gr.Dataset(
+        components=[gr.Video(visible=False)], samples=[[str(path)] for path in VIDEOS], type="index",
+        label=i18n("examples"), visible=bool(VIDEOS), elem_id="video-examples", elem_classes="in-a-row",
+    )  # fmt: skip
+    examples.click(events.example_video, examples, clip, show_progress="hidden", **PRIVATE)
+    note = gr.Markdown(visible=False, elem_id="video-note")
     start = gr.Button(i18n("clip_draw"), variant="primary", elem_id="draw-video")
-    start.click(events.draw_clip, [*style, clip], drawn, show_progress_on=drawn, **PRIVATE)
+    long_work(start, events.draw_clip, [*style, clip], [drawn, note], show_progress_on=drawn)
     return domain
 
 
-def explore_panel(subject: SubjectPanel, kept_a: gr.State, *tabs: ResultsPanel) -> None:
-    """What can be done with kept styles."""
-    kept_b = gr.State(time_to_live=3600)
-    with gr.Accordion(i18n("tab_explore"), open=False, elem_id="explore") as panel:
-        gr.Markdown(i18n("explore_info"))
-        with gr.Row():
-            picture: dict[str, Any] = {
-                "format": "png",
-                "interactive": False,
-                "height": 180,
-                "buttons": ["download"],
-                "elem_classes": "small",
-            }
-            style_a = gr.Image(label=i18n("style_a"), elem_id="style-a", **picture)
-            between_picture = gr.Image(label=i18n("between_picture"), elem_id="between", **picture)
-            style_b = gr.Image(label=i18n("style_b"), elem_id="style-b", **picture)
-        part = gr.Slider(0, 1, 0, step=0.05, label=i18n("between"), elem_id="part")
-        with gr.Row():
-            kind = gr.Radio(["MP4", "GIF"], value="MP4", label=i18n("format"))
-            make = gr.Button(i18n("clip"), elem_id="make-clip")
-        clip = gr.Video(label=i18n("clip_result"), visible=False, height=260, autoplay=True, loop=True, elem_id="clip")
-        moving = gr.Image(label=i18n("clip_result"), format="gif", visible=False, interactive=False, height=260)
-        with gr.Row():
-            distance = gr.Slider(0, 1, 0.3, step=0.05, label=i18n("distance"))
-            count = gr.Slider(1, MAX_COUNT, 8, step=1, label=i18n("count"))
-            seed = gr.Number(1, label=i18n("seed"), precision=0, minimum=0, maximum=MAX_SEED)
-        near = gr.Button(i18n("like_a"), elem_id="near")
-        results = results_panel(subject, "drawings", "sheet", "near")
-    for tab in (*tabs, results):
-        for button, kept, shown in ((tab.keep_a, kept_a, style_a), (tab.keep_b, kept_b, style_b)):
-            button.click(events.keep, [tab.drawn, tab.chosen], [kept, shown], **PRIVATE).success(
-                lambda: gr.Accordion(open=True), None, panel, **AT_ONCE
+def favourites_panel(
+    page: gr.Blocks,
+    subject: SubjectPanel,
+    kept_a: gr.State,
+    tabs: gr.Tabs,
+    diversity: ResultsPanel,
+    mixing: ResultsPanel,
+) -> None:
+    """Kept styles, and what can be done with them; hidden until there are any."""
+    stored = gr.BrowserState([], storage_key=favourites.STORAGE_KEY, secret=favourites.STORAGE_SECRET)
+    picked = gr.Number(0, visible=False)
+    with gr.Accordion(i18n("favourites"), visible=False, elem_id="favourites") as panel:
+        gr.Markdown(i18n("favourites_info"))
+        pictures = gr.Gallery(
+            label=i18n("favourites"), format="png", show_label=False, columns=6, height="auto", object_fit="contain",
+            allow_preview=False, interactive=False, buttons=[], elem_id="tray", elem_classes="drawings",
+        )  # fmt: skip
+        with gr.Row(elem_classes="four"):
+            use_a, use_b, remove, remove_all = (
+                gr.Button(i18n(name), elem_id=name.replace("_", "-"), **BESIDE)
+                for name in ("use_a", "use_b", "remove", "remove_all")
             )
+        with gr.Column(visible=False, elem_id="morph") as morph:
+            kept_b, style_a, style_b = morph_panel(subject, kept_a)
+    shown = [stored, pictures, picked, panel]
+    page.load(favourites.arrive, stored, shown, show_progress="hidden", **PRIVATE)
+    for results in (diversity, mixing):
+        # in the queue, as only there it can say something
+        results.keep.click(
+            favourites.keep, [stored, results.drawn, results.chosen], shown, show_progress="hidden", **results.in_turn
+        )
+    pictures.select(
+        favourites.use,
+        [stored, diversity.aside, diversity.chosen, diversity.view, diversity.sheet_open, *subject.parts],
+        [picked, *diversity.outputs],
+        show_progress_on=pictures,
+        trigger_mode="multiple",
+        **(PRIVATE | {"concurrency_limit": 1}),  # in their order, so that the last click wins
+    ).success(
+        lambda: gr.Tabs(selected="diversity"), None, tabs, **AT_ONCE
+    ).then(None, None, None, js=favourites.LOOK_UP, **AT_ONCE)  # fmt: skip
+    remove.click(favourites.remove, [stored, picked], shown, **AT_ONCE)
+    remove_all.click(favourites.remove_all, None, shown, **AT_ONCE)
+    for button, kept, picture in ((use_a, kept_a, style_a), (use_b, kept_b, style_b)):
+        button.click(favourites.as_slot, [stored, picked], [kept, picture], **AT_ONCE).success(
+            lambda: gr.Column(visible=True), None, morph, **AT_ONCE
+        )
+
+
+def morph_panel(subject: SubjectPanel, kept_a: gr.State) -> tuple[gr.State, gr.Image, gr.Image]:
+    """From style A to style B → the latter, and where both are shown."""
+    kept_b = gr.State(time_to_live=3600)
+    with gr.Row(elem_classes="three"):
+        picture: dict[str, Any] = {
+            "format": "png",
+            "interactive": False,
+            "height": 180,
+            "buttons": [],
+            "min_width": 90,
+            "elem_classes": "small",
+        }
+        style_a = gr.Image(label=i18n("style_a"), alt_text=i18n("style_a"), elem_id="style-a", **picture)
+        between_picture = gr.Image(
+            label=i18n("between_picture"), alt_text=i18n("between_picture"), elem_id="between", **picture
+        )
+        style_b = gr.Image(label=i18n("style_b"), alt_text=i18n("style_b"), elem_id="style-b", **picture)
+    part = gr.Slider(0, 1, 0, step=0.05, label=i18n("between"), elem_id="part")
+    with gr.Row():
+        kind = gr.Radio(["MP4", "GIF"], value="MP4", label=i18n("format"))
+        make = gr.Button(i18n("clip"), elem_id="make-clip")
+    clip = gr.Video(label=i18n("clip_result"), visible=False, height=260, autoplay=True, loop=True, elem_id="clip")
+    moving = gr.Image(label=i18n("clip_result"), format="gif", visible=False, interactive=False, height=260)
     page = subject.parts
     part.input(
         events.draw_between,
@@ -458,20 +534,14 @@ def explore_panel(subject: SubjectPanel, kept_a: gr.State, *tabs: ResultsPanel) 
         trigger_mode="always_last",
         **PRIVATE,
     )
-    make.click(
+    long_work(
+        make,
         events.film,
         [subject.model, kept_a, kept_b, kind, *page],
         [clip, moving],
         show_progress_on=between_picture,  # the clip itself is not there yet
-        **PRIVATE,
     )
-    near.click(
-        events.draw_near,
-        [subject.model, kept_a, distance, count, seed, results.view, results.sheet_open, *page],
-        results.outputs,
-        show_progress_on=results.gallery,
-        **PRIVATE,
-    )
+    return kept_b, style_a, style_b
 
 
 def _as_data_url(data: bytes | None) -> ImageData | None:

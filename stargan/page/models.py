@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable
 from functools import cache, lru_cache
 
 import gradio as gr
+import torch
 from PIL import Image
 
-from stargan.drawing import Paint, Painted, Progress, Seeds, Task, Translator, load_translator
+from stargan.drawing import Paint, Painted, Progress, Seeds, Task, Translator, load_translator, silent
 from stargan.errors import RequestError
 from stargan.models import registry
 from stargan.models.config import ModelConfig, ModelError
@@ -28,7 +30,7 @@ except ImportError:
 
 
 log = logging.getLogger("stargan.app")
-# Set once a model has drawn.
+# Set once a model has drawn, until its GPU is lost.
 READY = threading.Event()
 
 
@@ -72,11 +74,27 @@ def gpu_seconds(_name: str, task: Task, _progress: Progress | None = None) -> in
     return 10 + len(task) // 4
 
 
+@cache
+def cluster() -> Callable[[str, Task], Painted] | None:
+    """What sends tasks to the cluster that ``STARGAN_SERVE`` names the address of; None where this process draws.
+
+    Raises:
+        ValueError: there is no such cluster, or nothing on it that draws.
+    """
+    if not (address := os.environ.get("STARGAN_SERVE")):
+        return None
+    from stargan.cluster.serving import Replicas
+
+    return Replicas(address)
+
+
 @on_gpu(duration=gpu_seconds)
 def attempt(name: str, task: Task, progress: Progress) -> tuple[Painted | None, Exception | None]:
     """What comes of a task, and what it raises: a Space's GPU is in a process of its own, and of an error that leaves it
     only the name arrives."""
     try:
+        if (send := cluster()) is not None:
+            return send(name, task), None
         return translator_for(name).paint(task, progress), None
     except Exception as error:
         return None, error
@@ -89,20 +107,36 @@ def painter(name: str | None) -> Paint:
     def paint(task: Task, progress: Progress) -> Painted:
         painted, error = attempt(name, task, progress)
         if painted is None:
-            raise error or RuntimeError("nothing was drawn")
+            raise _told(error or RuntimeError("nothing was drawn"))
         return painted
 
     return paint
 
 
+def _told(error: Exception) -> Exception:
+    """The same; of a GPU that is full or lost, what a visitor can be told of it."""
+    if isinstance(error, torch.OutOfMemoryError):  # for a single picture: of more, fewer at a time were tried
+        log.error("The GPU's memory is full: %.200s", error)
+        return RequestError("gpu_full")
+    if isinstance(error, RuntimeError) and "CUDA error" in str(error):
+        # nothing in this process can use it again
+        log.critical("The GPU is lost, restart the app: %.200s", error)
+        READY.clear()
+        return RequestError("gpu_lost")
+    return error
+
+
 def load(name: str) -> None:
     """Ahead of the first request: the model, the detector, and what a compiler can do in a quiet time."""
     try:
-        translator = load_translator(name)
+        translator = None if cluster() else load_translator(name)
         faces.find(Image.new("RGB", (64, 64)))  # before the compiler wants the cores
-        blank = Image.new("RGB", (translator.image_size, translator.image_size))
-        translator.paint(Task((blank,), Seeds(translator.domains[0], (0,), 1.0), passing=True))
+        config = config_of(name)
+        blank = Image.new("RGB", (config.architecture.image_size,) * 2)
+        paint = translator.paint if translator else painter(name)
+        paint(Task((blank,), Seeds(config.domains[0], (0,), 1.0), passing=True), silent)
         READY.set()
-        translator.compile_in_background()
-    except ModelError as error:  # every request says so too
+        if translator:
+            translator.compile_in_background()
+    except (ModelError, RequestError) as error:  # every request says so too
         log.warning("%s", error)

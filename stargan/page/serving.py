@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import logging
 import os
 import signal
 import sys
 import threading
+from collections.abc import Hashable
+from contextlib import suppress
 from functools import partial
 from typing import Any
+from urllib.parse import parse_qsl
 
 import gradio as gr
+from cachetools import TTLCache
+from gradio import route_utils, routes
+from gradio.route_utils import GradioMultiPartParser
+from starlette.datastructures import FormData, Headers
+from starlette.formparsers import MultiPartException
 from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from stargan.models.registry import DEFAULT_MODEL
-from stargan.page import texts
-from stargan.page.answers import TRAFFIC, i18n
+from stargan.page import longwork, subject, texts
+from stargan.page.answers import DISK_FULL, TRAFFIC, i18n
 from stargan.page.events import EXAMPLES
 from stargan.page.files import FILES
+from stargan.page.memory import bound_memory
 from stargan.page.models import READY, load, menu
 from stargan.page.theme import CSS, JS, Paper
 
@@ -31,10 +40,14 @@ log = logging.getLogger("stargan.app")
 
 # Requests that wait; whoever comes then is told so. Of these, one page's and one address's: a household or a school shares one.
 QUEUE, SESSION_SHARE, ADDRESS_SHARE = 64, 8, 32
+# Sessions that are remembered, the last used ones; each takes a third of a megabyte, and its drawings.
+SESSIONS = 256
 # Bytes of a request that is no upload; a camera's picture takes up to 3 MB.
 MAX_BODY = 8_000_000
+# Bytes of a part of an upload that is no file.
+MAX_FIELD = 10_000
 # What is under way when the app is told to stop may take this long, in seconds.
-LAST_SECONDS = 8.0
+LAST_SECONDS = 6.0
 
 
 def serve(page: gr.Blocks, host: str, port: int | None, *, share: bool = False, mcp: bool = False) -> None:
@@ -46,7 +59,7 @@ def serve(page: gr.Blocks, host: str, port: int | None, *, share: bool = False, 
     Raises:
         OSError: the port is taken, in a sentence.
     """
-    give_memory_back()
+    bound_memory()
     FILES.kept = lambda: {path for block in page.blocks.values() for path in getattr(block, "keep_in_cache", ())}
     FILES.keep_swept()
     on_zero_gpu = "SPACES_ZERO_GPU" in os.environ
@@ -57,6 +70,7 @@ def serve(page: gr.Blocks, host: str, port: int | None, *, share: bool = False, 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     try:
+        routes.GradioMultiPartParser = route_utils.GradioMultiPartParser = _Upload  # type: ignore[misc]
         page.queue(max_size=QUEUE)
         share_queue(page)
         page.launch(
@@ -66,17 +80,23 @@ def serve(page: gr.Blocks, host: str, port: int | None, *, share: bool = False, 
             mcp_server=mcp,
             i18n=i18n,
             theme=Paper(),
-            css=CSS,
-            js=JS,
+            css=CSS + subject.CSS + longwork.CSS,
+            js=f"() => {{ ({JS})(); ({subject.JS})(); }}",
             footer_links=["api"],
             run_history=False,
             enable_monitoring=False,
             ssr_mode=False,
+            state_session_capacity=SESSIONS,
             max_file_size="200mb",  # 20 seconds of a phone's video; photos over 50 MB get their own sentence
-            allowed_paths=[str(EXAMPLES / kind) for kind in ("photos", "drawings")],
+            allowed_paths=[str(EXAMPLES / kind) for kind in ("page", "videos")],
             app_kwargs={
                 "routes": [Route("/healthz", _health)],
-                "middleware": [Middleware(_NoSniffing), Middleware(_Bounded)],
+                "middleware": [
+                    Middleware(_Headers),
+                    Middleware(_Bounded),
+                    Middleware(_Compressed),
+                    Middleware(_Remembered),
+                ],
             },
             prevent_thread_lock=True,
         )
@@ -97,7 +117,7 @@ def serve(page: gr.Blocks, host: str, port: int | None, *, share: bool = False, 
 
 
 def _health(_request: Request) -> JSONResponse:
-    """Whether a model has drawn: what a load balancer asks before it sends visitors."""
+    """Whether a model has drawn, and can: what a load balancer asks before it sends visitors."""
     ready = READY.is_set()
     return JSONResponse({"ready": ready}, 200 if ready else 503)
 
@@ -134,8 +154,18 @@ class _Bounded:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"].endswith("/upload"):
+        if scope["type"] != "http":
             await self.app(scope, receive, send)
+            return
+        if scope["path"].endswith("/upload"):
+            try:
+                await self.app(scope, receive, send)
+            except OSError as error:
+                if error.errno not in DISK_FULL:
+                    raise
+                log.warning("An upload finds no room: %s", error.strerror)
+                said = texts.say("disk_full", texts.preferred(Headers(scope=scope).get("accept-language")))
+                await PlainTextResponse(said, 507)(scope, receive, send)
             return
         length = dict(scope["headers"]).get(b"content-length", b"0")
         if not length.isdigit() or int(length) > MAX_BODY:
@@ -152,8 +182,70 @@ class _Bounded:
         await self.app(scope, bounded, send)
 
 
-class _NoSniffing:
-    """Browsers take every file for what its header says it is, and for nothing else."""
+class _Upload(GradioMultiPartParser):
+    """Leaves no part of an upload that broke off, and holds in memory no more than a file's name takes."""
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        part = self._current_part
+        if part.file is None and len(part.data) + end - start > MAX_FIELD:
+            raise MultiPartException(f"A field exceeded maximum allowed size of {MAX_FIELD} bytes.")
+        super().on_part_data(data, start, end)
+
+    async def parse(self) -> FormData:
+        try:
+            return await super().parse()
+        except BaseException:  # the visitor's leaving among them
+            for file in self._files_to_close_on_error:
+                with suppress(OSError):
+                    os.unlink(file.name)
+                with suppress(OSError):  # it would write what is left
+                    file.close()
+            raise
+
+
+class _Remembered:
+    """The page is rendered once a minute for each address that leads to it. Gradio takes 30 ms of the interpreter for it, which
+    the drawings of others make many times as long."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+        self._pages: TTLCache[Hashable, list[Message]] = TTLCache(8, 60)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "GET" or scope["path"] != "/" or self._other(scope):
+            await self.app(scope, receive, send)
+            return
+        address = tuple(sorted(header for header in scope["headers"] if self._leads(header[0])))
+        key = scope["scheme"], scope.get("root_path"), address
+        messages = self._pages.get(key)
+        if messages is None:
+            messages = []
+
+            async def keep(message: Message) -> None:
+                messages.append(message)
+
+            await self.app(scope, receive, keep)
+            if messages and messages[0].get("status") == 200:
+                self._pages[key] = messages
+        for message in messages:  # what is sent may be changed on its way, as by compression
+            await send(dict(message, headers=list(message["headers"])) if "headers" in message else dict(message))
+
+    @staticmethod
+    def _other(scope: Scope) -> bool:
+        """Whether gradio would heed what follows the question mark; the page itself reads the rest."""
+        asked = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
+        return not asked.keys().isdisjoint(("deep_link", "page", "all_endpoints"))
+
+    @staticmethod
+    def _leads(name: bytes) -> bool:
+        """Whether gradio makes the page's address of a header of that name, or may come to."""
+        forwarded = name.startswith(b"x-forwarded-") and name != b"x-forwarded-for"
+        return forwarded or name in (b"host", b"forwarded", b"x-gradio-server")
+
+
+class _Headers:
+    """Browsers take every file for what its header says it is, and for nothing else; and they keep gradio's scripts, whose
+    names change with their content, instead of asking for each of a hundred again."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -161,23 +253,21 @@ class _NoSniffing:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def told(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message.setdefault("headers", []).append((b"x-content-type-options", b"nosniff"))
+                headers = message.setdefault("headers", [])
+                headers.append((b"x-content-type-options", b"nosniff"))
+                if "/assets/" in scope["path"] and message["status"] == 200:
+                    headers.append((b"cache-control", b"public, max-age=31536000, immutable"))
             await send(message)
 
         await self.app(scope, receive, told)
 
 
-def give_memory_back() -> None:
-    """Sets the C library's allocator so that what large photos took goes back to the system, where it is glibc."""
-    if sys.platform != "linux":
-        return
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-        arena_max, mmap_threshold, trim_threshold = -8, -3, -1  # malloc.h
-        libc.mallopt(arena_max, 2)  # else each of many threads keeps what it freed
-        # above it, what is freed goes back at once; else it grows with the largest photo, and that lies in a heap between
-        # smaller things, as do Pillow's blocks, of just under 16 MB
-        libc.mallopt(mmap_threshold, 8 << 20)
-        libc.mallopt(trim_threshold, 64 << 20)
-    except (OSError, AttributeError):
-        log.info("The allocator stays as it is: this is not glibc.")
+class _Compressed:
+    """The document and its settings in gzip, a tenth as heavy: gradio compresses only what has an ending, as scripts have."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app, self._compressing = app, GZipMiddleware(app, minimum_size=1000)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        documents = scope["type"] == "http" and scope["path"].removesuffix("/").rpartition("/")[2] in ("", "config")
+        await (self._compressing if documents else self.app)(scope, receive, send)

@@ -47,6 +47,9 @@ class Paper(Base):
             button_secondary_border_color="*neutral_400",
             button_border_width="1px",
             input_background_fill="white",
+            input_border_width="1px",
+            input_placeholder_color="*neutral_500",
+            input_placeholder_color_dark="*neutral_400",
             input_border_color="*neutral_400",
             input_border_color_focus="*primary_600",
             slider_color="*primary_600",
@@ -76,6 +79,7 @@ button:focus-visible, input:focus-visible, [tabindex]:focus-visible {
 }
 button[role="tab"].selected { color: var(--primary-700) !important; }
 .dark button[role="tab"].selected { color: var(--primary-300) !important; }
+footer .divider { display: none !important; } /* after the one link that is left */
 .toast-title { display: none !important; } /* always "Error", in English: the sentence below it says more */
 @media (max-width: 640px) {
   .gradio-container { padding-inline: 0.5rem !important; }
@@ -84,6 +88,54 @@ button[role="tab"].selected { color: var(--primary-700) !important; }
   .tab-container button { padding-inline: 0.4rem; font-size: 0.8125rem; } /* all three beside each other */
 }
 @media (prefers-reduced-motion: reduce) { * { animation: none !important; transition: none !important; } }
+"""
+
+# Drawings, and what is done with them.
+CSS += """
+.drawings .thumbnail-item { border-width: 2px; border-radius: var(--radius-md); }
+.drawings .thumbnail-item:hover:not(.selected) { border-color: var(--neutral-500); filter: none; transform: none; }
+.drawings .thumbnail-item.selected { border-color: var(--primary-600); box-shadow: 0 0 0 2px var(--primary-600); }
+.dark .drawings .thumbnail-item.selected { border-color: var(--primary-400); box-shadow: 0 0 0 2px var(--primary-400); }
+.drawings .caption-label { max-width: 100%; padding: 0.05rem 0.4rem; font-size: 0.75rem; overflow: hidden;
+  text-overflow: ellipsis; white-space: nowrap; }
+.view .wrap { gap: 0.5rem; }
+.view label { min-height: 44px; }
+.pair { display: grid !important; grid-template-columns: minmax(0, 200px) auto minmax(0, 384px); align-items: center;
+  justify-content: center; gap: 0.75rem; }
+.pair::before { content: "→"; order: 1; font-size: 1.5rem; color: var(--body-text-color-subdued); }
+.pair .large { order: 2; }
+.label-wrap { align-items: center; }
+.four { display: grid !important; grid-template-columns: repeat(auto-fit, minmax(135px, 1fr)); gap: 0.75rem; }
+.four > button, .three > * { min-width: 0 !important; }
+.four > button { padding-inline: 0.5rem; line-height: 1.2; min-height: 44px; }
+.three { display: grid !important; grid-template-columns: repeat(3, minmax(0, 1fr)); }
+#tray .grid-container { grid-template-columns: repeat(auto-fill, minmax(76px, 1fr)) !important; }
+#tray .thumbnail-item, .three .small { height: auto !important; min-height: 0; aspect-ratio: 1; }
+.three label > span { display: none; } /* a symbol, for which there is no room */
+.three label { padding-inline: 0.3rem; white-space: nowrap; }
+#tray .caption-label { display: none; } /* too narrow for it; it is their name all the same */
+[role=slider][data-testid=slider]:focus-visible { outline-offset: -2px !important; }
+[data-testid=slider]::before { content: ""; position: absolute; inset: 0 -12px; } /* a finger is wider than the handle */
+/* below all else, room for the bar of phones; gradio applies no @media to what is not of the page's own */
+footer { margin-bottom: clamp(0px, (641px - 100vw) * 999, 4.5rem) !important; }
+@media (max-width: 640px) {
+  /* the chosen drawing comes before the others, and these two stay in sight */
+  .view, .pair, #diversity-compare, #mixing-compare, .actions { order: -1; }
+  .pair { grid-template-columns: minmax(0, 1fr); }
+  .pair::before, .pair .face { display: none; } /* the photo is just above */
+  .pair .large { height: auto !important; aspect-ratio: 1; }
+  #dice, #diversity-save { position: fixed; z-index: 60; bottom: calc(0.5rem + env(safe-area-inset-bottom)); width: auto;
+    min-height: 48px; margin: 0; }
+  #dice { left: 0.5rem; right: calc(40% + 0.25rem); }
+  #diversity-save { left: calc(60% + 0.25rem); right: 0.5rem; }
+  #diversity-gallery::after { content: ""; position: fixed; z-index: 55; inset: auto 0 0 0;
+    height: calc(4rem + env(safe-area-inset-bottom)); background: var(--body-background-fill);
+    border-top: 1px solid var(--border-color-primary); }
+  .actions:has(#diversity-save) { grid-template-columns: 4fr 5fr 6fr; }
+  .actions:has(#diversity-save) > button { padding-inline: 0.25rem; font-size: 0.875rem; }
+  .tab-like-container { height: 44px !important; } /* a slider's number and the button that resets it */
+  #tray .grid-container { grid-template-columns: repeat(auto-fill, minmax(64px, 1fr)) !important; }
+}
 """
 
 # What settings of gradio's components cannot do. For screen readers: an example picture is called by its file's name, and
@@ -95,7 +147,7 @@ JS = """
   const name = () => {
     document.querySelectorAll(".empty[aria-label]").forEach((e) => e.removeAttribute("aria-label"));
     document.querySelectorAll("button.gallery-item:not([aria-label])").forEach((e) => {
-      const file = e.querySelector("img")?.src.split("/").pop();
+      const file = e.querySelector("img, video")?.src.split("/").pop();
       if (file) e.setAttribute("aria-label", file.replace(/\\.\\w+$/, ""));
     });
     if (japanese) document.querySelectorAll("#photo .wrap, #camera .wrap").forEach((e) => {

@@ -7,9 +7,10 @@ float64 and takes photo px to crop px.
 from __future__ import annotations
 
 import math
+import os
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -35,7 +36,14 @@ MATCHED_SIDE = 1024
 # How far from the photo's origin a crop may reach, in multiples of its longer side: what lies farther is a mistake.
 FARTHEST = 8
 
+# Pixels that the detector looks at in one batch. On a CPU, more than these drop out of its caches: eight pictures of 192 px
+# took 0.75 of the time together, of 512 px 1.1, of 1024 px 1.15.
+BATCH_PIXELS = {"cpu": 300_000, "cuda": 16_000_000}
+
 Box = tuple[float, float, float, float]
+
+# What the detector sees of a face: the corners of its box ``(2, 2)``, its landmarks ``(5, 2)``, both in px, and its score.
+Seen = tuple[np.ndarray, np.ndarray, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,14 +69,16 @@ class Aligned:
     Attributes:
         picture: the crop, RGB.
         matrix: ``(2, 3)`` float64, photo px → crop px.
+        face: whether a face is in it, at the place where a model wants one.
     """
 
     picture: Image.Image
     matrix: np.ndarray
+    face: bool = False
 
     def scaled(self, factor: float) -> Aligned:
         """The same crop, of the photo scaled by ``factor``."""
-        return Aligned(self.picture, np.concatenate([self.matrix[:, :2] / factor, self.matrix[:, 2:]], axis=1))
+        return replace(self, matrix=np.concatenate([self.matrix[:, :2] / factor, self.matrix[:, 2:]], axis=1))
 
 
 # One search at a time: two would only fight for the same cores, and at first load the detector twice.
@@ -81,38 +91,85 @@ def _detector() -> MTCNN:
         MTCNN,  # brings torchvision: seconds that `import stargan.pictures.faces` should not cost
     )
 
-    return MTCNN(keep_all=True, device="cpu")
+    # a ZeroGPU Space lends its GPU to a model's function alone
+    on_gpu = torch.cuda.is_available() and "SPACES_ZERO_GPU" not in os.environ
+    return MTCNN(keep_all=True, device="cuda" if on_gpu else "cpu")
 
 
 def find(photo: Image.Image) -> list[Face]:
     """The faces of a photo, biggest first; an empty list where there are none."""
+    return find_all([photo])[0]
+
+
+def find_all(photos: Sequence[Image.Image]) -> list[list[Face]]:
+    """The faces of each photo, as by :func:`find`; photos of one size are looked at together, where that is faster."""
+    small = [_reduced(photo) for photo in photos]
+    looked_at = [index for index, picture in enumerate(small) if min(picture.size) >= SMALLEST_SIDE]
+    found: dict[int, list[Seen]] = {}
+    with _lock, stage("detect"):
+        found.update(zip(looked_at, _detect([small[index] for index in looked_at]), strict=True))
+        # MTCNN stretches what it sees of a face that the edge cuts, and misses the landmarks by up to half a face. With a
+        # gray frame around the photo, no face is cut. Only where needed: it costs as much again.
+        doubtful = [
+            index
+            for index in looked_at
+            if not found[index] or any(_near_edge(corners, small[index].size) for corners, *_ in found[index])
+        ]
+        frames = [min(small[index].size) // 4 for index in doubtful]
+        framed = _detect(
+            [
+                ImageOps.expand(small[index], frame, (127, 127, 127))
+                for index, frame in zip(doubtful, frames, strict=True)
+            ]
+        )
+        for index, frame, seen in zip(doubtful, frames, framed, strict=True):
+            found[index] = [(corners - frame, points - frame, score) for corners, points, score in seen]
+    return [
+        _faces(found.get(index, []), photo.size, picture.size)
+        for index, (photo, picture) in enumerate(zip(photos, small, strict=True))
+    ]
+
+
+def _reduced(photo: Image.Image) -> Image.Image:
     small = photo.convert("RGB")
     small.thumbnail((DETECTION_SIZE, DETECTION_SIZE), Image.Resampling.BILINEAR)
-    if min(small.size) < SMALLEST_SIDE:
-        return []
-    with _lock, stage("detect"):
-        found = _detect(small)
-        if not found or any(_near_edge(corners, small.size) for corners, *_ in found):
-            # MTCNN stretches what it sees of a face that the edge cuts, and misses the landmarks by up to half a face. With a
-            # gray frame around the photo, no face is cut. Only where needed: it costs as much again.
-            frame = min(small.size) // 4
-            framed = _detect(ImageOps.expand(small, frame, (127, 127, 127)))
-            found = [(corners - frame, points - frame, score) for corners, points, score in framed]
-    scale = np.array(photo.size) / small.size
-    faces = [_face(corners * scale, points * scale, score, photo.size) for corners, points, score in found]
+    return small
+
+
+def _faces(found: Sequence[Seen], size: tuple[int, int], looked_at: tuple[int, int]) -> list[Face]:
+    scale = np.array(size) / looked_at
+    faces = [_face(corners * scale, points * scale, score, size) for corners, points, score in found]
     return sorted(faces, key=lambda face: (face.box[2] - face.box[0]) * (face.box[3] - face.box[1]), reverse=True)
 
 
-def _detect(picture: Image.Image) -> list[tuple[np.ndarray, np.ndarray, float]]:
-    """Of each face: the corners of its box ``(2, 2)``, its landmarks ``(5, 2)``, both in px, and its score."""
+def _detect(pictures: Sequence[Image.Image]) -> list[list[Seen]]:
+    """What is seen in each picture, in batches of one size."""
+    by_size: dict[tuple[int, int], list[int]] = {}
+    for index, picture in enumerate(pictures):
+        by_size.setdefault(picture.size, []).append(index)
+    found: dict[int, list[Seen]] = {}
+    for (width, height), indices in by_size.items():
+        limit = BATCH_PIXELS["cuda" if _detector().device == "cuda" else "cpu"]
+        count = max(1, limit // (width * height))
+        for first in range(0, len(indices), count):
+            batch = indices[first : first + count]
+            found.update(zip(batch, _detect_batch([pictures[index] for index in batch]), strict=True))
+    return [found[index] for index in range(len(pictures))]
+
+
+def _detect_batch(pictures: Sequence[Image.Image]) -> list[list[Seen]]:
+    """Of pictures of one size."""
     with torch.inference_mode():
-        boxes, scores, landmarks = _detector().detect(picture, landmarks=True)
-    if boxes is None:
-        return []
+        batch = zip(*_detector().detect(list(pictures), landmarks=True), strict=True)
     return [
-        (np.asarray(box, float).reshape(2, 2), np.asarray(points, float), float(score))
-        for box, score, points in zip(boxes, scores, landmarks, strict=True)  # arrays of Python objects
-        if score >= SCORE
+        [
+            (np.asarray(box, float).reshape(2, 2), np.asarray(points, float), float(score))
+            for box, score, points in zip(boxes, scores, landmarks, strict=True)  # arrays of Python objects
+            if score >= SCORE
+        ]
+        if boxes is not None
+        else []
+        for boxes, scores, landmarks in batch
     ]
 
 
@@ -154,7 +211,7 @@ def align(photo: Image.Image, landmarks: np.ndarray, framing: Sequence[Sequence[
     Raises:
         ValueError: the landmarks are no face's: all at one place, not finite, or far outside of the photo.
     """
-    return _warp(photo, similarity(landmarks, np.asarray(framing) * size), size)
+    return replace(warp(photo, similarity(landmarks, np.asarray(framing) * size), size), face=True)
 
 
 def crop(photo: Image.Image, box: Box, size: int) -> Aligned:
@@ -167,7 +224,7 @@ def crop(photo: Image.Image, box: Box, size: int) -> Aligned:
     if not right - left > 0:
         raise ValueError(f"A box must be wider than 0 px, unlike {tuple(box)}.")
     scale = size / (right - left)
-    return _warp(photo, np.array([[scale, 0, -left * scale], [0, scale, -top * scale]], dtype=np.float64), size)
+    return warp(photo, np.array([[scale, 0, -left * scale], [0, scale, -top * scale]], dtype=np.float64), size)
 
 
 def centre_crop(photo: Image.Image, size: int) -> Aligned:
@@ -175,6 +232,11 @@ def centre_crop(photo: Image.Image, size: int) -> Aligned:
     side = min(photo.size)
     left, top = (photo.width - side) / 2, (photo.height - side) / 2
     return crop(photo, (left, top, left + side, top + side), size)
+
+
+def resized(photo: Image.Image, aligned: Aligned, size: int) -> Image.Image:
+    """What ``aligned`` shows of the photo, ``size`` × ``size`` px."""
+    return warp(photo, aligned.matrix * (size / aligned.picture.width), size).picture
 
 
 def propose_crop(picture: Image.Image) -> Box:
@@ -186,7 +248,7 @@ def propose_crop(picture: Image.Image) -> Box:
     return left, top, left + side, top + side
 
 
-def _warp(photo: Image.Image, matrix: np.ndarray, size: int) -> Aligned:
+def warp(photo: Image.Image, matrix: np.ndarray, size: int) -> Aligned:
     """The photo seen through ``matrix``, ``size`` × ``size``, without aliasing, reflected beyond its edges."""
     inverse, corners = _place(matrix, size)
     if np.abs(corners).max() > FARTHEST * max(photo.size):
@@ -243,27 +305,46 @@ def paste_back(photo: Image.Image, aligned: Aligned, drawn: Image.Image, feather
         feather: width of the seam in fractions of the crop's side.
     """
     size = aligned.picture.width
-    inverse, corners = _place(aligned.matrix, size)
-    left, top = np.maximum(np.floor(corners.min(axis=0)).astype(int), 0)
-    right, bottom = np.minimum(np.ceil(corners.max(axis=0)).astype(int), photo.size)
+    inverse, _ = _place(aligned.matrix, size)
     pasted = photo.convert("RGB")
-    if right <= left or bottom <= top:
-        return pasted
     # Lanczos to about the photo's resolution first: a bicubic warp alone enlarges in visible steps, or skips pixels
     side = round(np.clip(size * math.hypot(inverse[0, 0], inverse[1, 0]), size / 4, MATCHED_SIDE))
     large = drawn.convert("RGB").resize((side, side), Image.Resampling.LANCZOS)
     mask = _seam(side, feather)
     source = aligned.picture.resize((side, side), Image.Resampling.BICUBIC)
     matched = Image.fromarray(_matched(np.asarray(large, np.float32), np.asarray(source, np.float32), mask))
-    to_crop = aligned.matrix * (side / size)
-    to_crop[:, 2] += to_crop[:, :2] @ np.array([left, top], dtype=float)
-    region = ((int(right - left), int(bottom - top)), Image.Transform.AFFINE, tuple(to_crop.ravel()))
-    pasted.paste(
-        matched.transform(*region, Image.Resampling.BICUBIC),
-        (int(left), int(top)),
-        Image.fromarray((mask * 255).round().astype(np.uint8)).transform(*region, Image.Resampling.BILINEAR),
-    )
+    shade = Image.fromarray((mask * 255).round().astype(np.uint8))
+    put(pasted, matched, shade, aligned.matrix * (side / size))
     return pasted
+
+
+def put(
+    photo: Image.Image,
+    what: Image.Image | Callable[[Image.Image], Image.Image],
+    mask: Image.Image,
+    matrix: np.ndarray,
+) -> None:
+    """Changes the photo where ``mask`` lies, as far as it says.
+
+    Args:
+        what: a picture as large as the mask; or what makes, of that part of the photo, what is to be there.
+        mask: square, "L".
+        matrix: takes photo px to px of the mask.
+    """
+    _, corners = _place(matrix, mask.width)
+    left, top = np.maximum(np.floor(corners.min(axis=0)).astype(int), 0).tolist()
+    right, bottom = np.minimum(np.ceil(corners.max(axis=0)).astype(int), photo.size).tolist()
+    if right <= left or bottom <= top:
+        return
+    there = matrix.copy()
+    there[:, 2] += there[:, :2] @ np.array([left, top], dtype=float)
+    region = ((right - left, bottom - top), Image.Transform.AFFINE, tuple(there.ravel()))
+    new = (
+        what.transform(*region, Image.Resampling.BICUBIC)
+        if isinstance(what, Image.Image)
+        else what(photo.crop((left, top, right, bottom)))
+    )
+    photo.paste(new, (left, top), mask.transform(*region, Image.Resampling.BILINEAR))
 
 
 def _seam(side: int, feather: float) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from functools import lru_cache
@@ -12,9 +13,10 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms
+from PIL import ExifTags, Image, ImageCms, WebPImagePlugin
 
 from stargan.errors import PhotoError
+from stargan.pictures import apart
 from stargan.pictures.structure import MAX_PROFILE, affordable, affordable_exif
 from stargan.stages import stage
 
@@ -39,8 +41,11 @@ SHOWN_SUFFIXES = SUFFIXES.difference(FORMATS["HEIF"], FORMATS["TIFF"])
 MAX_BYTES = 50_000_000
 MAX_PIXELS = 50_000_000
 MIN_SIDE = 16
-# Pixels of all pictures that are decoded at the same time; a further one waits. Decoding takes up to 16 bytes for each.
-MAX_UNDER_WAY = 100_000_000
+# Pixels of all pictures that are decoded at the same time; a further one waits. Decoding takes up to 13 bytes for each.
+MAX_UNDER_WAY = 64_000_000
+# Pixels up to which a picture of a format is decoded in this process, which saves the start of another one. HEIF's and
+# AVIF's headers may say less than what is decoded then.
+SMALL = dict.fromkeys(("JPEG", "PNG", "GIF", "BMP"), 16_000_000) | dict.fromkeys(("WEBP", "TIFF"), 4_000_000)
 # Rows that are worked on at once, where copies would take too much.
 STRIP = 64
 # How a picture is turned that EXIF says to lie otherwise.
@@ -56,18 +61,31 @@ _TURNS = {
 
 
 class Budget:
-    """So much of something may be in use at once; whoever would exceed it waits. One alone never waits for itself."""
+    """So much of something may be in use at once; whoever would exceed it waits, and who comes later waits behind. One alone
+    never waits for itself; whoever has a part must not wait for another."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used = 0
         self._changed = threading.Condition()
+        self._waiting: deque[object] = deque()
+
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return len(self._waiting)
 
     @contextmanager
     def taking(self, amount: int) -> Iterator[None]:
+        place = object()
         with self._changed:
-            self._changed.wait_for(lambda: self.used == 0 or self.used + amount <= self.limit)
+            self._waiting.append(place)
+            self._changed.wait_for(
+                lambda: self._waiting[0] is place and (self.used == 0 or self.used + amount <= self.limit)
+            )
+            self._waiting.popleft()
             self.used += amount
+            self._changed.notify_all()
         try:
             yield
         finally:
@@ -86,11 +104,13 @@ def open_photo(source: Photo) -> Image.Image:
         source: a path, the file's bytes, an open binary file, or a picture of any mode.
 
     Raises:
-        PhotoError: it is empty, no picture, broken, or too large or too small. Size is judged by the header, before
-            decoding.
+        PhotoError: it is empty, no picture, broken, or too large or too small; or decoding it takes too much, and was cut
+            off. Size is judged by the header, before decoding.
     """
-    if isinstance(source, Image.Image):
-        return _decoded(source)
+    return _decoded(source) if isinstance(source, Image.Image) else open_file(_read(source))
+
+
+def _read(source: str | Path | bytes | BinaryIO) -> bytes:
     if isinstance(source, bytes):
         source = io.BytesIO(source)
     try:
@@ -104,9 +124,38 @@ def open_photo(source: Photo) -> Image.Image:
     try:
         with open(source, "rb") if isinstance(source, str | Path) else nullcontext(source) as file:
             file.seek(0)
-            data = file.read(MAX_BYTES)
+            return file.read(MAX_BYTES)
     except (OSError, ValueError) as error:
         raise PhotoError("photo_unreadable") from error
+
+
+def open_file(data: bytes, here: bool = False) -> Image.Image:
+    """The same of a file's bytes.
+
+    Args:
+        here: it is decoded in this process, whatever that takes.
+    """
+    kind, picture = _opened(data)
+    with picture:
+        pixels = picture.width * picture.height
+        if here or not apart.POSSIBLE or pixels <= SMALL.get(kind, 0):
+            return _decoded(picture)
+    with stage("open"), UNDER_WAY.taking(pixels):
+        return apart.decode(data)
+
+
+def pixels_of(source: str | Path | bytes) -> int:
+    """By the header; 0 of what :func:`open_photo` refuses."""
+    try:
+        _, picture = _opened(_read(source))
+    except PhotoError:
+        return 0
+    with picture:
+        return picture.width * picture.height
+
+
+def _opened(data: bytes) -> tuple[str, Image.Image]:
+    """Its format, and the picture, not yet decoded. Raises as :func:`open_photo`."""
     kind = _kind(data)
     if kind is None:
         raise PhotoError("photo_kind")
@@ -118,22 +167,24 @@ def open_photo(source: Photo) -> Image.Image:
         raise PhotoError("photo_bomb", limit=MAX_PIXELS // 10**6) from None
     except Exception as error:  # broken files raise nearly anything, struct.error and SyntaxError among them
         raise PhotoError("photo_broken") from error
-    with picture:
-        _check_size(picture)
-        if not affordable(kind, data, picture.width * picture.height):
-            raise PhotoError("photo_dear")
-        return _decoded(picture)
+    _check_size(picture)
+    if not affordable(kind, data, picture.width * picture.height):
+        raise PhotoError("photo_dear")
+    return kind, picture
 
 
 def _decoded(picture: Image.Image) -> Image.Image:
     _check_size(picture)
     try:
         with stage("open"), UNDER_WAY.taking(picture.width * picture.height):
+            picture = _lean(picture)
             picture.load()
             _check_size(picture)  # HEIF may turn out to hold another size than it announced
             rgb = _to_rgb(_upright(picture))
     except PhotoError:
         raise
+    except MemoryError as error:
+        raise PhotoError("photo_costly") from error
     except Exception as error:
         raise PhotoError("photo_broken") from error
     if rgb is picture:  # the caller's own stays as it is
@@ -168,6 +219,16 @@ def _check_size(picture: Image.Image) -> None:
         raise PhotoError("photo_large", width=width, height=height, limit=MAX_PIXELS // 10**6)
     if min(width, height) < MIN_SIDE:
         raise PhotoError("photo_small", width=width, height=height, least=MIN_SIDE)
+
+
+def _lean(picture: Image.Image) -> Image.Image:
+    """Pillow holds two canvases of a WebP, of 4 bytes a pixel each, for the next frame: they go before its pixels are copied."""
+    if not isinstance(picture, WebPImagePlugin.WebPImageFile):
+        return picture
+    pixels, *_ = picture._get_next()
+    picture._decoder = None
+    mode = picture.rawmode  # RGBX or RGBA
+    return _keeping_info(Image.frombuffer(mode, picture.size, pixels, "raw", mode, 0, 1), picture)
 
 
 def _upright(picture: Image.Image) -> Image.Image:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -42,13 +43,13 @@ def list_domains(root: Path) -> dict[str, list[Path]]:
     return domains
 
 
-def read_square(file: Path, size: int) -> Image.Image | None:
-    """A picture as RGB, ``size`` × ``size``; None, and a line in the log, where it cannot be read."""
+def read_square(file: Path | BinaryIO, size: int, name: str | None = None) -> Image.Image | None:
+    """A picture as RGB, ``size`` × ``size``; None, and a line in the log with its name, where it cannot be read."""
     try:
         with Image.open(file, formats=installed_formats()) as picture:
             return picture.convert("RGB").resize((size, size), Image.Resampling.LANCZOS)
     except Exception as error:  # broken files raise nearly anything, struct.error and SyntaxError among them
-        log.warning("skipped %s: %s", file, error)
+        log.warning("skipped %s: %s", name or file, error)
         return None
 
 

@@ -1,8 +1,15 @@
-"""Training from the command line or from Python.
+r"""Training from the command line or from Python.
 
     python -m stargan train --preset anime-128 --data faces/train --validation faces/val --run runs/anime-128
     python -m stargan train --data faces/train --validation faces/val --run runs/anime-128     # goes on where it stopped
     torchrun --nproc-per-node 4 -m stargan train --run-folder ...     # several GPUs; batch_size is the joint one
+
+Several machines: the same command on each, HOST being one of them. Processes that end are started again, from the last state,
+and the losses go on as if nothing had been. (Without the variable, they may meet through what the killed ones left: pytorch's
+issue 135712.)
+
+    TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:29400 \
+        --rdzv-id faces --max-restarts 3 -m stargan train --run-folder ...
 
 A run's folder holds ``state.pt`` (everything that resuming needs; the one before stands beside it), ``snapshots/`` (model
 folders of the averaged weights), ``sheets/`` (sample sheets), ``metrics.jsonl`` and ``tensorboard/`` (the same as curves).
@@ -24,6 +31,7 @@ from stargan.models.registry import find_model
 from stargan.training import loop
 from stargan.training.config import PRESETS, TrainConfig, differences, find_preset, from_state
 from stargan.training.data import Faces
+from stargan.training.shards import ShardedFaces, is_sharded
 from stargan.training.sheets import fixed_faces
 from stargan.training.state import load_state, restore, save, start_from
 from stargan.training.trainer import Trainer, TrainingError, device_name
@@ -35,7 +43,7 @@ Change = Callable[[TrainConfig], TrainConfig]
 
 def train(
     folder: Path,
-    data: Path,
+    data: Path | str,
     validation: Path | None = None,
     *,
     preset: str | None = None,
@@ -45,7 +53,9 @@ def train(
     """Trains in ``folder``, or goes on with the run that is there.
 
     Args:
-        data, validation: folders with a folder of pictures for each domain.
+        data: a folder with a folder of pictures for each domain, which is held in memory; or WebDataset shards, see
+            :mod:`stargan.training.shards`.
+        validation: such a folder.
         preset: of :data:`stargan.training.config.PRESETS`; a run that is gone on with has its own options.
         change: makes other options of the preset's, such as ``lambda config: replace(config, lambda_ds=2.0)``; in a run that
             is gone on with, of the run's, from there on.
@@ -59,7 +69,7 @@ def train(
         if config.bf16 and place.type == "cuda":
             torch.backends.cudnn.benchmark = True  # every batch has the same shape
         with _memory_advice(config, place):
-            faces = Faces(data, config.architecture.image_size, place)
+            faces = _faces(data, config, place, state["iteration"] if state else 0)
             shown = fixed_faces(validation, faces.domains, config.architecture.image_size) if validation else None
             trainer = Trainer(config, faces, place)
             if state is not None:
@@ -75,7 +85,7 @@ def train(
 
 def _config_and_state(folder: Path, preset: str | None, change: Change) -> tuple[TrainConfig, dict[str, Any] | None]:
     """The options of a new run, or the options and the state of the one that is in ``folder``."""
-    state = load_state(folder)
+    state = _agreed(load_state(folder))
     if state is None:
         if preset is None:
             raise TrainingError(f"There is no run in {folder}: start one with a preset ({', '.join(PRESETS)}).")
@@ -90,6 +100,31 @@ def _config_and_state(folder: Path, preset: str | None, change: Change) -> tuple
     if config.architecture != before.architecture:
         raise TrainingError(f"A run's architecture cannot change ({'; '.join(differences(before, config))}).")
     return config, state
+
+
+def _faces(data: Path | str, config: TrainConfig, device: torch.device, start: int) -> Faces | ShardedFaces:
+    size = config.architecture.image_size
+    if not is_sharded(data):
+        return Faces(Path(data), size, device)
+    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    return ShardedFaces(data, size, device, seed=config.seed, start=start, rank=rank, world=world)
+
+
+def _agreed(own: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The furthest of the processes' states, for all: on machines without a common disk, only some have it.
+
+    After a restart, another machine may have rank 0, whose process it is that saves.
+    """
+    if not dist.is_initialized():
+        return own
+    reached: list[int] = [-1] * dist.get_world_size()
+    dist.all_gather_object(reached, -1 if own is None else own["iteration"])
+    furthest = reached.index(max(reached))
+    if min(reached) == max(reached):
+        return own
+    shared = [own]
+    dist.broadcast_object_list(shared, src=furthest)
+    return shared[0]
 
 
 @contextlib.contextmanager

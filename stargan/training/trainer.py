@@ -29,6 +29,7 @@ from stargan.training.losses import (
     r1_penalty,
     spike_penalty,
 )
+from stargan.training.shards import ShardedFaces
 
 
 class TrainingError(ValueError):
@@ -38,7 +39,7 @@ class TrainingError(ValueError):
 class Trainer:
     """Networks, optimisers and random state of a run; :meth:`step` is one iteration."""
 
-    def __init__(self, config: TrainConfig, faces: Faces, device: torch.device) -> None:
+    def __init__(self, config: TrainConfig, faces: Faces | ShardedFaces, device: torch.device) -> None:
         self.config, self.faces, self.device = config, faces, device
         self.rank = dist.get_rank() if dist.is_initialized() else 0
         self.world = dist.get_world_size() if dist.is_initialized() else 1

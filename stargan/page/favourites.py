@@ -1,0 +1,270 @@
+"""Kept styles: what the visitor's browser holds of them, and what can be done with them.
+
+The browser alone keeps them, as JSON: what comes from there is judged as any other request is.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import gradio as gr
+import numpy as np
+import torch
+from PIL import Image
+
+from stargan import drawing
+from stargan.drawing import Drawn, Styles
+from stargan.errors import RequestError
+from stargan.models.config import ModelConfig, ModelError
+from stargan.page.answers import answering, say
+from stargan.page.events import MAX_NEW_SEED, Aside, Chosen, Results, beside, caption, saved
+from stargan.page.models import config_of, menu
+from stargan.pictures.io import open_photo
+from stargan.pictures.provenance import save_picture
+
+MAX_KEPT = 12
+# Where the browser keeps them. Gradio packs what it stores with a key that it sends to every page: this one guards nothing,
+# and must stay the same, so that a restarted app and a second one read what the first has stored.
+STORAGE_KEY, STORAGE_SECRET = "stargan-favourites", "stargan-favourites-1"
+# Side of a thumbnail, px, and the most that one takes as a data URL, in characters.
+THUMBNAIL, MAX_THUMBNAIL = 128, 30_000
+DATA_URL = "data:image/webp;base64,"
+# Of styles that networks put out, no number is nearly as large.
+LARGEST = 1000.0
+# What a style may say of itself: see stargan.drawing.
+KINDS = ("seed", "reference", "blend", "near", "between")
+ABOUT = ("psi", "reference", "strength", "distance", "towards", "between")
+MAX_ABOUT = 40
+# JavaScript: brings what a favourite drew into view.
+LOOK_UP = "() => document.querySelector('#diversity-view').scrollIntoView({block: 'nearest'})"
+# How far "more like this" goes from a style, and how many it draws.
+NEARBY, MANY = 0.3, 8
+
+
+@dataclass(frozen=True, eq=False)
+class Favourite:
+    """A kept style.
+
+    Attributes:
+        style: one.
+        thumbnail: a drawing in it, 128 × 128 px, as a WebP's bytes.
+    """
+
+    style: Styles
+    thumbnail: bytes
+
+    @classmethod
+    def of(cls, drawn: Drawn, chosen: int) -> Favourite:
+        """The style of one drawing."""
+        style, picture = one_style(drawn, chosen), io.BytesIO()
+        small = drawn.pictures[chosen].resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+        save_picture(small, picture, style.provenance(0), "WEBP")
+        return cls(style, picture.getvalue())
+
+    def picture(self) -> str:
+        """The thumbnail as a file to show; its path."""
+        return saved(open_photo(self.thumbnail), "favourite.png", self.style.provenance(0))
+
+    def same(self, other: Favourite) -> bool:
+        a, b = self.style, other.style
+        return (a.model, a.domain) == (b.model, b.domain) and torch.equal(a.vectors, b.vectors)
+
+    def stored(self) -> dict[str, Any]:
+        """As the browser keeps it."""
+        return {
+            "model": self.style.model,
+            "domain": self.style.domain,
+            "vector": base64.b64encode(self.style.vectors[0].numpy().astype("<f4").tobytes()).decode(),
+            "caption": list(self.style.captions[0]),
+            "about": self.style.about[0],
+            "thumbnail": DATA_URL + base64.b64encode(self.thumbnail).decode(),
+        }
+
+    @classmethod
+    def read(cls, entry: Any) -> Favourite:
+        """What :meth:`stored` made, or anything else that somebody says it made.
+
+        Raises:
+            ValueError: it is something else, or of a model that is not on the menu; also as UserError.
+        """
+        match entry:
+            case {
+                "model": str(model), "domain": str(domain), "vector": str(vector), "caption": [str(kind), value],
+                "about": dict(about), "thumbnail": str(thumbnail),
+            }:  # fmt: skip
+                pass
+            case _:
+                raise ValueError("no favourite")
+        config = config_of(menu_name(model))
+        if domain not in config.domains or kind not in KINDS:
+            raise ValueError("of something else")
+        caption = (kind, drawing.whole("seed", value, 0, drawing.MAX_SEED))
+        if not all(name in ABOUT and _plain(text) for name, text in about.items()):
+            raise ValueError("a story")
+        style = Styles(_vector(vector, config), model, domain, (caption,), (dict(about),))
+        return cls(style, _thumbnail(thumbnail))
+
+
+def menu_name(model: str) -> str:
+    """What a model that calls itself so is called on the menu.
+
+    Raises:
+        stargan.errors.RequestError: it is not there.
+    """
+    for name in menu():
+        with contextlib.suppress(ModelError):  # one that cannot be had says so when it is chosen
+            if config_of(name).name == model:
+                return name
+    raise RequestError("bad_model", value=model, choices=", ".join(menu()))
+
+
+def _plain(text: Any) -> bool:
+    return isinstance(text, str) and len(text) <= MAX_ABOUT and text.isprintable()
+
+
+def _vector(text: str, config: ModelConfig) -> torch.Tensor:
+    """``(1, style_dim)`` float32."""
+    wanted = 4 * config.architecture.style_dim
+    if len(text) > 2 * wanted + 4:
+        raise ValueError("too long a vector")
+    data = base64.b64decode(text, validate=True)
+    if len(data) != wanted:
+        raise ValueError("a vector of another length")
+    values = np.frombuffer(data, "<f4").astype(np.float32)
+    if not np.isfinite(values).all() or np.abs(values).max() > LARGEST:
+        raise ValueError("not a style's numbers")
+    return torch.from_numpy(values)[None]
+
+
+def _thumbnail(url: str) -> bytes:
+    if len(url) > MAX_THUMBNAIL or not url.startswith(DATA_URL):
+        raise ValueError("no thumbnail")
+    data = base64.b64decode(url.removeprefix(DATA_URL), validate=True)
+    try:
+        with Image.open(io.BytesIO(data), formats=["WEBP"]) as header:
+            size = header.size
+    except (OSError, Image.DecompressionBombError) as error:
+        raise ValueError("no thumbnail") from error
+    if size != (THUMBNAIL, THUMBNAIL):
+        raise ValueError("a thumbnail of another size")
+    open_photo(data)  # refuses what is broken
+    return data
+
+
+def one_style(drawn: Drawn, chosen: int) -> Styles:
+    """The style of one drawing."""
+    column = drawn.place(chosen)[1]
+    return drawn.styles.part(column, column + 1)
+
+
+def read_all(stored: Any) -> tuple[list[Favourite], int]:
+    """What can be used of what a browser stored, and how many entries cannot."""
+    entries = stored if isinstance(stored, list) else [] if stored is None else [stored]
+    found = []
+    for entry in entries[:MAX_KEPT]:
+        with contextlib.suppress(ValueError):
+            found.append(Favourite.read(entry))
+    return found, len(entries) - len(found)
+
+
+class Tray(NamedTuple):
+    """What is shown of the favourites: what the browser stores, their pictures, which is picked, whether there are any."""
+
+    stored: Any
+    pictures: gr.Gallery
+    picked: int
+    panel: gr.Accordion
+
+
+def tray(found: Sequence[Favourite], picked: int) -> Tray:
+    shown = [(favourite.picture(), caption(favourite.style, 0)) for favourite in found]
+    picked = min(max(picked, 0), max(len(found) - 1, 0))
+    gallery = gr.Gallery(shown, selected_index=picked if found else None)
+    return Tray([f.stored() for f in found], gallery, picked, gr.Accordion(visible=bool(found)))
+
+
+def one_of(found: Sequence[Favourite], picked: Any) -> int:
+    """The number of a favourite, from 0.
+
+    Raises:
+        stargan.errors.RequestError: there is none of that number.
+    """
+    if isinstance(picked, bool) or not isinstance(picked, int | float) or not math.isfinite(picked):
+        raise RequestError("no_favourite")
+    if picked != int(picked) or not 0 <= picked < len(found):
+        raise RequestError("no_favourite")
+    return int(picked)
+
+
+@answering
+def arrive(stored: Any) -> Tray:
+    """The page was opened → the favourites of an earlier visit; what cannot be read of them is dropped, and that said."""
+    found, dropped = read_all(stored)
+    if dropped:
+        gr.Info(say("favourites_dropped", count=dropped))
+    shown = tray(found, 0)
+    return shown if dropped else shown._replace(stored=gr.skip())
+
+
+@answering
+def keep(stored: Any, drawn: Drawn | None, chosen: int) -> Tray:
+    """→ the favourites with the style of the chosen drawing, which is picked."""
+    if drawn is None:
+        raise RequestError("nothing_chosen")
+    found, new = read_all(stored)[0], Favourite.of(drawn, chosen)
+    for number, favourite in enumerate(found):
+        if favourite.same(new):
+            gr.Info(say("kept_already"))
+            return tray(found, number)
+    if len(found) >= MAX_KEPT:
+        raise RequestError("many_kept", limit=MAX_KEPT)
+    return tray([*found, new], len(found))
+
+
+@answering
+def remove(stored: Any, picked: Any) -> Tray:
+    """→ the favourites without the picked one."""
+    found = read_all(stored)[0]
+    number = one_of(found, picked)
+    return tray(found[:number] + found[number + 1 :], number)
+
+
+@answering
+def remove_all() -> Tray:
+    return tray([], 0)
+
+
+@answering
+def as_slot(stored: Any, picked: Any) -> tuple[Styles, str]:
+    """→ the picked favourite's style, its picture."""
+    found = read_all(stored)[0]
+    favourite = found[one_of(found, picked)]
+    return favourite.style, favourite.picture()
+
+
+@answering
+def use(event: Chosen, stored: Any, aside: Aside | None, chosen: int, *shown: Any) -> tuple[Any, ...]:
+    """A favourite was clicked → its number; results: the photo in its style."""
+    found = read_all(stored)[0]
+    number = one_of(found, event.index)
+    style = found[number].style
+    new = Aside(style, menu_name(style.model), aside.chosen if aside else chosen)
+    return number, *beside(new, *shown)
+
+
+@answering
+def more_like(drawn: Drawn | None, aside: Aside | None, chosen: int, *shown: Any) -> Results:
+    """→ results in styles like that of the chosen drawing."""
+    if drawn is None:
+        raise RequestError("nothing_chosen")
+    style = one_style(drawn, chosen)
+    recipe = drawing.near(style, NEARBY, MANY, random.randint(0, MAX_NEW_SEED))
+    new = Aside(recipe, menu_name(style.model), aside.chosen if aside else chosen)
+    return beside(new, *shown)

@@ -1,0 +1,255 @@
+"""Many photos on a real Ray cluster of two nodes, one of which comes and whose processes are killed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+pytest.importorskip("ray", reason="ray is not installed: pip install -r requirements-cluster.txt")
+
+import clusters  # before ray, for its settings
+import pyarrow.parquet as pq
+from ray.cluster_utils import Cluster
+
+from stargan import batch
+from stargan.cluster import connected, translating
+from stargan.commands import main
+from stargan.models.checkpoint import Model, save_model
+from stargan.models.config import ANIME_FRAMING, Architecture, ModelConfig
+from stargan.models.registry import config_of
+
+ROOT = Path(__file__).resolve().parents[1]
+SECONDS = 240
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """Two nodes of a core each."""
+    with clusters.cluster(1, 1, python_path=os.pathsep.join([str(ROOT), str(ROOT / "tests")])) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``faces`` looks for a face, ``whole`` takes any picture."""
+    folder = tmp_path_factory.mktemp("models")
+    for name, framing in (("faces", ANIME_FRAMING), ("whole", None)):
+        torch.manual_seed(0)
+        architecture = Architecture(32, base_channels=8, max_channels=16)
+        save_model(Model.build(ModelConfig(name, ("anime", "female"), architecture, framing)), folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory, portrait: Image.Image) -> Path:
+    """Ten faces, in two folders; a picture without one, and a broken file."""
+    folder = tmp_path_factory.mktemp("photos")
+    (folder / "more").mkdir()
+    face = portrait.crop((124, 0, 324, 200)).resize((120, 120))
+    for n in range(10):
+        face.rotate(3 * n - 15).save(folder / ("more" if n % 2 else "") / f"{n}.png")
+    Image.new("RGB", (90, 90), "grey").save(folder / "grey.png")
+    (folder / "broken.jpg").write_text("not a picture")
+    return folder
+
+
+def translate(*arguments: object) -> int:
+    return main(["translate", "--count", "2", "--device", "cpu", *map(str, arguments)])
+
+
+def translate_here(*arguments: object) -> tuple[int, list[str]]:
+    """The command as one machine runs it, with a thread, as a worker with one core has: sums in another order differ in the
+    last bit. → its exit status and what it says of photos that fail."""
+    command = [sys.executable, "-m", "stargan", "translate", "--count", "2", "--device", "cpu", *map(str, arguments)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    return done.returncode, failures(done.stderr)
+
+
+def failures(err: str) -> list[str]:
+    return sorted(line for line in err.splitlines() if line.startswith("/"))
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Digests of all pictures, half-written ones too."""
+    digest = hashlib.sha256
+    return {
+        file.relative_to(folder).as_posix(): digest(file.read_bytes()).hexdigest() for file in folder.rglob("*.png*")
+    }
+
+
+def manifest(folder: Path) -> list[dict[str, Any]]:
+    assert [file.name for file in folder.glob("*manifest*")] == ["manifest.parquet"]
+    return pq.read_table(folder / "manifest.parquet").to_pylist()
+
+
+@pytest.mark.parametrize("scheme", ["file://", "local://"])  # this machine's files, and what fsspec alone knows
+def test_writes_what_one_machine_writes(
+    cluster: Cluster, models: Path, photos: Path, tmp_path: Path, scheme: str, capsys: pytest.CaptureFixture
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "there" / "deep"
+    status, told = translate_here(photos, "--model", models / "faces", "--output", here)
+    assert (status, len(told)) == (1, 2)  # two cannot be drawn
+    expected = contents(here)
+    assert len(expected) == 2 * 10 + 2
+
+    command = [
+        f"{scheme}{photos}",
+        "--model",
+        models / "faces",
+        "--output",
+        f"{scheme}{there}",
+        "--ray",
+        cluster.address,
+    ]
+    assert translate(*command) == 1
+    assert contents(there) == expected
+    out = capsys.readouterr()
+    assert "12 photos: 10 drawn, 0 already there, 2 failed" in out.out
+    assert failures(out.err) == told  # the same sentences
+
+    rows = manifest(there)
+    assert [row["photo"] for row in rows] == sorted(
+        ["0", "more/1", "2", "more/3", "4", "more/5", "6", "more/7", "8", "more/9", "broken", "grey"]
+    )
+    by_name = {row["photo"]: row for row in rows}
+    assert {row["status"] for row in rows} == {"drawn", "no_face", "unreadable"}
+    assert (by_name["grey"]["status"], by_name["grey"]["faces"]) == ("no_face", 0)
+    assert by_name["grey"]["sentence"].startswith("No face was found")
+    assert (by_name["broken"]["status"], by_name["broken"]["faces"]) == ("unreadable", None)
+    drawn = by_name["more/3"]
+    assert (drawn["status"], drawn["sentence"], drawn["faces"], drawn["seeds"]) == ("drawn", "", 1, [0, 1])
+    assert drawn["styles"] == ["anime-seed0", "anime-seed1"]
+    assert drawn["model"] == str(models / "faces")
+    assert drawn["source"] == str(photos / "more" / "3.png")
+    assert drawn["seconds"] > 0
+
+    if scheme == "local://":
+        return
+    # started again, it does what is missing
+    written = (there / "more" / "3-anime-seed1.png").stat().st_mtime_ns
+    (there / "0-anime-seed0.png").unlink()
+    assert translate(*command) == 1
+    assert contents(there) == expected
+    assert (there / "more" / "3-anime-seed1.png").stat().st_mtime_ns == written
+    assert "12 photos: 1 drawn, 9 already there, 2 failed" in capsys.readouterr().out
+    again = {row["photo"]: row for row in manifest(there)}
+    assert again["more/3"] == drawn  # as it was found to be then
+    assert [(row["photo"], row["status"]) for row in rows] == [(row["photo"], row["status"]) for row in again.values()]
+
+
+@dataclass(frozen=True)
+class Fragile(translating.PlaceFiles):
+    """A picture that ends the process that opens it."""
+
+    def open(self, photo: translating.Remote) -> Any:
+        if photo.path.endswith("poison.png") and photo not in self.deadly:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().open(photo)
+
+
+class Patient(translating.Worker):
+    """Marks its node; the second half of the photos waits until a third node is there."""
+
+    def __init__(self, order: translating.Order, deaths: Any) -> None:
+        super().__init__(order, deaths)
+        self.files = Fragile(order.places, order.output)
+        self.marks = Path(order.output.path).parent / "nodes"
+        self.marks.mkdir(exist_ok=True)
+        (self.marks / self.node).touch()
+
+    def rows(self, group: batch.Group) -> list[batch.Row]:
+        deadline = time.monotonic() + SECONDS
+        while group.number >= 20 and len(list(self.marks.iterdir())) < 3 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return super().rows(group)
+
+
+@dataclass
+class Run:
+    """A run in a thread of its own, so that things can happen to the cluster meanwhile."""
+
+    work: Callable[[], batch.Tally]
+    result: list[Any] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        try:
+            self.result.append(self.work())
+        except BaseException as error:
+            self.result.append(error)
+
+    def wait(self) -> batch.Tally:
+        self.thread.join(SECONDS)
+        assert self.result, "the run did not end"
+        assert isinstance(self.result[0], batch.Tally), self.result[0]
+        return self.result[0]
+
+
+def test_a_killed_worker_a_new_node_and_a_deadly_picture(cluster: Cluster, models: Path, tmp_path: Path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    for n in range(320):
+        Image.effect_noise((64, 64), 20 + n / 4).convert("RGB").save(photos / f"{n:03}.png")
+    expected = tmp_path / "expected"
+    assert translate_here(photos, "--model", models / "whole", "--output", expected) == (0, [])
+    Image.new("RGB", (64, 64)).save(photos / "poison.png")  # the last, on a grid of its own
+
+    found, places = translating.find_photos([str(photos)], str(out))
+
+    config = config_of(str(models / "whole"))
+    plan = batch.latent_plan(config, None, range(2), 0.7)
+    order = translating.Order(
+        str(models / "whole"), "cpu", plan, places, translating.place_of(str(out)), with_grid=True
+    )
+    told: list[str] = []
+    with connected(cluster.address):
+        run = Run(lambda: translating.translate_all(order, found, worker=Patient, report=told.append))
+        deadline = time.monotonic() + SECONDS
+        while len(list(out.glob("[!.]*.png"))) < 20:
+            assert not run.result, run.result
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        killed = clusters.processes("ray::MapWorker")[0]
+        killed.kill()
+        clusters.add_node(cluster, 1)
+        tally = run.wait()
+    assert (tally.drawn + tally.done, tally.failed) == (320, 1)
+    (sentence,) = told
+    assert sentence.startswith(f"{photos}/poison.png: Processes that worked on this picture ended")
+
+    drawn = contents(out)
+    assert drawn == contents(expected)
+    rows = manifest(out)
+    assert [row["photo"] for row in rows] == [*(f"{n:03}" for n in range(320)), "poison"]  # none lost, none twice
+    assert [row["status"] for row in rows] == ["drawn"] * 320 + ["unreadable"]
+    assert len({row["node"] for row in rows} - {None}) == 3  # None: its files were there when it was done again
+
+
+def test_refusals_are_sentences(cluster: Cluster, models: Path, photos: Path, tmp_path: Path, capsys: Any) -> None:
+    out = tmp_path / "out"
+    for arguments, said in (
+        ([photos, "--ray", "127.0.0.1:1"], "No Ray cluster answers at 127.0.0.1:1"),
+        ([tmp_path / "nothing", "--ray", cluster.address], f"There is no file or folder {tmp_path}/nothing."),
+        (["gopher://x/y", "--ray", cluster.address], "gopher://x/y cannot be used"),
+        (["s3://bucket/photos"], "s3://bucket/photos is no folder of this machine: URIs need --ray."),
+    ):
+        assert translate(*arguments, "--model", models / "faces", "--output", out) == 2
+        assert said in capsys.readouterr().err
+    assert not out.exists()

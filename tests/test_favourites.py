@@ -1,0 +1,100 @@
+"""What a browser says that it has kept, and may have made up."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import io
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from stargan import drawing
+from stargan.drawing import Drawn, Source, load_translator
+from stargan.page.favourites import DATA_URL, MAX_KEPT, Favourite, read_all
+
+
+@pytest.fixture(scope="module")
+def drawn(portrait: Image.Image) -> Drawn:
+    translator = load_translator()
+    prepared = drawing.prepare(Source.open(portrait), translator.config)
+    return drawing.draw(prepared, drawing.seeds(translator.config, "anime", 3, 5, 0.7), translator.paint)
+
+
+@pytest.fixture
+def entry(drawn: Drawn) -> dict[str, Any]:
+    """As it comes back from the browser."""
+    return json.loads(json.dumps(Favourite.of(drawn, 1).stored()))
+
+
+def test_a_kept_style_comes_back_whole(drawn: Drawn, entry: dict[str, Any]) -> None:
+    (favourite,), dropped = read_all([entry])
+    assert dropped == 0
+    assert torch.equal(favourite.style.vectors, drawn.styles.vectors[1:2])
+    assert favourite.style.provenance(0).texts() == drawn.styles.provenance(1).texts()
+    assert favourite.stored() == entry  # the thumbnail is not encoded once more
+    assert len(json.dumps([entry] * MAX_KEPT)) < 150_000  # a browser keeps 5 MB of a site
+
+
+def _vector(values: Any) -> str:
+    return base64.b64encode(np.asarray(values, "<f4").tobytes()).decode()
+
+
+def _thumbnail(size: tuple[int, int], kind: str = "WEBP") -> str:
+    out = io.BytesIO()
+    Image.new("RGB", size).save(out, kind)
+    return DATA_URL + base64.b64encode(out.getvalue()).decode()
+
+
+WRONG: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "another model": lambda e: e | {"model": "anime-9000"},
+    "a folder as its model": lambda e: e | {"model": "/etc"},
+    "another domain": lambda e: e | {"domain": "horse"},
+    "no domain": lambda e: {key: value for key, value in e.items() if key != "domain"},
+    "a short vector": lambda e: e | {"vector": _vector([0.0] * 63)},
+    "a long vector": lambda e: e | {"vector": _vector([0.0] * 100_000)},
+    "NaN": lambda e: e | {"vector": _vector([math.nan] * 64)},
+    "infinity": lambda e: e | {"vector": _vector([math.inf] * 64)},
+    "a huge number": lambda e: e | {"vector": _vector([1e30] * 64)},
+    "no base64": lambda e: e | {"vector": "%" * 344},
+    "numbers": lambda e: e | {"vector": [0.0] * 64},
+    "another caption": lambda e: e | {"caption": ["unexpected", 1]},
+    "a caption's text": lambda e: e | {"caption": ["seed", "<b>"]},
+    "a caption of three": lambda e: e | {"caption": ["seed", 1, 2]},
+    "a negative seed": lambda e: e | {"caption": ["seed", -1]},
+    "an unknown fact": lambda e: e | {"about": {"Software": "another"}},
+    "a long fact": lambda e: e | {"about": {"psi": "x" * 5000}},
+    "a fact with a line break": lambda e: e | {"about": {"psi": "0.7\nSoftware: x"}},
+    "a number as a fact": lambda e: e | {"about": {"psi": 0.7}},
+    "a large thumbnail": lambda e: e | {"thumbnail": _thumbnail((129, 128))},
+    "a huge thumbnail": lambda e: e | {"thumbnail": _thumbnail((9000, 9000))},
+    "a thumbnail of another kind": lambda e: e | {"thumbnail": _thumbnail((128, 128), "GIF")},
+    "a thumbnail from elsewhere": lambda e: e | {"thumbnail": "https://example.org/x.webp"},
+    "a broken thumbnail": lambda e: e | {"thumbnail": e["thumbnail"][:400]},
+    "a long thumbnail": lambda e: e | {"thumbnail": DATA_URL + "A" * 100_000},
+    "text": lambda _: "x",
+    "nothing": lambda _: None,
+    "a list": lambda e: [e],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_is_no_favourite_is_dropped_and_the_others_stay(entry: dict[str, Any], wrong: str) -> None:
+    found, dropped = read_all([entry, WRONG[wrong](copy.deepcopy(entry)), entry])
+    assert (len(found), dropped) == (2, 1)
+
+
+@pytest.mark.parametrize("stored", ["x", 7, {}, True, {"model": "anime-64"}])
+def test_what_is_no_list_is_dropped(stored: Any) -> None:
+    assert read_all(stored) == ([], 1)
+
+
+def test_more_than_there_is_room_for_are_dropped(entry: dict[str, Any]) -> None:
+    found, dropped = read_all([entry] * 1000)
+    assert (len(found), dropped) == (MAX_KEPT, 1000 - MAX_KEPT)

@@ -1,0 +1,251 @@
+"""Many visitors: nginx before two pages before two replicas, all real; a replica is killed and a page stopped meanwhile."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import serving
+import torch
+from asking import wait_until
+from PIL import Image
+
+pytest.importorskip("ray", reason="ray is not installed: pip install -r requirements-cluster.txt")
+
+import clusters  # before ray, for its settings
+from ray.cluster_utils import Cluster
+
+from stargan import load_translator
+
+NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
+ROOT = Path(__file__).resolve().parents[1]
+# Visitors at once, and requests of each.
+VISITORS, REQUESTS = int(os.environ.get("STARGAN_VISITORS", "8")), 4
+SECONDS = 240
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """One node, two replicas."""
+    with clusters.cluster(2, python_path=str(ROOT)) as started:
+        deploy(started, 2)
+        yield started
+
+
+def deploy(cluster: Cluster, replicas: int) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "stargan",
+        "serve",
+        cluster.address,
+        "--replicas",
+        str(replicas),
+        "--device",
+        "cpu",
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def pages(cluster: Cluster) -> Iterator[list[serving.Server]]:
+    """Two pages that share a folder of uploads and results, and hold no model."""
+    with tempfile.TemporaryDirectory(prefix="stargan-pages-") as shared:
+        started = [serving.start("--serve", cluster.address, GRADIO_TEMP_DIR=shared) for _ in range(2)]
+        for page in started:
+            assert wait_until(lambda page=page: serving.answers(page.url + "healthz"), SECONDS), page.log.read_text()
+        yield started
+        for page in started:
+            page.stop()
+
+
+@pytest.fixture(scope="module")
+def site(pages: list[serving.Server]) -> Iterator[str]:
+    """The address of nginx, with README's settings."""
+    with nginx([page.url for page in pages]) as url:
+        yield url
+
+
+@contextmanager
+def nginx(pages: list[str]) -> Iterator[str]:
+    settings = re.search(r"```nginx\n(.*?)```", (ROOT / "README.md").read_text(), re.S)[1]
+    port = free_port()
+    settings = settings.replace("listen 80;", f"listen 127.0.0.1:{port};")
+    for number, page in enumerate(pages, 1):
+        assert f"10.0.0.{number}:7860" in settings
+        settings = settings.replace(f"10.0.0.{number}:7860", httpx.URL(page).netloc.decode())
+    with tempfile.TemporaryDirectory(prefix="stargan-nginx-") as folder:
+        paths = "".join(
+            f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        )
+        whole = f"daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log;\n"
+        whole += f"events {{}}\nhttp {{ access_log off; {paths}\n{settings}\n}}\n"
+        if os.geteuid() == 0:
+            whole = "user root;\n" + whole
+        (Path(folder) / "nginx.conf").write_text(whole)
+        process = subprocess.Popen([NGINX, "-p", folder, "-c", f"{folder}/nginx.conf", "-e", f"{folder}/error.log"])
+        try:
+            url = f"http://127.0.0.1:{port}/"
+            assert wait_until(lambda: serving.answers(url), 30), (Path(folder) / "error.log").read_text()
+            yield url
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+@dataclass
+class Visitor:
+    """Somebody with a cookie jar, a photo and seeds of their own, who asks again where a connection broke.
+
+    Attributes:
+        count: drawings of a request.
+        drawn: by seed, the first drawing that came.
+        refused: sentences that came instead; what the sentence asks for is done, and after a while the request is made again.
+        broken: connections that broke, or answers without a sentence, after which the request was made again.
+        seconds: of each request that was answered.
+    """
+
+    url: str
+    number: int
+    photo: Path
+    count: int = 1
+    drawn: dict[int, Image.Image] = field(default_factory=dict)
+    refused: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.http = httpx.Client(base_url=self.url, timeout=SECONDS, trust_env=False)
+
+    def seed(self, request: int) -> int:
+        return 1000 * self.number + request
+
+    def ask(self, request: int) -> None:
+        seed, begin = self.seed(request), time.monotonic()
+        while len(self.refused) + len(self.broken) < 60:
+            try:
+                kind, value = self._once(seed)
+            except httpx.HTTPError as error:
+                self.broken.append(repr(error))
+                time.sleep(0.5)
+                continue
+            if kind == "complete":
+                self.seconds.append(time.monotonic() - begin)
+                answer = self.http.get("gradio_api/file=" + value[1][0]["image"]["path"]).raise_for_status()
+                self.drawn[seed] = Image.open(io.BytesIO(answer.content)).convert("RGB")
+                return
+            self.refused.append(str(value))
+            time.sleep(1)
+
+    def _once(self, seed: int) -> tuple[str, object]:
+        with self.photo.open("rb") as file:
+            upload = self.http.post("gradio_api/upload", files={"files": ("photo.png", file)}).raise_for_status()
+        photo = {"path": upload.json()[0], "meta": {"_type": "gradio.FileData"}}
+        body = {"photo": photo, "domain": "anime", "count": self.count, "seed": seed, "psi": 0.7}
+        event = self.http.post("gradio_api/call/v2/latent_grid", json=body).raise_for_status().json()["event_id"]
+        with self.http.stream("GET", f"gradio_api/call/latent_grid/{event}") as stream:
+            stream.raise_for_status()
+            kind = ""
+            for line in stream.iter_lines():
+                name, _, rest = line.partition(": ")
+                if name == "event":
+                    kind = rest
+                elif name == "data" and kind in ("complete", "error"):
+                    return kind, json.loads(rest)
+        raise httpx.ReadError("the stream ended without an answer")
+
+
+@pytest.fixture(scope="module")
+def visitors(site: str, portrait: Image.Image, tmp_path_factory: pytest.TempPathFactory) -> list[Visitor]:
+    folder = tmp_path_factory.mktemp("photos")
+    face = portrait.crop((124, 0, 324, 200))
+    found = []
+    for number in range(1, VISITORS + 1):
+        face.rotate(number - VISITORS / 2).save(folder / f"{number}.png")
+        found.append(Visitor(site, number, folder / f"{number}.png"))
+    return found
+
+
+def test_everybody_is_answered_though_a_replica_and_a_page_end(
+    pages: list[serving.Server], visitors: list[Visitor]
+) -> None:
+    answered = threading.Semaphore(0)
+
+    def visit(visitor: Visitor) -> None:
+        for request in range(REQUESTS):
+            visitor.ask(request)
+            answered.release()
+
+    with ThreadPoolExecutor(VISITORS) as pool:
+        visits = [pool.submit(visit, visitor) for visitor in visitors]
+        for _ in range(VISITORS):  # about a request each
+            assert answered.acquire(timeout=SECONDS)
+        assert len(clusters.processes("ray::ServeReplica")) == 2
+        clusters.processes("ray::ServeReplica")[0].kill()
+        pages[0].process.terminate()
+        for done in visits:
+            done.result(SECONDS)
+    assert pages[0].process.wait(20) == 0
+    assert pages[1].process.poll() is None
+
+    # a cookie keeps each at one page, and both pages had visitors
+    assert all(visitor.http.cookies.get("page") for visitor in visitors)
+    asked = [page.log.read_text().count("request latent_grid") for page in pages]
+    assert min(asked) > 0, asked
+
+    # none is refused but by the page that is stopping, in a sentence; none of the other's is lost with the replica
+    assert all("is being restarted" in sentence for visitor in visitors for sentence in visitor.refused)
+    assert "request latent_grid stopping" not in pages[1].log.read_text()
+    drawn = {seed: (visitor, picture) for visitor in visitors for seed, picture in visitor.drawn.items()}
+    assert len(drawn) == VISITORS * REQUESTS
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as a replica has
+    translator = load_translator("anime-64", "cpu")
+    for seed, (visitor, picture) in drawn.items():  # nobody has another's face, or another seed's style
+        (expected,) = translator.latent(visitor.photo, "anime", 1, seed, 0.7)
+        assert np.abs(np.asarray(picture, int) - np.asarray(expected, int)).max() <= 2, (visitor.number, seed)
+    torch.set_num_threads(threads)
+    taken = [second for visitor in visitors for second in visitor.seconds]
+    print(
+        f"{len(taken)} answers, p50 {statistics.median(taken):.2f} s, {sum(len(v.broken) for v in visitors)} broken connections"
+    )
+
+
+def test_a_page_without_replicas_does_not_start() -> None:
+    """Whoever starts it is told why."""
+    done = subprocess.run(
+        [sys.executable, "app.py", "--serve", "127.0.0.1:1"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "No Ray cluster answers at 127.0.0.1:1" in done.stderr
