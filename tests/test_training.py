@@ -38,7 +38,7 @@ from stargan.training.augment import diff_augment, jpeg, luma_where, misalign, p
 from stargan.training.config import PRESETS, ConfigError, TrainConfig, differences, from_state, with_options
 from stargan.training.data import DataError, Faces
 from stargan.training.grow import grown_name, grows_from, halved, new_level
-from stargan.training.losses import spike_penalty
+from stargan.training.losses import grid_penalty, spike_penalty
 from stargan.training.run import train
 from stargan.training.sheets import SEEDS, SOURCES, TRUNCATIONS, fixed_faces, write_sheets
 from stargan.training.trainer import Trainer, TrainingError
@@ -249,7 +249,7 @@ def test_only_what_steps_gets_gradients(faces: Faces) -> None:
     trainer = Trainer(TINY, faces, CPU)
     (sources, _), targets = trainer.draw_sources(), trainer.draw_targets("reference")
     with trainer.stepping("generator"):
-        loss, _ = training.generator_loss(trainer.nets, sources, targets, {"sty": 1, "ds": 1, "cyc": 1}, trainer.seen)
+        loss, _ = training.generator_loss(trainer.nets, sources, targets, {"sty": 1, "ds": 1, "cyc": 1, "grid": 0}, trainer.seen)
         loss.backward()
         with_gradients = {name for name, net in vars(trainer.nets).items() if next(net.parameters()).grad is not None}
     assert with_gradients == {"generator"}
@@ -306,6 +306,20 @@ def test_spikes_in_the_features_cost_and_are_unlearned(faces: Faces) -> None:
     terms = spiky.step()
     assert {"g_latent/spikes", "g_reference/spikes"} <= terms.keys()
     assert "g_latent/spikes" not in trainer.step()
+
+
+def test_a_grid_costs_and_lines_and_light_do_not(faces: Faces) -> None:
+    columns = torch.arange(32)
+    grid = (1 - 2 * (columns % 2)).float().expand(1, 3, 32, 32)
+    assert grid_penalty(grid).item() == pytest.approx(1)  # across the rows; along them, nothing
+    assert grid_penalty(grid.transpose(2, 3)).item() == pytest.approx(1)
+    light = torch.linspace(-1, 1, 32).expand(1, 3, 32, 32)
+    line = torch.where(columns == 9, -1.0, 1.0).expand(1, 3, 32, 32)
+    assert grid_penalty(light).item() < 1e-9
+    assert grid_penalty(line).item() < 0.02
+    trainer = Trainer(replace(TINY, lambda_grid=200.0), faces, CPU)
+    assert {"g_latent/grid", "g_reference/grid"} <= trainer.step().keys()
+    assert "g_latent/grid" not in Trainer(TINY, faces, CPU).step()
 
 
 def test_the_average_follows_slowly(faces: Faces) -> None:

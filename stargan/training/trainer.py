@@ -139,7 +139,7 @@ class Trainer:
 
     def update_generator(self, sources: Sources, targets: Targets, stepping: tuple[str, ...]) -> Terms:
         config = self.config
-        weights = {"sty": config.lambda_sty, "ds": self.lambda_ds, "cyc": config.lambda_cyc}
+        weights = {"sty": config.lambda_sty, "ds": self.lambda_ds, "cyc": config.lambda_cyc, "grid": config.lambda_grid}
         with self.stepping(*stepping):
             with self.autocast():
                 loss, terms = generator_loss(self.compiled, sources, targets, weights, self.seen, self.drawn)
