@@ -26,7 +26,7 @@ from stargan.pictures.io import MAX_BYTES
 from stargan.pictures.provenance import read_provenance
 
 # What README documents. A change here breaks programs.
-SUBJECT = {"face": 1, "centre_crop": False, "model": "anime-64"}
+SUBJECT = {"face": 1, "centre_crop": False, "model": "anime-128"}
 CONTRACT = {
     "/detect_faces": ({"photo": ...}, ["numbered", "faces"]),
     "/latent_grid": (
@@ -109,7 +109,7 @@ def test_latent_grid(client: Client, photo: Path, portrait: Image.Image) -> None
     assert [d["caption"] for d in drawings] == ["seed 4", "seed 5", "seed 6"]
     assert opened(grid).size == (4 * size[0] + 3 * 2, size[1])
     facts = read_provenance(drawings[1]["image"])
-    assert (facts["model"], facts["seed"], facts["domain"], facts["psi"]) == ("anime-64", "5", "anime", "0.8")
+    assert (facts["model"], facts["seed"], facts["domain"], facts["psi"]) == ("anime-128", "5", "anime", "0.8")
     assert facts["DigitalSourceType"].endswith("/trainedAlgorithmicMedia")
     assert "composite" in read_provenance(whole)["DigitalSourceType"]
     changed = np.any(np.asarray(opened(whole)) != np.asarray(portrait), axis=2)
@@ -151,8 +151,8 @@ def test_interpolate(client: Client, photo: Path) -> None:
 def test_list_models_and_another_model(client: Client, photo: Path) -> None:
     name = str(untrained_model())
     models = {model["name"]: model for model in client.predict(api_name="/list_models")}
-    assert list(models) == ["anime-64", name]
-    assert models["anime-64"]["domains"] == ["anime", "female", "male"]
+    assert list(models) == ["anime-128", name]
+    assert models["anime-128"]["domains"] == ["anime", "female", "male"]
     assert (models[name]["domains"], models[name]["image_size"]) == (["cat", "dog"], 32)
     drawings = latent(client, photo, model=name, domain="dog", count=1)[1]
     assert opened(drawings[0]).size == (32, 32)
@@ -165,7 +165,7 @@ def test_list_models_and_another_model(client: Client, photo: Path) -> None:
         ({"count": 1.5}, "How many must be a number from 1 to 16, not 1.5"),
         ({"seed": -1}, "Seed must be a number from 0"),
         ({"psi": "much"}, "Variety ψ must be a number from 0 to 1.5, not much"),
-        ({"domain": "dog"}, "The model anime-64 cannot draw dog: choose one of anime, female, male."),
+        ({"domain": "dog"}, "The model anime-128 cannot draw dog: choose one of anime, female, male."),
         ({"face": 3}, "There is no face 3: 1 were found."),
         ({"model": "/etc"}, "There is no model /etc"),
         ({"model": "<img src=x>"}, "There is no model &lt;img src=x&gt;"),
@@ -259,7 +259,7 @@ def test_events_of_the_page_are_private_but_checked(server: Server, client: Clie
         client.predict(api_name="/draw_latent")
     config = json.load(urllib.request.urlopen(server.url + "config"))
     event = next(d for d in config["dependencies"] if d["api_name"].startswith("draw_latent"))
-    junk = ["anime-64", "anime", 10**9, "x", None, "drawing", False, None, None, 0.5, 0.5, 1, None]
+    junk = ["anime-128", "anime", 10**9, "x", None, "drawing", False, None, None, 0.5, 0.5, 1, None]
     request = urllib.request.Request(
         server.url + "gradio_api/queue/join",
         json.dumps({"data": junk, "fn_index": event["id"], "session_hash": "junk"}).encode(),

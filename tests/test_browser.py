@@ -275,7 +275,7 @@ def test_upload_choose_and_save(visit: Callable[..., Page], pictures: Path) -> N
         assert saved.size == (512, 512)
     facts, shown = read_provenance(download.value.path()), read_provenance(io.BytesIO(after[3]))
     assert facts["seed"] == shown["seed"]
-    assert "enlarged from 64 px" in facts["size"]
+    assert "enlarged from 128 px" in facts["size"]
 
     unfold(page, "#diversity-all")
     expect(page.locator("#diversity-sheet img")).to_be_visible()
@@ -622,7 +622,7 @@ def test_a_model_without_framing_draws_what_the_person_frames(visit: Callable[..
     choose_photo(page, pictures / "four.jpg")
     expect(page.locator("#chosen input")).to_have_count(4)
     unfold(page, "#more")
-    for name, domains in (("untrained", ["Cat", "Dog"]), ("Anime, 64 px", ["Anime", "Female photo", "Male photo"])):
+    for name, domains in (("untrained", ["Cat", "Dog"]), ("Anime, 128 px", ["Anime", "Female photo", "Male photo"])):
         page.click("#model input")
         page.get_by_role("option", name=name).click()
         menus = {"From a picture": "#references-domain", "Video & camera": "#live-domain", "Many styles": "#domain"}
@@ -890,7 +890,7 @@ def test_japanese_is_complete(visit: Callable[..., Page]) -> None:
         page.wait_for_timeout(500)
         settle(page)  # progress has words of gradio's own
         # what has no other name in Japanese
-        text = re.sub(r"http\S+|anime-64|API|ZIP|MP4|GIF|Collins", "", page.inner_text("main, .gradio-container"))
+        text = re.sub(r"http\S+|anime-128|API|ZIP|MP4|GIF|Collins", "", page.inner_text("main, .gradio-container"))
         assert re.findall(r"[A-Za-z]{2,}", text) == [], tab
     page.get_by_label(re.compile("削除|Remove Image")).first.click()
     page.click("#dice")

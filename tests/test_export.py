@@ -76,7 +76,7 @@ def about(exported: Path) -> dict[str, Any]:
 
 
 def test_it_draws_what_the_translator_draws(exported: Path, told: list[str], about: dict[str, Any]) -> None:
-    assert re.fullmatch(rf"{exported}: anime-64 as ONNX, \d+\.\d MB\. .+:", told[0])
+    assert re.fullmatch(rf"{exported}: anime-128 as ONNX, \d+\.\d MB\. .+:", told[0])
     figures = {line.split(":")[0].strip(): [float(n) for n in re.findall(r"\d\.\de-\d+", line)] for line in told[1:]}
     print(figures)
     assert list(figures) == ["fp32", "fp16"]
@@ -132,7 +132,7 @@ def test_a_wrong_network_is_noticed(exported: Path, translator: Translator, tmp_
         values = onnx.numpy_helper.to_array(weight) * np.float32(1.01)
         weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
         onnx.save(model, folder / file_name(name, "fp32"))
-        with pytest.raises(ModelError, match=rf"Exported, the .*{what} of anime-64 differ by \d"):
+        with pytest.raises(ModelError, match=rf"Exported, the .*{what} of anime-128 differ by \d"):
             differences(folder, translator)
 
 
@@ -404,7 +404,7 @@ def test_the_portrait_is_drawn(visit: Callable[..., Page], translator: Translato
     assert np.abs(settled(page)[0] - mean[0]).mean() > 5
     seconds = float(page.get_attribute("#drawings", "data-seconds"))
     cores = len(os.sched_getaffinity(0))
-    print(f"\n{seconds:.3f} s a drawing by anime-64 in Chromium, of {cores} cores one is used")
+    print(f"\n{seconds:.3f} s a drawing by anime-128 in Chromium, of {cores} cores one is used")
     assert seconds < 2
 
 

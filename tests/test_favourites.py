@@ -90,7 +90,7 @@ def test_what_is_no_favourite_is_dropped_and_the_others_stay(entry: dict[str, An
     assert (len(found), dropped) == (2, 1)
 
 
-@pytest.mark.parametrize("stored", ["x", 7, {}, True, {"model": "anime-64"}])
+@pytest.mark.parametrize("stored", ["x", 7, {}, True, {"model": "anime-128"}])
 def test_what_is_no_list_is_dropped(stored: Any) -> None:
     assert read_all(stored) == ([], 1)
 

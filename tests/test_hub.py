@@ -127,12 +127,12 @@ def test_of_an_evaluation_of_several_models_its_own_rows_count(folder: Path) -> 
 
 
 def test_the_bundled_card_shows_its_sheet() -> None:
-    translator = Translator.from_pretrained("anime-64", device="cpu")
+    translator = Translator.from_pretrained("anime-128", device="cpu")
     assert translator.folder is not None
-    assert list(pictures(translator.folder)) == ["results.png"]
+    assert list(pictures(translator.folder)) == ["results.webp"]
     data = ModelCard(published_card(translator.folder)).data
     assert data.library_name == "stargan"
-    assert data.widget[0]["output"] == {"url": "results.png"}
+    assert data.widget[0]["output"] == {"url": "results.webp"}
 
 
 # The methods

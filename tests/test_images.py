@@ -374,13 +374,13 @@ def test_grid(small: Image.Image) -> None:
     ("composite", "term"), [(False, "trainedAlgorithmicMedia"), (True, "compositeWithTrainedAlgorithmicMedia")]
 )
 def test_a_result_says_that_it_is_synthetic(small: Image.Image, tmp_path: Path, composite: bool, term: str) -> None:
-    said = Provenance("anime-64", seed=7, details={"domain": "anime", "psi": "0.7"}, composite=composite)
+    said = Provenance("anime-128", seed=7, details={"domain": "anime", "psi": "0.7"}, composite=composite)
     path = str(tmp_path / "result.png")
     save_picture(small, path, said)
     with Image.open(path) as picture:
         assert picture.format == "PNG"
         assert distance(picture.convert("RGB"), small) == 0
-        assert {"seed": "7", "model": "anime-64"}.items() <= picture.text.items()
+        assert {"seed": "7", "model": "anime-128"}.items() <= picture.text.items()
         packet = picture.text["XML:com.adobe.xmp"]
     # as exiftool and others look for it
     assert 'xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"' in packet
@@ -389,7 +389,7 @@ def test_a_result_says_that_it_is_synthetic(small: Image.Image, tmp_path: Path, 
     assert read_provenance(path) == said.texts()
     assert said.texts() == {
         "Software": f"stargan {stargan.__version__}",
-        "model": "anime-64",
+        "model": "anime-128",
         "seed": "7",
         "domain": "anime",
         "psi": "0.7",
@@ -407,7 +407,7 @@ def test_a_result_carries_nothing_of_the_photo(small: Image.Image, tmp_path: Pat
     with Image.open(io.BytesIO(photo_with_a_place(small))) as photo:
         photo.load()
     photo.info["icc_profile"] = swapped_profile()
-    save_picture(photo, tmp_path / "result.png", Provenance("anime-64", seed=0))
+    save_picture(photo, tmp_path / "result.png", Provenance("anime-128", seed=0))
     assert_no_trace(tmp_path / "result.png")
 
 

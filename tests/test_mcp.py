@@ -67,4 +67,4 @@ def test_a_photo_is_drawn(server: Server, portrait: Image.Image) -> None:
 
 
 def test_models_are_listed(server: Server) -> None:
-    assert "anime-64" in call(server, "list_models").content[0].text
+    assert "anime-128" in call(server, "list_models").content[0].text

@@ -197,7 +197,7 @@ def test_name_that_is_nothing(name: str) -> None:
     with pytest.raises(ModelError, match="There is no model") as caught:
         find_model(name)
     assert repr(name) in str(caught.value)
-    assert "anime-64" in str(caught.value)
+    assert "anime-128" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -258,10 +258,10 @@ def test_menu_without_further_models(value: str | None, monkeypatch: pytest.Monk
 
 
 def test_menu_with_further_models(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STARGAN_MODELS", f" user/one, {folder}  user/two@v1.0,,anime-64 user/one ")
+    monkeypatch.setenv("STARGAN_MODELS", f" user/one, {folder}  user/two@v1.0,,anime-128 user/one ")
     menu = available_models()
     assert list(menu) == [*MODELS, "user/one", str(folder), "user/two@v1.0"]
-    assert menu["anime-64"] == MODELS["anime-64"]
+    assert menu["anime-128"] == MODELS["anime-128"]
     assert [spec.title for spec in menu.values()][len(MODELS) :] == ["one", "model", "two@v1.0"]
 
 
@@ -271,7 +271,7 @@ def test_menu_with_nonsense(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(ModelError, match="STARGAN_MODELS lists") as caught:
         available_models()
     assert repr(wrong) in str(caught.value)
-    assert find_model("anime-64").is_dir()  # which has nothing to do with it
+    assert find_model("anime-128").is_dir()  # which has nothing to do with it
 
 
 # From the Hub

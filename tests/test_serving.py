@@ -40,7 +40,7 @@ LARGE = [
 
 
 def latent(photo: dict, seed: int, count: int = 1) -> list:
-    return [photo, "anime", count, seed, 0.7, 1, False, "anime-64"]
+    return [photo, "anime", count, seed, 0.7, 1, False, "anime-128"]
 
 
 def number_of(visitor: Visitor, name: str) -> int:
@@ -159,7 +159,7 @@ def test_who_leaves_frees_the_place(server: Server, photos: list[Path]) -> None:
     photo, own = leaving.upload(photos[0]), staying.upload(photos[0])
     assert staying.ask(draw, latent(own, 1))["success"]
     for seed in range(8):
-        leaving.submit(film, [photo, "anime", seed, seed + 1, 0.7, 1, False, "anime-64"])
+        leaving.submit(film, [photo, "anime", seed, seed + 1, 0.7, 1, False, "anime-128"])
     assert wait_until(lambda: len(leaving.begun) == 4 == waiting(staying), 60, 0.01)
     before = server.log.stat().st_size
     begin = time.monotonic()
@@ -281,7 +281,7 @@ def test_long_run(server: Server, photos: list[Path]) -> None:
     of_the_page = [(function["id"], usual(visitor, function, photos[0])) for function in functions]
 
     def asked(n: int) -> tuple[str, list]:
-        photo, rest = own[n % len(own)], [1, False, "anime-64"]
+        photo, rest = own[n % len(own)], [1, False, "anime-128"]
         return [
             ("latent_grid", [photo, "anime", 1 + n % 3, n, 0.7, *rest]),
             ("detect_faces", [photo]),
@@ -330,7 +330,7 @@ def test_sigterm_in_the_middle_of_a_request(photos: list[Path]) -> None:
     server = start()
     visitor = Visitor(server.url)
     draw, photo = number_of(visitor, "interpolate"), visitor.upload(photos[0])
-    futures = [visitor.submit(draw, [photo, "anime", 1, 2, 0.7, 1, False, "anime-64"]) for _ in range(8)]
+    futures = [visitor.submit(draw, [photo, "anime", 1, 2, 0.7, 1, False, "anime-128"]) for _ in range(8)]
     assert wait_until(lambda: waiting(visitor) < 8, 10)
     begin = time.monotonic()
     server.process.send_signal(signal.SIGTERM)

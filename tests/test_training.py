@@ -114,7 +114,7 @@ def metrics(run: Path) -> list[dict]:
         ("--betas 0.5 0.9", "betas", (0.5, 0.9)),
         ("--framing None", "framing", None),
         ("--phases alternate", "phases", "alternate"),
-        ("--init anime-64", "init", "anime-64"),
+        ("--init anime-128", "init", "anime-128"),
     ],
 )
 def test_an_option_by_name(option: str, name: str, value: object) -> None:
@@ -833,7 +833,7 @@ def test_a_run_starts_from_a_model_and_warms_its_discriminator_up(data: Path, tm
 
 def test_a_model_that_does_not_fit_cannot_be_started_from(data: Path, tmp_path: Path, capsys) -> None:
     arguments = ["train", "--preset", "tiny", "--data", str(data / "train"), "--run", str(tmp_path), "--device", "cpu"]
-    for model, sentence in (("anime-64", "cannot start from there"), ("no-such", "There is no model 'no-such'")):
+    for model, sentence in (("anime-128", "cannot start from there"), ("no-such", "There is no model 'no-such'")):
         assert main([*arguments, "--init", model]) != 0
         assert sentence in capsys.readouterr().err
     assert not (tmp_path / states.STATE_FILE).exists()

@@ -382,7 +382,7 @@ def test_the_shipped_model_rounds_within_what_is_promised(portrait):
     """Eager against compiled, and styles one by one against many at a time."""
     crop = prepare(Source.open(portrait), load_translator().config).crops[0]
     for precision in ("exact", "bf16"):
-        translator = Translator(load_model(find_model("anime-64")), "cpu", precision)
+        translator = Translator(load_model(find_model("anime-128")), "cpu", precision)
         encoded, styles = translator.encode(crop), translator.latent_styles("anime", range(16))
         one_by_one = levels(translator.decode(encoded, styles))
         translator._most = 16

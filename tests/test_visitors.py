@@ -226,7 +226,7 @@ def test_everybody_is_answered_though_a_replica_and_a_page_end(
     assert len(drawn) == VISITORS * REQUESTS
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as a replica has
-    translator = load_translator("anime-64", "cpu")
+    translator = load_translator("anime-128", "cpu")
     for seed, (visitor, picture) in drawn.items():  # nobody has another's face, or another seed's style
         (expected,) = translator.latent(visitor.photo, "anime", 1, seed, 0.7)
         assert np.abs(np.asarray(picture, int) - np.asarray(expected, int)).max() <= 2, (visitor.number, seed)

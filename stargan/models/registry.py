@@ -1,6 +1,6 @@
 """Which models there are, and where their weights come from.
 
-- ``find_model("anime-64")``: a row of MODELS, bundled under weights/
+- ``find_model("anime-128")``: a row of MODELS, bundled under weights/
 - ``find_model("runs/mine/snapshots/010000")``: a model folder
 - ``find_model("user/repo@revision")``: a Hub repository, from the cache or downloaded
 """
@@ -110,7 +110,7 @@ class ModelSpec:
 MODELS: dict[str, ModelSpec] = {
     spec.name: spec
     for spec in (
-        ModelSpec(DEFAULT_MODEL, "Anime, 64 px", str(WEIGHTS / DEFAULT_MODEL)),
+        ModelSpec(DEFAULT_MODEL, "Anime, 128 px", str(WEIGHTS / DEFAULT_MODEL)),
     )
 }  # fmt: skip
 
