@@ -38,7 +38,7 @@ def start(*arguments: str, source: Path = ROOT, **environment: str) -> Server:
     """Starts the app and waits until it answers; raises with its log if it does not. The caller stops it.
 
     Args:
-        source: the folder of the app's code; another than this repository's is not written to, not even by root.
+        source: the folder of the app's code; another than this repository's is not written to, see :func:`unprivileged`.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -47,9 +47,7 @@ def start(*arguments: str, source: Path = ROOT, **environment: str) -> Server:
     log, uploads = folder / "log.txt", folder / "uploads"
     # uncompiled: the tests compare pictures bit by bit, and compiled code rounds otherwise
     settings = {"HF_HUB_OFFLINE": "1", "STARGAN_COMPILE": "0", "GRADIO_TEMP_DIR": str(uploads), **environment}
-    python = [sys.executable]
-    if source != ROOT and os.geteuid() == 0:
-        python = ["setpriv", "--bounding-set=-dac_override", sys.executable]
+    python = [sys.executable] if source == ROOT else unprivileged()
     with log.open("wb") as stream:
         process = subprocess.Popen(
             [*python, "app.py", "--port", str(port), *arguments],
@@ -67,6 +65,11 @@ def start(*arguments: str, source: Path = ROOT, **environment: str) -> Server:
         time.sleep(0.2)
     server.stop()
     raise RuntimeError(f"The app did not start:\n{log.read_text(errors='replace')}")
+
+
+def unprivileged() -> list[str]:
+    """Python to which a read-only folder is one, even for root."""
+    return ["setpriv", "--bounding-set=-dac_override", sys.executable] if os.geteuid() == 0 else [sys.executable]
 
 
 def answers(url: str) -> bool:

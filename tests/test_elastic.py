@@ -23,7 +23,7 @@ from PIL import Image
 from stargan.training.state import STATE_FILE
 
 ROOT = Path(__file__).resolve().parents[1]
-ITERATIONS = 40
+ITERATIONS = 24
 SECONDS = 240
 
 
@@ -42,7 +42,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def train(data: Path, run: Path) -> list[str]:
     options = ["--data", str(data), "--run-folder", str(run), "--preset", "tiny", "--iterations", str(ITERATIONS)]
-    return ["-m", "stargan", "train", *options, "--diff-augment", "color", "cutout", "--snapshot-every", "1000"]
+    options += ["--diff-augment", "color", "cutout", "--snapshot-every", "1000", "--save-minutes", "0"]
+    return ["-m", "stargan", "train", *options]
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import time
 from collections import Counter
@@ -110,11 +111,19 @@ def _usual(visitor: Visitor, component: dict, photo: Path) -> Any:
     return 1 if properties.get("label") in ("count",) else properties.get("value")
 
 
-def names() -> list[str]:
-    """Of every function that the app has, with its number, as one handler serves several."""
+def names() -> dict[str, bool]:
+    """Of every function that the app has, with its number, as one handler serves several: whether an earlier one does the same
+    with the same inputs."""
     from stargan.page import layout
 
-    return [f"{number}-{function.api_name}" for number, function in layout.build().fns.items() if function.fn]
+    found, seen = {}, set()
+    for number, function in layout.build().fns.items():
+        if function.fn:
+            inputs = tuple(component._id for component in function.inputs)
+            same = (inspect.unwrap(function.fn).__code__, inputs, "select" in str(function.targets))
+            found[f"{number}-{function.api_name}"] = same in seen
+            seen.add(same)
+    return found
 
 
 def test_a_request_is_bounded(visitor: Visitor) -> None:
@@ -124,13 +133,16 @@ def test_a_request_is_bounded(visitor: Visitor) -> None:
         visitor.http.post("gradio_api/queue/join", content=parts, timeout=10).raise_for_status()
 
 
-@pytest.mark.parametrize("name", names())
-def test_whatever_is_asked_gets_a_short_answer(server: Server, visitor: Visitor, photo: Path, name: str) -> None:
+@pytest.mark.parametrize(("name", "repeated"), names().items())
+def test_whatever_is_asked_gets_a_short_answer(
+    server: Server, visitor: Visitor, photo: Path, name: str, repeated: bool
+) -> None:
     number = int(name.partition("-")[0])
     function = next(function for function in visitor.functions() if function["id"] == number)
     good, wrong, taken = usual(visitor, function, photo), [], Counter[str]()
-    requests = [(good, event, "event", f"{event!s:.40}") for event in EVENTS if "select" in str(function["targets"])]
-    for index, component in enumerate(function["components"]):
+    events = EVENTS if "select" in str(function["targets"]) and not repeated else []
+    requests = [(good, event, "event", f"{event!s:.40}") for event in events]
+    for index, component in enumerate([] if repeated else function["components"]):
         if component["type"] != "state":  # held by the app; what is sent for it is not read
             for kind, value in HOSTILE.items():
                 where = f"{component['type']} {index}"

@@ -401,18 +401,6 @@ def test_a_disk_that_is_full(photos: list[Path], tmp_path: Path) -> None:
         subprocess.run(["umount", "--lazy", disk], check=False)
 
 
-def test_nothing_can_be_written_at_home(photos: list[Path], tmp_path: Path) -> None:
-    nowhere = str(tmp_path / "file" / "home")
-    (tmp_path / "file").touch()  # a folder below a file cannot be made, not even by root
-    server = start(HOME=nowhere, XDG_CACHE_HOME=nowhere, HF_HOME=nowhere, TORCH_HOME=nowhere, MPLCONFIGDIR=nowhere)
-    try:
-        visitor = Visitor(server.url)
-        photo = visitor.upload(photos[0])
-        assert visitor.ask(number_of(visitor, "latent_grid"), latent(photo, 1))["success"]
-    finally:
-        server.stop()
-
-
 FAILING = """
 import sys
 from pathlib import Path

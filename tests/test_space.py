@@ -12,7 +12,7 @@ from gradio_client import Client, handle_file
 from hub_server import HubServer
 from huggingface_hub import SpaceCard, SpaceHardware
 from PIL import Image
-from serving import ROOT, start
+from serving import ROOT, start, unprivileged
 
 COLOURS = {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"}
 
@@ -88,3 +88,26 @@ def test_the_app_runs_there(space: Path, portrait: Image.Image, tmp_path: Path) 
     finally:
         server.stop()
     assert contents(space) == before
+
+
+def test_nothing_can_be_written_but_uploads(space: Path, portrait: Image.Image, tmp_path: Path) -> None:
+    """Neither the weights nor a home or cache."""
+    weights = next(space.glob("weights/*/config.json"))
+    code = f"open({str(weights)!r}, 'a')"
+    tried = subprocess.run([*unprivileged(), "-c", code], capture_output=True, text=True, check=False)
+    assert "PermissionError" in tried.stderr
+    photo = tmp_path / "photo.png"
+    portrait.save(photo)
+    (tmp_path / "file").touch()  # a folder below a file cannot be made
+    nowhere = str(tmp_path / "file" / "home")
+    server = start(
+        source=space, HOME=nowhere, XDG_CACHE_HOME=nowhere, HF_HOME=nowhere, TORCH_HOME=nowhere, MPLCONFIGDIR=nowhere
+    )
+    try:
+        client = Client(server.url, download_files=tmp_path, verbose=False, analytics_enabled=False)
+        assert len(client.predict(photo=handle_file(photo), count=2, api_name="/latent_grid")[1]) == 2
+        log = server.log.read_text()
+        assert "Traceback" not in log, log
+        assert "ERROR" not in log, log
+    finally:
+        server.stop()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import os
+import random
 import re
 import resource
 import shutil
@@ -52,6 +54,15 @@ RANDOM: dict[str, Any] = {
     "grayscale_domains": ("anime",),
     "photo_augment": ("photo",),
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Networks as small as these run no faster in several."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -204,15 +215,10 @@ def test_help_explains_every_option_and_shows_the_presets_values(capsys: pytest.
     assert "--architecture.base-channels" in told
 
 
-def test_training_a_preset_does_without_tyro(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    command = ["train", "--preset", "tiny", "--data", str(data / "train"), "--run", str(tmp_path), "--device", "cpu"]
-    done = python(
-        f"import sys; sys.modules['tyro'] = None; from stargan.commands import main; sys.exit(main({command!r}))"
-    )
-    assert done.returncode == 0, done.stderr
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setitem(sys.modules, "tyro", None)
-        assert main([*command, "--iterations", "5"]) == 2
+def test_options_need_tyro(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tyro", None)
+    command = ["train", "--preset", "tiny", "--data", "data", "--run", str(tmp_path / "run"), "--iterations", "5"]
+    assert main(command) == 2
     assert "Options of training need the package tyro" in capsys.readouterr().err
 
 
@@ -249,7 +255,9 @@ def test_only_what_steps_gets_gradients(faces: Faces) -> None:
     trainer = Trainer(TINY, faces, CPU)
     (sources, _), targets = trainer.draw_sources(), trainer.draw_targets("reference")
     with trainer.stepping("generator"):
-        loss, _ = training.generator_loss(trainer.nets, sources, targets, {"sty": 1, "ds": 1, "cyc": 1, "grid": 0}, trainer.seen)
+        loss, _ = training.generator_loss(
+            trainer.nets, sources, targets, {"sty": 1, "ds": 1, "cyc": 1, "grid": 0}, trainer.seen
+        )
         loss.backward()
         with_gradients = {name for name, net in vars(trainer.nets).items() if next(net.parameters()).grad is not None}
     assert with_gradients == {"generator"}
@@ -456,7 +464,7 @@ def test_a_grown_model_holds_the_small_one_and_draws_like_it(
     states.start_from(trainer, folder)
     before = difference(model, trainer.nets.generator, large_faces)
 
-    trainer = Trainer(LARGE, large_faces, CPU)
+    trainer = Trainer(LARGE if with_discriminator else replace(LARGE, grow_steps=1), large_faces, CPU)
     states.start_from(trainer, folder)
     for name, old in model.networks().items():
         untouched(name, getattr(trainer.nets, name), old)
@@ -465,9 +473,9 @@ def test_a_grown_model_holds_the_small_one_and_draws_like_it(
         )
     if with_discriminator:
         untouched("discriminator", trainer.nets.discriminator, discriminator)
+        assert difference(model, trainer.nets.generator, large_faces) < 0.8 * before
     else:
         assert states_equal(fresh, dict(trainer.nets.discriminator.state_dict()))
-    assert difference(model, trainer.nets.generator, large_faces) < 0.8 * before
     assert all(p.requires_grad and p.grad is None for net in vars(trainer.nets).values() for p in net.parameters())
 
 
@@ -848,16 +856,15 @@ def test_curves_for_tensorboard(data: Path, tmp_path: Path) -> None:
     assert found == [(row["iteration"], pytest.approx(row["g_latent/cyc"], abs=1e-5)) for row in metrics(tmp_path)]
 
 
-def test_training_does_without_tensorboard_and_what_only_the_app_needs(data: Path, tmp_path: Path) -> None:
-    absent = ("tensorboard", "facenet_pytorch", "gradio", "pillow_heif", "av", "torchmetrics", "skimage")
+def test_training_a_preset_does_without_what_it_does_not_need(data: Path, tmp_path: Path) -> None:
+    absent = ("tensorboard", "tyro", "facenet_pytorch", "gradio", "pillow_heif", "av", "torchmetrics", "skimage")
     done = python(
         f"import sys; sys.modules.update(dict.fromkeys({absent})); from stargan.commands import main;"
-        f"sys.exit(main(['train', '--preset', 'tiny', '--data', {str(data / 'train')!r}, '--run', {str(tmp_path)!r},"
-        "'--iterations', '1']))"
+        f"sys.exit(main(['train', '--preset', 'tiny', '--data', {str(data / 'train')!r}, '--run', {str(tmp_path)!r}]))"
     )
     assert done.returncode == 0, done.stderr
     assert "TensorBoard is not installed" in done.stderr
-    assert len(metrics(tmp_path)) == 1
+    assert len(metrics(tmp_path)) == 4
 
 
 def test_four_iterations_are_two_and_two_more(data: Path, tmp_path: Path) -> None:
@@ -959,14 +966,27 @@ def _gone(state: Path) -> None:  # killed between the two renames
     state.unlink()
 
 
+@pytest.fixture(scope="module")
+def thrice(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of three iterations whose state before is of the second."""
+    run = tmp_path_factory.mktemp("thrice") / "run"
+    train(run, data / "train", preset="tiny", change=options(iterations=2), device="cpu")
+    train(run, data / "train", change=options(iterations=3), device="cpu")
+    assert torch.load(run / states.STATE_BEFORE, weights_only=True)["iteration"] == 2
+    return run
+
+
 @pytest.mark.parametrize("harm", [_cut, _garbage, _flipped, _gone])
 def test_a_broken_state_falls_back_to_the_one_before(
-    data: Path, tmp_path: Path, harm: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+    data: Path,
+    thrice: Path,
+    small: Path,
+    tmp_path: Path,
+    harm: Callable[[Path], None],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    run, straight = tmp_path / "run", tmp_path / "straight"
-    train(run, data / "train", preset="tiny", change=options(iterations=2), device="cpu")
-    train(run, data / "train", change=options(iterations=3, save_minutes=60.0), device="cpu")
-    assert torch.load(run / states.STATE_BEFORE, weights_only=True)["iteration"] == 2
+    run, straight = tmp_path / "run", small.parents[1]
+    shutil.copytree(thrice, run)
     harm(run / states.STATE_FILE)
     train(run, data / "train", change=options(iterations=4), device="cpu")
     for name in (states.STATE_FILE, states.STATE_BEFORE):  # the broken one takes no good one's place
@@ -975,8 +995,6 @@ def test_a_broken_state_falls_back_to_the_one_before(
         assert (run / states.STATE_BROKEN).exists()
         assert "state.pt is broken" in caplog.text
         assert "goes on from the state before, of iteration 2" in caplog.text
-
-    train(straight, data / "train", preset="tiny", change=options(iterations=4), device="cpu")
     assert states_equal(saved(run)["networks"], saved(straight)["networks"])
     assert [row["iteration"] for row in metrics(run)] == [1, 2, 3, 4]
 
@@ -1106,20 +1124,26 @@ def python(program: str) -> subprocess.CompletedProcess:
     )
 
 
+def lines(run: Path) -> int:
+    """Of its figures: one an iteration."""
+    file = run / "metrics.jsonl"
+    return file.read_bytes().count(b"\n") if file.exists() else 0
+
+
 def command(run: Path, data: Path, *more: str) -> list[str]:
-    return ["-m", "stargan", "train", "--data", str(data / "train"), "--run", str(run), "--iterations", "100000", *more]
+    return ["-m", "stargan", "train", "--data", str(data / "train"), "--run", str(run), *more]
 
 
 @contextlib.contextmanager
-def training_process(run: Path, data: Path, *more: str) -> Iterator[subprocess.Popen]:
-    """A run of its own process that has trained for a while."""
-    before = len(metrics(run)) if (run / "metrics.jsonl").exists() else 0
+def training_process(run: Path, command: list[str], iterations: int = 3) -> Iterator[subprocess.Popen]:
+    """A run of its own process that has trained for so many iterations."""
+    before = lines(run)
     process = subprocess.Popen(
-        [sys.executable, *command(run, data, *more)], env=environment(), cwd=ROOT, stderr=subprocess.PIPE, text=True
+        [sys.executable, *command], env=environment(), cwd=ROOT, stderr=subprocess.PIPE, text=True
     )
     try:
         give_up = time.monotonic() + 120
-        while not (run / "metrics.jsonl").exists() or len(metrics(run)) < before + 3:
+        while lines(run) < before + iterations:
             assert process.poll() is None, process.stderr.read()
             assert time.monotonic() < give_up, "training did not start"
             time.sleep(0.05)
@@ -1129,28 +1153,107 @@ def training_process(run: Path, data: Path, *more: str) -> Iterator[subprocess.P
         process.communicate()
 
 
-def test_stopped_at_any_moment_and_gone_on_with(data: Path, tmp_path: Path) -> None:
-    """Killed, terminated, interrupted: what is lost is at most what was not saved yet, and the run goes on."""
-    with training_process(tmp_path, data, "--preset", "tiny") as process:
+def test_stopped_and_gone_on_with(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Terminated or interrupted, a run saves what it has before it ends, and goes on from there."""
+    endless = ["--preset", "tiny", "--iterations", "100000", "--save-minutes", "60"]
+    with training_process(tmp_path, command(tmp_path, data, *endless)) as process:
         with pytest.raises(TrainingError, match="Another process is training in"):
             train(tmp_path, data / "train", preset="tiny", device="cpu", change=options(iterations=100000))
-        process.send_signal(signal.SIGKILL)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0, process.stderr.read()
+    stopped = saved(tmp_path)["iteration"]
+    assert stopped == lines(tmp_path) >= 3
+
+    def interrupted(trainer: Trainer) -> dict[str, torch.Tensor]:
+        if trainer.iteration == stopped + 1:
+            signal.raise_signal(signal.SIGINT)
+        return step(trainer)
+
+    step = Trainer.step
+    monkeypatch.setattr(Trainer, "step", interrupted)
+    train(tmp_path, data / "train", device="cpu")
+    assert saved(tmp_path)["iteration"] == lines(tmp_path) == stopped + 2
+    assert (tmp_path / "snapshots" / f"{stopped + 2:06d}").exists()
+    train(tmp_path, data / "train", change=options(iterations=stopped + 3), device="cpu")
+    assert saved(tmp_path)["iteration"] == stopped + 3
+
+
+def _writing_a_state(run: Path) -> bool:
+    return (run / states.STATE_FILE).exists() and (run / "state.partial").exists()
+
+
+def _whenever(_: Path) -> bool:
+    time.sleep(random.uniform(0, 0.3))
+    return True
+
+
+def killed(run: Path, command: list[str], moment: Callable[[Path], bool]) -> None:
+    """Trains until the moment comes, after another iteration; halts the process, to see that it lasts, and kills it."""
+    with training_process(run, command, iterations=1) as process:
+        give_up = time.monotonic() + 120
+        while True:
+            assert process.poll() is None, "the run came to its end"
+            assert time.monotonic() < give_up, "the moment did not come"
+            if not moment(run):
+                time.sleep(0.001)
+                continue
+            process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+            if moment is _whenever or moment(run):
+                break
+            process.send_signal(signal.SIGCONT)
+        process.kill()
         assert process.wait() == -signal.SIGKILL
-    killed = saved(tmp_path)["iteration"]
-    # save_minutes is 0, so every iteration is saved: killed between the line and the state, one is lost
-    assert killed >= 2
-    assert metrics(tmp_path)[-1]["iteration"] - killed in (0, 1)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        start = saved(tmp_path)["iteration"]
-        with training_process(tmp_path, data, "--save-minutes", "60") as process:
-            process.send_signal(number)
-            assert process.wait(60) == 0, process.stderr.read()
-        stopped = saved(tmp_path)["iteration"]
-        assert stopped >= start + 3
-        assert stopped == metrics(tmp_path)[-1]["iteration"]
-    assert (tmp_path / "snapshots" / f"{stopped:06d}").exists()
-    train(tmp_path, data / "train", change=options(iterations=stopped + 1), device="cpu")
-    assert saved(tmp_path)["iteration"] == stopped + 1
+
+
+def left_by(run: Path) -> dict[str, str]:
+    """A digest of all that does not tell the time: figures, weights, and each part of the state."""
+    rows = [{**row, "seconds": 0} for row in metrics(run)]
+    parts = {name: part for name, part in saved(run).items() if name != "seconds"}
+    found = {"figures": json.dumps(rows).encode()}
+    found |= {f"state: {name}": b"".join(pieces(part)) for name, part in parts.items()}
+    found |= {file.relative_to(run).as_posix(): file.read_bytes() for file in run.glob("snapshots/**/*.safetensors")}
+    found |= {file.relative_to(run).as_posix(): b"" for file in run.rglob("*partial*")}
+    return {name: hashlib.sha256(content).hexdigest()[:12] for name, content in sorted(found.items())}
+
+
+def pieces(value: object) -> Iterator[bytes]:
+    """The bits of a state's part, whatever they are nested in."""
+    if isinstance(value, torch.Tensor):
+        yield f"{value.dtype} {tuple(value.shape)}".encode() + value.numpy().tobytes()
+    elif isinstance(value, dict):
+        yield from (piece for key in value for piece in (repr(key).encode(), *pieces(value[key])))
+    elif isinstance(value, list | tuple):
+        yield from (piece for each in value for piece in (b",", *pieces(each)))
+    else:
+        yield repr(value).encode()
+
+
+def test_killed_at_any_moment_a_run_goes_on_bit_for_bit(data: Path, tmp_path: Path) -> None:
+    straight, interrupted = tmp_path / "straight", tmp_path / "interrupted"
+
+    def of(run: Path) -> list[str]:
+        drawing = "--diff-augment color translation cutout --grayscale-domains anime --photo-augment photo"
+        often = "--iterations 10 --save-minutes 0 --snapshot-every 5"
+        return command(run, data, "--preset", "tiny", *often.split(), *drawing.split())
+
+    for moment in (_writing_a_state, _whenever):
+        killed(interrupted, of(interrupted), moment)
+        # every iteration is saved: killed between the line and the state, one is lost
+        assert lines(interrupted) - saved(interrupted)["iteration"] in (0, 1)
+    for run in (interrupted, straight):
+        done = subprocess.run(
+            [sys.executable, *of(run)],
+            env=environment(),
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr
+    assert left_by(straight)["snapshots/000010/model.safetensors"]
+    assert left_by(interrupted) == left_by(straight)
 
 
 def test_two_processes_train_as_one(data: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from serving import unprivileged
 
 from stargan import Translator, load_translator
 from stargan.drawing import Source, prepare
@@ -222,6 +223,10 @@ def test_cache_folder(monkeypatch, tmp_path):
     compiling.keep_cache()
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "stargan" / "inductor")
     assert (tmp_path / "stargan" / "inductor").is_dir()
+    (tmp_path / "stargan" / "inductor").chmod(0o555)
+    code = "import os; from stargan.inference.compiling import keep_cache; keep_cache(); print(*os.environ)"
+    done = subprocess.run([*unprivileged(), "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "TORCHINDUCTOR_CACHE_DIR" not in done.stdout  # one that is there and cannot be written
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")

@@ -8,7 +8,7 @@ import shutil
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import torch
@@ -37,9 +37,9 @@ def keep_cache() -> None:
     """Compiled code goes to the user's cache folder, so that the next start need not compile, unless set otherwise."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = Path(os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home / "stargan" / "inductor")))
-    try:
+    with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError:  # a home that cannot be written; torch then uses a temporary folder
+    if not os.access(folder, os.W_OK):  # torch then uses a temporary folder
         del os.environ["TORCHINDUCTOR_CACHE_DIR"]
 
 

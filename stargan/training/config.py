@@ -141,7 +141,7 @@ PRESETS: dict[str, TrainConfig] = {
     # Twice the side on two CPU cores: half the width, so that it holds a model of anime-64, which --init names, block for block.
     "anime-128-cpu": TrainConfig(Architecture(128, base_channels=16, max_channels=256), iterations=200_000, batch_size=8, learning_rate=2e-4, mapping_learning_rate=1e-4, lambda_ds=3.0, lambda_spikes=0.01, lambda_grid=800.0, ds_iterations=200_000, phases="alternate", r1_every=8, target_weights={"anime": 4.0, "female": 1.0, "male": 1.0}, source_weights={"female/n": 3.0, "male/n": 3.0}, photo_augment=("female", "male"), reals="targets", discriminator_warmup=400, snapshot_every=1_000, sample_every=500, save_minutes=3.0, **_TUNED),
     # A few iterations, for tests.
-    "tiny": TrainConfig(Architecture(32, base_channels=8, max_channels=16), iterations=4, batch_size=4, ds_iterations=4, save_minutes=0.0, snapshot_every=2, sample_every=2, log_every=1),
+    "tiny": TrainConfig(Architecture(32, base_channels=8, max_channels=16), iterations=4, batch_size=4, ds_iterations=4, snapshot_every=2, sample_every=2, log_every=1),
     # The paper's AFHQ setting.
     "published-256": TrainConfig(Architecture(256), framing=None, lambda_ds=2.0),
 }  # fmt: skip
