@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -112,6 +113,21 @@ def test_favourites_are_deleted_one_by_one_and_all(visit: Visit) -> None:
     page.wait_for_selector(DRAWN)
     settle(page)
     expect(page.locator("#favourites")).not_to_be_visible()
+
+
+def test_the_picked_favourite_is_used_on_another_photo(visit: Visit) -> None:
+    page = visit("?count=3&seed=5&example=collins")
+    choose(page, 1)
+    keep(page)
+    page.locator("#photo-examples button").nth(1).click()
+    expect(page.locator("#photo img")).to_have_attribute("src", re.compile("female-2"))
+    settle(page)
+    expect(page.locator(DRAWN)).to_have_count(3)
+    press(page, "#use")
+    expect(page.locator(DRAWN)).to_have_count(1)
+    assert seeds(page) == ["6"]
+    press(page, "#diversity-back")
+    expect(page.locator(DRAWN)).to_have_count(3)
 
 
 def test_a_thirteenth_favourite_is_refused_and_none_is_lost(visit: Visit) -> None:
