@@ -260,7 +260,7 @@ def diversity_tab(subject: SubjectPanel) -> DiversityTab:
     )
     seed = gr.Number(
         DEFAULTS["seed"], label=i18n("seed"), info=i18n("seed_info"), precision=0, minimum=0, maximum=MAX_SEED,
-        elem_id="seed", min_width=260, **hidden,
+        elem_id="seed", **hidden,
     )  # fmt: skip
     psi = gr.Slider(
         0, MAX_PSI, DEFAULTS["psi"], step=0.05, label=i18n("psi"), info=i18n("psi_info"), min_width=260, **hidden
@@ -272,9 +272,8 @@ def diversity_tab(subject: SubjectPanel) -> DiversityTab:
             with gr.Row():
                 count.render()
                 psi.render()
-            with gr.Row():
-                seed.render()
-                subject.grayscale.render()
+            seed.render()
+            subject.grayscale.render()
 
     panel = results_panel(subject, "drawings", "sheet", "diversity", settings=settings, with_link=True)
     inputs = [subject.model, domain, count, seed, psi, panel.view, panel.sheet_open, *subject.parts]

@@ -155,8 +155,9 @@ TEXTS: dict[str, tuple[str, str]] = {
     "format": ("Format", "形式"),
     "clip": ("Make a morph clip", "モーフ動画を作る"),
     "clip_result": ("Clip", "動画"),
-    # what is going on; the first is gradio's own, told to screen readers, and lacks Japanese
+    # what is going on; the first two are gradio's own: one is told to screen readers, and lacks Japanese
     "common.complete": ("Complete", "完了"),
+    "errors.use_via_api": ("Use via API", "APIから使う"),
     "cancel": ("Cancel", "やめる"),
     "loading": ("Loading the model", "モデルを読み込んでいます"),
     "drawing": ("Drawing", "描いています"),

@@ -69,7 +69,8 @@ CSS = """
 /* gradio applies no @media to what is not of the page's own: narrower than 641 px by other means */
 .gradio-container > .main { padding-inline: clamp(0.75rem, (100vw - 640px) * 999, 2rem) !important; }
 #intro h1 { font-size: 1.75rem; letter-spacing: -0.01em; margin-bottom: 0.25rem; }
-#intro h1, p { text-wrap: pretty; word-break: auto-phrase; } /* no last line of one word or, in Japanese, of one character */
+p { text-wrap: pretty; } /* no last line of one word */
+#intro p, .toast-message-text { word-break: auto-phrase !important; } /* or, in Japanese, of one character */
 #privacy p { font-size: 0.875rem; color: var(--body-text-color-subdued); }
 .small img { width: 100%; height: 100%; object-fit: contain; } /* drawings may have only 64 px */
 /* the columns stay where there are fewer drawings than these */
@@ -106,6 +107,7 @@ footer button { min-height: 44px; }
   input[type=range] { height: 44px; margin-block: -14px; }
   .tab-like-container { height: 46px !important; }
   .reset-button { min-width: 44px; }
+  input[type=number] { min-height: 44px; }
   .tab-container button { padding-inline: 0.5rem; } /* all three beside each other */
   .tab-wrapper, .tab-container:not(.visually-hidden) { height: 46px !important; padding-bottom: 0; } /* with its underline */
 }
@@ -128,6 +130,7 @@ footer button { min-height: 44px; }
 CSS += """
 .drawings .thumbnail-item { height: auto; aspect-ratio: 1; border-width: 2px; border-radius: var(--radius-md); }
 .drawings .thumbnail-item:hover:not(.selected) { border-color: var(--neutral-500); filter: none; transform: none; }
+.dark .drawings .thumbnail-item:hover:not(.selected) { border-color: var(--neutral-200); }
 .drawings .thumbnail-item.selected { border-color: var(--primary-600); box-shadow: 0 0 0 2px var(--primary-600); }
 .dark .drawings .thumbnail-item.selected { border-color: var(--primary-400); box-shadow: 0 0 0 2px var(--primary-400); }
 .drawings .caption-label { max-width: 100%; padding: 0.05rem 0.4rem; font-size: 0.75rem; overflow: hidden;
@@ -146,6 +149,7 @@ CSS += """
 #subject #photo:has(.image-frame img) { height: auto !important; }
 #photo:has(.image-frame img) > label, #video:has(video) > label { display: none; } /* it would lie on a face */
 #photo .image-frame { display: flex; align-items: center; min-height: 150px; }
+#photo :is(.image-container, .upload-container, .image-frame) { width: 100% !important; } /* a small photo is enlarged */
 #photo .image-frame img { width: 100%; height: auto; max-height: 366px; object-fit: contain; }
 .pair:has(.large .empty), .view:has(+ .pair .large .empty) { display: none !important; } /* there is no photo */
 #link label > :is(span, .info-text) { margin-right: 3rem; } /* beside the button that copies */
@@ -162,6 +166,8 @@ CSS += """
 @media (max-width: 1023px) { /* two columns of a tablet, or one of a phone */
   .drawings .grid-container { grid-template-columns: repeat(3, minmax(0, 1fr)) !important; }
   .drawings .caption-label { padding-inline: 0.2rem; font-size: 0.6875rem; }
+  #diversity-sheet .image-frame, #mixing-sheet .image-frame { padding-top: 48px; }
+  #photo:has(> .square) .image-frame { padding-top: 46px; } /* a corner of the square would lie below the buttons */
   .pair { grid-template-columns: minmax(0, 1fr); justify-items: center; }
   .pair::before, .pair .face { display: none !important; } /* the photo is beside it or just above */
   .pair .large { width: 100%; max-width: 512px; height: auto !important; aspect-ratio: 1; }
@@ -190,18 +196,34 @@ footer { margin-bottom: clamp(0px, (641px - 100vw) * 999, 4.5rem) !important; }
   .actions:has(#diversity-save) > button { padding-inline: 0.25rem; font-size: 0.875rem; }
   #photo .image-frame img { max-height: 150px; }
   #photo-examples .gallery :is(span, .container, img) { display: block; width: 64px; height: 64px; }
-  #diversity-sheet .image-frame, #mixing-sheet .image-frame { padding-top: 48px; }
   #tray .grid-container { grid-template-columns: repeat(auto-fill, minmax(64px, 1fr)) !important; }
 }
 """
 
 # What settings of gradio's components cannot do. For screen readers: an example picture is called by its file's name, and
 # an empty picture, an element that may have no name, has none. The page's title and language follow the visitor's, and so
-# does the one text that gradio has in English only.
+# do the one text and the names of buttons that gradio has in English only.
 JS = """
 () => {
   const japanese = navigator.language.toLowerCase().startsWith("ja");
+  const names = [
+    [/^Fullscreen$/, "全画面"], [/^Exit fullscreen mode$/, "全画面を閉じる"], [/^Remove Image$/, "画像を削除"],
+    [/^Download$/, "ダウンロード"], [/^Copy$/, "コピー"], [/^Clear$/, "消去"], [/^Undo$/, "元に戻す"], [/^Close$/, "閉じる"],
+    [/^Trim video to selection$/, "切り取る"], [/^Reset to default value$/, "初期値に戻す"], [/^File upload$/, "ファイルを選ぶ"],
+    [/^Thumbnail (\\d+) of (\\d+)$/, "$2枚中の$1枚目"], [/^(?:number input|range slider) for /, ""],
+    [/^Gradio footer navigation$/, "フッター"], [/^undo$/, "元に戻す"], [/^Reset video to initial value$/, "元の動画に戻す"],
+    [/^grant webcam access$/, "カメラを使う"],
+  ];
+  const translate = (element, attribute) => {
+    const said = element.getAttribute(attribute);
+    const now = said && names.reduce((text, [english, word]) => text.replace(english, word), said);
+    if (now !== said) element.setAttribute(attribute, now);
+  };
   const name = () => {
+    if (japanese) document.querySelectorAll("[aria-label], [title]").forEach((e) => {
+      translate(e, "aria-label");
+      translate(e, "title");
+    });
     document.querySelectorAll(".empty[aria-label]").forEach((e) => e.removeAttribute("aria-label"));
     document.querySelectorAll("button.gallery-item:not([aria-label])").forEach((e) => {
       const file = e.querySelector("img, video")?.src.split("/").pop();
