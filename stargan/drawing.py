@@ -288,8 +288,9 @@ def numbered(source: Source) -> Image.Image:
         left, top, right, bottom = (value * scale for value in face.box)
         pen.rectangle((left, top, right, bottom), outline="white", width=line * 2)
         pen.rectangle((left, top, right, bottom), outline="#4338ca", width=line)
-        text = pen.textbbox((left, top), str(number), font=font)
-        pen.rectangle((left, top, text[2] + 4 * line, text[3] + 4 * line), fill="#4338ca")
+        _, _, width, height = (side + 4 * line for side in pen.textbbox((0, 0), str(number), font=font))
+        top = max(0, top - height)  # above the frame: a small face would lie below it
+        pen.rectangle((left, top, left + width, top + height), fill="#4338ca")
         pen.text((left + 2 * line, top + 2 * line), str(number), font=font, fill="white")
     return shown
 

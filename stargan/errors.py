@@ -48,7 +48,7 @@ SENTENCES: dict[str, str] = {
     "no_references": "Choose at least one reference picture.",
     "many_references": "{count} references are too many: at most {limit}.",
     "many_drawings": "{faces} faces in {styles} styles are too many drawings: at most {limit}.",
-    "nothing_kept": "Make one of your favourites style {slot} first.",
+    "nothing_kept": "Save one of your favourites as style {slot} first.",
     "many_kept": "There is room for {limit} favourites: remove one first.",
     "no_favourite": "Choose one of your favourites first.",
     "nothing_chosen": "Choose a drawing first.",

@@ -23,6 +23,7 @@ NEVER_SKIPPED = (
     "test_cluster",
     "test_shards",
     "test_visitors",
+    "test_looks",
 )
 FACES = Path(__file__).resolve().parents[2] / "shared" / "faces-192"
 

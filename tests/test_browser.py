@@ -451,7 +451,7 @@ def test_a_link_to_an_uploaded_photo_says_that_it_has_none(visit: Callable[..., 
     unfold(page, "#diversity-all")
     link = page.locator("#link textarea, #link input").input_value()
     page.goto(link)
-    expect(page.get_by_test_id("toast-text")).to_contain_text("This link is of a photo that is not part of it")
+    expect(page.get_by_test_id("toast-text")).to_contain_text("The photo is not part of this link")
     expect(page.locator(DRAWN)).to_have_count(0)
     page.set_input_files("#photo input[type=file]", pictures / "one.png")
     expect(page.locator(DRAWN)).to_have_count(2)

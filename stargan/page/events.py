@@ -128,7 +128,10 @@ def look(model: str, photo: str | None, _chosen: Any, *rest: Any) -> Looked | tu
     note = "note_whole" if config.framing is None else "note_many" if many else "note_one" if found else "note_none"
     return Looked(
         gr.Markdown(say(note, count=len(found)), visible=True),
-        gr.Image(saved(drawing.numbered(source), "faces.png") if many else None, visible=many),
+        # its text anew: gradio translates none that was hidden at first
+        gr.Image(
+            saved(drawing.numbered(source), "faces.png") if many else None, visible=many, alt_text=say("numbered_alt")
+        ),
         gr.CheckboxGroup([(str(n), n) for n in range(1, len(found) + 1)], value=[1] if found else [], visible=many),
         gr.Column(visible=not found),
         saved(prepared.crops[0], "crop.png"),

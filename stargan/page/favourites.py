@@ -252,8 +252,18 @@ def as_slot(stored: Any, picked: Any) -> tuple[Styles, str]:
 @answering
 def use(event: Chosen, stored: Any, aside: Aside | None, chosen: int, *shown: Any) -> tuple[Any, ...]:
     """A favourite was clicked → its number; results: the photo in its style."""
+    return _used(stored, event.index, aside, chosen, shown)
+
+
+@answering
+def use_picked(stored: Any, picked: Any, aside: Aside | None, chosen: int, *shown: Any) -> tuple[Any, ...]:
+    """As :func:`use`, of the picked one: a click on it tells of no choice when the photo is another."""
+    return _used(stored, picked, aside, chosen, shown)
+
+
+def _used(stored: Any, which: Any, aside: Aside | None, chosen: int, shown: tuple[Any, ...]) -> tuple[Any, ...]:
     found = read_all(stored)[0]
-    number = one_of(found, event.index)
+    number = one_of(found, which)
     style = found[number].style
     new = Aside(style, menu_name(style.model), aside.chosen if aside else chosen)
     return number, *beside(new, *shown)

@@ -79,6 +79,7 @@ def build() -> gr.Blocks:
         with gr.Row(elem_id="columns"):
             with gr.Column(scale=1, min_width=300, elem_id="subject"):
                 subject = subject_panel()
+                gr.Markdown(i18n("privacy"), elem_id="privacy")
             with gr.Column(scale=2, min_width=320):
                 with gr.Tabs() as tabs:
                     with gr.Tab(i18n("tab_diversity"), id="diversity"):
@@ -88,7 +89,6 @@ def build() -> gr.Blocks:
                     with gr.Tab(i18n("tab_live"), id="live", elem_id="tab-live") as live_is:
                         live = live_tab(subject, kept_a, live_is)
                 favourites_panel(page, subject, kept_a, tabs, diversity.results, mixing.results)
-        gr.Markdown(i18n("privacy"), elem_id="privacy")
 
         domains = [diversity.domain, mixing.domain, live]
         looked = subject.model.input(
@@ -152,7 +152,7 @@ def results_panel(
     Args:
         settings: puts what can be set between what is done with a drawing and what is saved of all.
     """
-    back = gr.Button(i18n("back"), visible=False, size="sm", elem_id=f"{prefix}-back")
+    back = gr.Button(i18n("back"), visible=False, size="md", elem_id=f"{prefix}-back")
     gallery = gr.Gallery(
         label=i18n(label), show_label=False, format="png", columns=4, height="auto", object_fit="contain",
         allow_preview=False, interactive=False, buttons=[], elem_id=f"{prefix}-gallery", elem_classes="drawings",
@@ -190,7 +190,7 @@ def results_panel(
     if settings:
         settings()
     with gr.Accordion(i18n("save_all"), open=False, elem_id=f"{prefix}-all") as folded:
-        with gr.Row():
+        with gr.Row(equal_height=True):
             whole = gr.Button(i18n("whole_photo"), elem_id=f"{prefix}-whole")
             archive = gr.Button(i18n("archive"), elem_id=f"{prefix}-archive")
         sheet = gr.Image(
@@ -272,9 +272,8 @@ def diversity_tab(subject: SubjectPanel) -> DiversityTab:
             with gr.Row():
                 count.render()
                 psi.render()
-            with gr.Row():
-                seed.render()
-                subject.grayscale.render()
+            seed.render()
+            subject.grayscale.render()
 
     panel = results_panel(subject, "drawings", "sheet", "diversity", settings=settings, with_link=True)
     inputs = [subject.model, domain, count, seed, psi, panel.view, panel.sheet_open, *subject.parts]
@@ -408,22 +407,37 @@ def adjust_panel() -> AdjustPanel:
 
 
 def live_tab(subject: SubjectPanel, kept_a: gr.State, tab: gr.Tab) -> gr.Radio:
-    """The camera, and short clips: many pictures in one style."""
+    """Short clips, and the camera: many pictures in one style."""
     domains = config_of(None).domains
     domain = gr.Radio(domain_choices(domains), value=domains[0], label=i18n("domain"), elem_id="live-domain")
-    with gr.Row():
+    in_style_a = gr.Checkbox(False, label=i18n("in_style_a"), info=i18n("in_style_a_info"))
+    with gr.Accordion(i18n("more"), open=False, elem_id="live-more"), gr.Row():
         seed = gr.Number(DEFAULTS["seed"], label=i18n("seed"), precision=0, minimum=0, maximum=MAX_SEED, min_width=260)
         psi = gr.Slider(0, MAX_PSI, DEFAULTS["psi"], step=0.05, label=i18n("psi"), min_width=260)
-    in_style_a = gr.Checkbox(False, label=i18n("in_style_a"), info=i18n("in_style_a_info"))
     style = [subject.model, kept_a, in_style_a, domain, seed, psi]
+    with gr.Row():
+        # there when the tab is opened: a player is heavy, and every page would wait for it
+        hidden: dict[str, Any] = {"height": 280, "min_width": 260, "visible": False}
+        clip = gr.Video(sources=["upload"], label=i18n("clip_upload"), elem_id="video", **hidden)
+        drawn = gr.Video(label=i18n("clip_drawn"), interactive=False, elem_id="drawn-video", **hidden)
+    tab.select(lambda: [gr.Video(visible=True)] * 2, None, [clip, drawn], **AT_ONCE)
+    examples = gr.Dataset(
+        components=[gr.Video(visible=False)], samples=[[str(path)] for path in VIDEOS], type="index",
+        label=i18n("examples"), visible=bool(VIDEOS), elem_id="video-examples", elem_classes="in-a-row",
+    )  # fmt: skip
+    examples.click(events.example_video, examples, clip, show_progress="hidden", **PRIVATE)
+    note = gr.Markdown(visible=False, elem_id="video-note")
+    clip.change(lambda: gr.Markdown(visible=False), None, note, **AT_ONCE)
+    start = gr.Button(i18n("clip_draw"), variant="primary", elem_id="draw-video")
+    long_work(start, events.draw_clip, [*style, clip], [drawn, note], show_progress_on=drawn)
     gr.Markdown(i18n("camera_info"))
     with gr.Row():
         camera = gr.Image(
-            sources=["webcam"], streaming=True, label=i18n("camera"), height=280, elem_id="camera",
+            sources=["webcam"], streaming=True, label=i18n("camera"), height=280, min_width=260, elem_id="camera",
             alt_text=i18n("camera"),
         )  # fmt: skip
         shown = gr.Image(
-            label=i18n("camera_drawn"), interactive=False, height=280, buttons=["download"],
+            label=i18n("camera_drawn"), interactive=False, height=280, min_width=260, buttons=["download"],
             elem_id="live", alt_text=i18n("camera_drawn"),
         )  # fmt: skip
     # shown without being stored
@@ -437,20 +451,6 @@ def live_tab(subject: SubjectPanel, kept_a: gr.State, tab: gr.Tab) -> gr.Radio:
         show_progress="hidden",
         **PRIVATE,
     )
-    with gr.Row():
-        # there when the tab is opened: a player is heavy, and every page would wait for it
-        hidden: dict[str, Any] = {"height": 280, "visible": False}
-        clip = gr.Video(sources=["upload"], label=i18n("clip_upload"), elem_id="video", **hidden)
-        drawn = gr.Video(label=i18n("clip_drawn"), interactive=False, elem_id="drawn-video", **hidden)
-    tab.select(lambda: [gr.Video(visible=True)] * 2, None, [clip, drawn], **AT_ONCE)
-    examples = gr.Dataset(
-        components=[gr.Video(visible=False)], samples=[[str(path)] for path in VIDEOS], type="index",
-        label=i18n("examples"), visible=bool(VIDEOS), elem_id="video-examples", elem_classes="in-a-row",
-    )  # fmt: skip
-    examples.click(events.example_video, examples, clip, show_progress="hidden", **PRIVATE)
-    note = gr.Markdown(visible=False, elem_id="video-note")
-    start = gr.Button(i18n("clip_draw"), variant="primary", elem_id="draw-video")
-    long_work(start, events.draw_clip, [*style, clip], [drawn, note], show_progress_on=drawn)
     return domain
 
 
@@ -472,9 +472,9 @@ def favourites_panel(
             allow_preview=False, interactive=False, buttons=[], elem_id="tray", elem_classes="drawings",
         )  # fmt: skip
         with gr.Row(elem_classes="four"):
-            use_a, use_b, remove, remove_all = (
+            use, use_a, use_b, remove, remove_all = (
                 gr.Button(i18n(name), elem_id=name.replace("_", "-"), **BESIDE)
-                for name in ("use_a", "use_b", "remove", "remove_all")
+                for name in ("use", "use_a", "use_b", "remove", "remove_all")
             )
         with gr.Column(visible=False, elem_id="morph") as morph:
             kept_b, style_a, style_b = morph_panel(subject, kept_a)
@@ -485,16 +485,22 @@ def favourites_panel(
         results.keep.click(
             favourites.keep, [stored, results.drawn, results.chosen], shown, show_progress="hidden", **results.in_turn
         )
-    pictures.select(
-        favourites.use,
-        [stored, diversity.aside, diversity.chosen, diversity.view, diversity.sheet_open, *subject.parts],
-        [picked, *diversity.outputs],
-        show_progress_on=pictures,
-        trigger_mode="multiple",
-        **(PRIVATE | {"concurrency_limit": 1}),  # in their order, so that the last click wins
-    ).success(
-        lambda: gr.Tabs(selected="diversity"), None, tabs, **AT_ONCE
-    ).then(None, None, None, js=favourites.LOOK_UP, **AT_ONCE)  # fmt: skip
+    page_now = [diversity.aside, diversity.chosen, diversity.view, diversity.sheet_open, *subject.parts]
+    for trigger, handler, inputs in (
+        (pictures.select, favourites.use, [stored, *page_now]),
+        (use.click, favourites.use_picked, [stored, picked, *page_now]),
+    ):
+        trigger(
+            handler,
+            inputs,
+            [picked, *diversity.outputs],
+            show_progress_on=pictures,
+            trigger_mode="multiple",
+            # in their order, so that the last click wins
+            **(PRIVATE | {"concurrency_limit": 1, "concurrency_id": "favourite"}),
+        ).success(
+            lambda: gr.Tabs(selected="diversity"), None, tabs, **AT_ONCE
+        ).then(None, None, None, js=favourites.LOOK_UP, **AT_ONCE)  # fmt: skip
     remove.click(favourites.remove, [stored, picked], shown, **AT_ONCE)
     remove_all.click(favourites.remove_all, None, shown, **AT_ONCE)
     for button, kept, picture in ((use_a, kept_a, style_a), (use_b, kept_b, style_b)):
@@ -522,7 +528,7 @@ def morph_panel(subject: SubjectPanel, kept_a: gr.State) -> tuple[gr.State, gr.I
         style_b = gr.Image(label=i18n("style_b"), alt_text=i18n("style_b"), elem_id="style-b", **picture)
     part = gr.Slider(0, 1, 0, step=0.05, label=i18n("between"), elem_id="part")
     with gr.Row():
-        kind = gr.Radio(["MP4", "GIF"], value="MP4", label=i18n("format"))
+        kind = gr.Radio(["MP4", "GIF"], value="MP4", label=i18n("format"), min_width=260)
         make = gr.Button(i18n("clip"), elem_id="make-clip")
     clip = gr.Video(label=i18n("clip_result"), visible=False, height=260, autoplay=True, loop=True, elem_id="clip")
     moving = gr.Image(label=i18n("clip_result"), format="gif", visible=False, interactive=False, height=260)

@@ -14,22 +14,21 @@ TEXTS: dict[str, tuple[str, str]] = {
     # the page
     "title": ("Anime portraits from your photo", "顔写真をアニメに"),
     "intro": (
-        "# Anime portraits from your photo\nTurn a face photo into anime portraits: many different ones, or one in the style of a "
-        "picture you choose. A small model draws them: they are soft, low in detail, and resemble you only loosely.",
-        "# 顔写真をアニメに\n顔写真が、いろいろな絵柄のアニメになります。好きな絵をお手本にもできます。"
-        "小さなモデルが描くので、細部はやわらかく、似顔絵ほどには似ません。",
+        "# Anime portraits from your photo\nTurn a face photo into anime portraits. A small model draws them: soft, low in detail, "
+        "and only loosely like you.",
+        "# 顔写真をアニメに\n顔写真から、いろいろな絵柄のアニメを描きます。小さなモデルなので細部は粗く、似顔絵ほどには似ません。",
     ),
     "privacy": (
-        "Your photo stays on the computer that runs this app, is used for your drawings alone, and is deleted within an hour. "
+        "Your photo stays on the computer that runs this app, and is used for your drawings alone. "
         "Saved drawings say in their metadata that a model made them; where and when your photo was taken is not passed on.",
-        "写真はこのアプリが動いているコンピューターの中だけで、絵を描くためだけに使われ、1時間以内に消去されます。保存した絵には、"
+        "写真は、このアプリが動いているコンピューターの中で、絵を描くためだけに使われます。保存した絵には、"
         "モデルが作った画像であることが記録されます。元の写真の撮影場所や日時は引き継がれません。",
     ),
     "model": ("Model", "モデル"),
     "tab_diversity": ("Many styles", "いろいろ描く"),
     "tab_mixing": ("From a picture", "お手本から"),
     "photo": ("Photo", "写真"),
-    "examples": ("Examples", "例"),
+    "examples": ("Examples", "サンプル"),
     "faces": ("Faces to draw", "描く顔"),
     "numbered": ("Faces found", "見つかった顔"),
     "numbered_alt": ("The photo with a numbered frame around each face", "顔ごとに番号つきの枠を付けた写真"),
@@ -50,7 +49,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "seed_info": ("The same seed gives the same drawings", "同じシードからは同じ絵ができます"),
     "dice": ("⚄ New drawings", "⚄ 別の絵にする"),
     "psi": ("Variety ψ", "変化の幅 ψ"),
-    "psi_info": ("0: the average drawing; 1: most varied", "0は平均的な絵、1は最も多様"),
+    "psi_info": ("0: the average drawing; 1.5: most varied", "0は平均的な絵、1.5は最も多様"),
     "grayscale": ("Black and white", "白黒"),
     "more": ("Fine-tune", "細かい設定"),
     "save_all": ("Save all", "まとめて保存"),
@@ -65,10 +64,10 @@ TEXTS: dict[str, tuple[str, str]] = {
     "in_photo": ("In your photo: before and after", "写真に合成（ビフォー・アフター）"),
     "slider": ("Divider between before and after", "ビフォーとアフターの境目"),
     "archive": ("Save everything (ZIP)", "すべて保存 (ZIP)"),
-    "whole_photo": ("Save the photo with the drawing (full size)", "絵をはめ込んだ写真を保存（原寸）"),
+    "whole_photo": ("Save in my photo (full size)", "写真に合成して保存（原寸）"),
     "packing": ("Getting it ready", "準備しています"),
     "link_own": (
-        "This link is of a photo that is not part of it: choose your photo, and its settings are used.",
+        "The photo is not part of this link: choose your own, and it is drawn with the link's settings.",
         "このリンクに写真は含まれていません。写真を選ぶと、リンクの設定で描きます。",
     ),
     "link": ("Link to these settings", "この設定へのリンク"),
@@ -113,13 +112,13 @@ TEXTS: dict[str, tuple[str, str]] = {
         "The references in the first row, the photo's face drawn in their styles below",
         "上段にお手本、下段にその絵柄で描いた顔",
     ),
-    "crops": ("References as the model sees them", "モデルに渡すお手本"),
+    "crops": ("References as the model sees them", "モデルに渡す切り抜き"),
     # camera and clips
     "tab_live": ("Video & camera", "動画・カメラ"),
     "in_style_a": ("In style A", "スタイルAで描く"),
     "in_style_a_info": (
-        "First keep a drawing (♡) and make it style A, below",
-        "先に絵を「♡ お気に入り」に入れ、下の「スタイルAにする」を押します",
+        "First keep a drawing (♡) and save it as style A, below",
+        "先に絵を「♡ お気に入り」に入れ、下の「スタイルAに保存」を押します",
     ),
     "camera": ("Camera", "カメラ"),
     "camera_info": (
@@ -139,8 +138,9 @@ TEXTS: dict[str, tuple[str, str]] = {
         "Click a favourite to draw your photo in its style. This browser keeps them for your next visit.",
         "お気に入りを押すと、今の写真をその絵柄で描きます。このブラウザーに保存され、次に開いたときも使えます。",
     ),
-    "use_a": ("Morph: style A", "スタイルAにする"),
-    "use_b": ("Morph: style B", "スタイルBにする"),
+    "use": ("Use on my photo", "別の写真に使う"),
+    "use_a": ("Save as style A", "スタイルAに保存"),
+    "use_b": ("Save as style B", "スタイルBに保存"),
     "remove": ("Remove", "削除"),
     "remove_all": ("Remove all", "すべて削除"),
     "kept_already": ("This style is among your favourites already.", "この絵柄はもうお気に入りに入っています。"),
@@ -155,8 +155,9 @@ TEXTS: dict[str, tuple[str, str]] = {
     "format": ("Format", "形式"),
     "clip": ("Make a morph clip", "モーフ動画を作る"),
     "clip_result": ("Clip", "動画"),
-    # what is going on; the first is gradio's own, told to screen readers, and lacks Japanese
+    # what is going on; the first two are gradio's own: one is told to screen readers, and lacks Japanese
     "common.complete": ("Complete", "完了"),
+    "errors.use_via_api": ("Use via API", "APIから使う"),
     "cancel": ("Cancel", "やめる"),
     "loading": ("Loading the model", "モデルを読み込んでいます"),
     "drawing": ("Drawing", "描いています"),
@@ -221,7 +222,7 @@ JAPANESE: dict[str, str] = {
     "no_references": "お手本の絵を1枚以上選んでください。",
     "many_references": "お手本は{limit}枚までです（{count}枚ありました）。",
     "many_drawings": "{faces}人の顔×{styles}種類の絵柄は多すぎます。合わせて{limit}枚までにしてください。",
-    "nothing_kept": "先にお気に入りから絵柄を選び、「スタイル{slot}にする」を押してください。",
+    "nothing_kept": "先にお気に入りから絵柄を選び、「スタイル{slot}に保存」を押してください。",
     "many_kept": "お気に入りは{limit}件までです。先にどれかを削除してください。",
     "no_favourite": "先にお気に入りを1つ選んでください。",
     "nothing_chosen": "先に絵を選んでください。",
