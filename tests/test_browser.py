@@ -416,26 +416,6 @@ def test_nothing_of_another_photo_stays(visit: Callable[..., Page], pictures: Pa
     expect(page.locator(DRAWN)).to_have_count(2)
 
 
-def test_the_last_click_wins(visit: Callable[..., Page]) -> None:
-    page = visit("?count=8&example=collins")
-    for index in (1, 6):
-        page.locator(DRAWN).nth(index).click()
-    settle(page)
-    page.wait_for_timeout(1000)
-    with page.expect_download() as download:
-        page.click("#diversity-save")
-    chosen = read_provenance(io.BytesIO(contents(page, DRAWN)[6]))["seed"]
-    assert read_provenance(download.value.path())["seed"] == chosen
-    unfold(page, "#diversity-all")
-    page.locator("#photo-examples button").nth(2).click()
-    page.locator("#photo-examples button").nth(1).click()
-    settle(page)
-    page.wait_for_timeout(1500)
-    settle(page)
-    assert "example=female-2" in page.locator("#link textarea, #link input").input_value()
-    assert "female-2" in page.locator("#photo img").get_attribute("src")
-
-
 @pytest.mark.parametrize(
     "search", ["?__theme=dark", "?utm_source=x", "?logs=container", "?seed=nan&count=inf&psi=x&model=%00"]
 )
