@@ -140,20 +140,17 @@ def look_anew(
     model: str, photo: str | None, chosen: Any, _x: Any, _y: Any, _size: Any, grayscale: Any, standing: str | None
 ) -> tuple:
     """As :func:`look`, of another photo than before → also its square, in the middle as long as nobody moved it, and which
-    photo stands there now. Where the one before comes back in the place of one that was refused, all stays.
-
-    Raises:
-        PhotoError: it is refused: all stays, too.
-    """
+    photo stands there now. Where one is refused, or the one before comes back in the place of one that was, all stays."""
+    stay = (gr.skip(),) * (len(Looked._fields) + 4)
     if photo and photo == standing:
-        return (gr.skip(),) * (len(Looked._fields) + 4)
+        return stay
     stands = photo
     try:
         if photo:
             Source.open(photo)
     except (PhotoError, OSError):
         if standing:
-            raise
+            return stay
         stands = None
     return *look(model, photo, chosen, *drawing.MIDDLE, grayscale), *drawing.MIDDLE, stands
 
