@@ -16,6 +16,7 @@ NEVER_SKIPPED = (
     "test_api",
     "test_browser",
     "test_results",
+    "test_quick",
     "test_readme",
     "test_mcp",
     "test_space",

@@ -143,20 +143,17 @@ def look_anew(
     model: str, photo: str | None, chosen: Any, _x: Any, _y: Any, _size: Any, grayscale: Any, standing: str | None
 ) -> tuple:
     """As :func:`look`, of another photo than before → also its square, in the middle as long as nobody moved it, and which
-    photo stands there now. Where the one before comes back in the place of one that was refused, all stays.
-
-    Raises:
-        PhotoError: it is refused: all stays, too.
-    """
+    photo stands there now. Where one is refused, or the one before comes back in the place of one that was, all stays."""
+    stay = (gr.skip(),) * (len(Looked._fields) + 4)
     if photo and photo == standing:
-        return (gr.skip(),) * (len(Looked._fields) + 4)
+        return stay
     stands = photo
     try:
         if photo:
             Source.open(photo)
     except (PhotoError, OSError):
         if standing:
-            raise
+            return stay
         stands = None
     return *look(model, photo, chosen, *drawing.MIDDLE, grayscale), *drawing.MIDDLE, stands
 
@@ -470,22 +467,22 @@ def _chosen_reference(pictures: Any, which: Any) -> str:
 
 @answering
 def look_at_references(model: str, pictures: Any, adjusted: Adjusted, which: Any) -> tuple:
-    """References came or went → their crops, which of them can be adjusted, and its :func:`adjustment`."""
+    """References came or went → which of them can be adjusted, their crops, and its :func:`adjustment`."""
     count = len(pictures or [])
     which = which if isinstance(which, int) and 1 <= which <= count else 1
     chosen = gr.Radio(list(range(1, count + 1)), value=which if count else None, visible=count > 1)
-    return _crops(model, pictures, adjusted), chosen, *_adjustment(model, pictures, adjusted, which)
+    return chosen, _crops(model, pictures, adjusted, which), *_adjustment(model, pictures, adjusted, which)
 
 
 @answering
 def adjust(
     model: str, pictures: Any, adjusted: Adjusted, which: Any, weight: Any, x: Any, y: Any, size: Any
-) -> tuple[list, Adjusted]:
+) -> tuple[gr.Gallery, Adjusted]:
     """→ the references' crops with one of them moved, all adjustments."""
     path = _chosen_reference(pictures, which)
     moved = Reference(path, drawing.number("weight", weight, 0, 1), square_of(x, y, size))
     adjusted = adjusted | {Source.open(path).digest: moved}
-    return _crops(model, pictures, adjusted), adjusted
+    return _crops(model, pictures, adjusted, which), adjusted
 
 
 @answering
@@ -498,18 +495,19 @@ def weigh(pictures: Any, adjusted: Adjusted, which: Any, weight: Any) -> Adjuste
 
 @answering
 def adjustment(model: str, pictures: Any, adjusted: Adjusted, which: Any) -> tuple:
-    """→ one reference as a whole, its weight and square."""
-    return _adjustment(model, pictures, adjusted, which)
+    """→ one reference highlighted among the crops; it as a whole, its weight, square and number."""
+    *about, number = _adjustment(model, pictures, adjusted, which)
+    return gr.Gallery(selected_index=number - 1), *about, number
 
 
 def _adjustment(model: str, pictures: Any, adjusted: Adjusted, which: Any) -> tuple:
     try:
         path = _chosen_reference(pictures, which)
     except RequestError:
-        return None, 1.0, *drawing.MIDDLE
+        return None, 1.0, *drawing.MIDDLE, 1
     reference, source = _adjusted(path, adjusted), Source.open(path)
     square = reference.square or drawing.reference_square(source, config_of(model))
-    return saved(source.preview, "reference.png"), reference.weight, *square
+    return saved(source.preview, "reference.png"), reference.weight, *square, which
 
 
 @answering
@@ -520,15 +518,24 @@ def choose_reference(event: Chosen) -> int:
     return event.index + 1
 
 
-@answering
-def add_example(pictures: list[tuple[str, str]] | None, index: Any) -> list[str]:
-    """→ the references with an example drawing added; the last ones where they are too many."""
-    return _added(pictures, [_example(DRAWINGS, index)])
+@dataclass(frozen=True)
+class Added:
+    """The references after so many additions: the page may not have heard of the last of them when the next one is made."""
+
+    number: int = 0
+    pictures: tuple[str, ...] = ()
 
 
 @answering
-def add_own(pictures: list[tuple[str, str]] | None, files: Any) -> list[str]:
-    """→ the references with a person's own added; the last ones where they are too many.
+def add_example(added: Added, seen: Any, pictures: list[tuple[str, str]] | None, index: Any) -> tuple:
+    """→ the references with an example drawing added, the last ones where they are too many; the same, for the next
+    addition, and its number."""
+    return _added(added, seen, pictures, [_example(DRAWINGS, index)])
+
+
+@answering
+def add_own(added: Added, seen: Any, pictures: list[tuple[str, str]] | None, files: Any) -> tuple:
+    """→ as :func:`add_example`, with a person's own.
 
     Raises:
         PhotoError: one of them cannot be used: nothing is added then.
@@ -536,11 +543,16 @@ def add_own(pictures: list[tuple[str, str]] | None, files: Any) -> list[str]:
     own = [str(file) for file in files or [] if isinstance(file, str)]
     for file in own:
         Source.open(file)
-    return _added(pictures, own)
+    return _added(added, seen, pictures, own)
 
 
-def _added(pictures: list[tuple[str, str]] | None, further: list[str]) -> list[str]:
-    return [*(path for path, *_ in pictures or []), *further][-drawing.MAX_REFERENCES :]
+def _added(
+    added: Added, seen: Any, pictures: list[tuple[str, str]] | None, further: list[str]
+) -> tuple[list[str], Added, int]:
+    heard = not isinstance(seen, int | float) or seen >= added.number
+    before = [path for path, *_ in pictures or []] if heard else added.pictures
+    now = [*before, *further][-drawing.MAX_REFERENCES :]
+    return now, Added(added.number + 1, tuple(now)), added.number + 1
 
 
 @answering
@@ -559,10 +571,11 @@ def _example(paths: list[Path], index: Any) -> str:
     return str(paths[index])
 
 
-def _crops(model: str, pictures: Any, adjusted: Adjusted) -> list[tuple[str, str]]:
+def _crops(model: str, pictures: Any, adjusted: Adjusted, which: int) -> gr.Gallery:
     config = config_of(model)
     found = references_of(pictures, adjusted)[: drawing.MAX_REFERENCES]
-    return crop_gallery([drawing.prepare_reference(Source.open(r.photo), config, r.square) for r in found])
+    crops = crop_gallery([drawing.prepare_reference(Source.open(r.photo), config, r.square) for r in found])
+    return gr.Gallery(crops, selected_index=which - 1 if crops else None)
 
 
 def crop_gallery(crops: Any) -> list[tuple[str, str]]:

@@ -279,7 +279,7 @@ def diversity_tab(subject: SubjectPanel) -> DiversityTab:
     inputs = [subject.model, domain, count, seed, psi, panel.view, panel.sheet_open, *subject.parts]
     outputs = panel.outputs
     drawing = {"show_progress_on": panel.gallery, "trigger_mode": "always_last", **PRIVATE}
-    subject.arrived.success(events.draw_first, inputs, outputs, **drawing)
+    subject.standing.change(events.draw_first, inputs, outputs, **drawing)
     dice.click(lambda: random.randint(0, MAX_NEW_SEED), None, seed, **AT_ONCE).then(
         events.draw_latent, inputs, outputs, **drawing
     )
@@ -325,51 +325,59 @@ def mixing_tab(subject: SubjectPanel, tab: gr.Tab) -> MixingTab:
     strength = gr.Slider(
         0, 1, 1, step=0.05, label=i18n("strength"), info=i18n("strength_info"), min_width=260, **hidden
     )
-    adjusting: list[AdjustPanel] = []
+    panels: list[AdjustPanel] = []
 
     def settings() -> None:
         with gr.Row():
             strength.render()
             domain.render()
-        adjusting.append(adjust_panel())
+        panels.append(adjust_panel())
 
     panel = results_panel(subject, "mixed", "mixed_sheet", "mixing", settings=settings)
-    (adjust,) = adjusting
+    (adjust,) = panels
     which, weight, crops, square = adjust.which, adjust.weight, adjust.crops, adjust.square
     mixed = [subject.model, references, adjusted, domain, strength, panel.view, panel.sheet_open, *subject.parts]
     inputs = [opened, *mixed]
     drawing = {"show_progress_on": panel.gallery, "trigger_mode": "always_last", **PRIVATE}
-    this = [references, adjusted, which]
     live = {"show_progress": "hidden", "trigger_mode": "always_last", **PRIVATE}
-    aside = [adjust.whole, weight, *square]
-    look, seen = [subject.model, *this], [crops, which, *aside]
+    # adjustments are of the reference whose square is shown, which may not yet be the one that was clicked last
+    this, aside = [references, adjusted, adjust.seen], [crops, adjust.whole, weight, *square, adjust.seen]
+    look, seen = [subject.model, references, adjusted, which], [which, *aside]
     came = references.change(events.look_at_references, look, seen, **live)
-    # a gallery does not always tell of a change that an event brought
+    # each in its turn, so that none is lost; a gallery does not always tell of a change that an event brought
+    in_turn: dict[str, Any] = {"trigger_mode": "multiple", "show_progress": "hidden", **PRIVATE, "concurrency_limit": 1}
+    before, heard = gr.State(events.Added()), gr.Number(0, visible=False)
     added = [
-        trigger(handler, [references, given], references, show_progress="hidden", **PRIVATE).success(
-            events.look_at_references, look, seen, **live
-        )
+        trigger(
+            handler,
+            [before, heard, references, given],
+            [references, before, heard],
+            concurrency_id="references",
+            **in_turn,
+        ).success(events.look_at_references, look, seen, **live)
         for trigger, handler, given in (
             (examples.click, events.add_example, examples),
             (own.upload, events.add_own, own),
         )
     ]
     first = tab.select(lambda: True, None, opened, **AT_ONCE).success(events.look_at_references, look, seen, **live)
-    crops.select(events.choose_reference, None, which, **AT_ONCE)
-    which.change(events.adjustment, look, aside, show_progress="hidden", **PRIVATE)
-    weighed = weight.input(events.weigh, [*this, weight], adjusted, **live)
+    crops.select(events.choose_reference, None, which, **in_turn)
+    which.change(events.adjustment, look, aside, **live)
+    adjusting = live | {"concurrency_limit": 1, "concurrency_id": "adjusting"}  # each adds to what the one before made
+    weighed = weight.input(events.weigh, [*this, weight], adjusted, **adjusting)
     moved = gr.on(
         [part.input for part in square],
         events.adjust,
         [subject.model, *this, weight, *square],
         [crops, adjusted],
-        **live,
+        **adjusting,
     )
     gr.on([domain.input, strength.input], events.draw_mixed, inputs, panel.outputs, **drawing)
     parts = [part.input for part in subject.parts[1:]]
     gr.on(parts, events.redraw_mixed, [panel.aside, *inputs], panel.outputs, **drawing)
     panel.back.click(events.back_to_mixed, [panel.aside, *inputs], panel.outputs, **drawing)
-    for event in (came, *added, weighed, moved, subject.arrived):
+    subject.standing.change(events.draw_mixed, inputs, panel.outputs, **drawing)
+    for event in (came, *added, weighed, moved):
         event.success(events.draw_mixed, inputs, panel.outputs, **drawing)
     first.success(events.draw_mixed_first, [panel.drawn, *inputs], panel.outputs, **drawing)
     return MixingTab(panel, domain, inputs)
@@ -377,13 +385,18 @@ def mixing_tab(subject: SubjectPanel, tab: gr.Tab) -> MixingTab:
 
 @dataclass(frozen=True)
 class AdjustPanel:
-    """Where the face of each reference is, and its weight in the blend."""
+    """Where the face of each reference is, and its weight in the blend.
+
+    Attributes:
+        seen: the number of the reference whose square is shown.
+    """
 
     whole: gr.Image
     which: gr.Radio
     weight: gr.Slider
     crops: gr.Gallery
     square: list[gr.Number]
+    seen: gr.Number
 
 
 def adjust_panel() -> AdjustPanel:
@@ -403,7 +416,8 @@ def adjust_panel() -> AdjustPanel:
                     buttons=[], elem_id="reference-crops", elem_classes="drawings",
                 )  # fmt: skip
         _, square = square_fields("reference-square")
-    return AdjustPanel(whole, which, weight, crops, square)
+        seen = gr.Number(1, precision=0, visible=False)
+    return AdjustPanel(whole, which, weight, crops, square, seen)
 
 
 def live_tab(subject: SubjectPanel, kept_a: gr.State, tab: gr.Tab) -> gr.Radio:

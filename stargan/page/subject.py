@@ -26,7 +26,7 @@ class SubjectPanel:
 
     Attributes:
         parts: inputs of every handler that draws: photo, chosen, x, y, size, grayscale.
-        arrived: the event that a photo came or went, and was looked at.
+        standing: the photo that was looked at last: it changes when one came or went, not when one was refused.
         shown: what :func:`stargan.page.events.look` returns.
     """
 
@@ -36,7 +36,7 @@ class SubjectPanel:
     shown: list[Any]
     crop: gr.Image
     grayscale: gr.Checkbox
-    arrived: Any
+    standing: gr.State
 
 
 def subject_panel() -> SubjectPanel:
@@ -92,7 +92,7 @@ def subject_panel() -> SubjectPanel:
     shown = [note, numbered, chosen, square, crop]
     standing = gr.State(time_to_live=3600)
     photo.upload(events.displayable, [photo, standing], [photo, note], show_progress="hidden", **PRIVATE)
-    looked = photo.change(
+    photo.change(
         events.look_anew,
         [model, *parts, standing],
         [*shown, *numbers, standing],
@@ -105,7 +105,7 @@ def subject_panel() -> SubjectPanel:
     photo.clear(lambda: (gr.Markdown(visible=False), None), None, [note, standing], **AT_ONCE)
     moved = [part.input for part in numbers]
     gr.on(moved, events.frame, [model, *parts], crop, show_progress="hidden", trigger_mode="always_last", **PRIVATE)
-    return SubjectPanel(model, photo, parts, shown, crop, grayscale, looked)
+    return SubjectPanel(model, photo, parts, shown, crop, grayscale, standing)
 
 
 def square_fields(elem_id: str, **options: Any) -> tuple[gr.Column, list[gr.Number]]:
