@@ -1,4 +1,4 @@
-"""What README says of clusters, measured: ``python tests/measure.py ray|shards|visitors|detect``. Nothing here is a test.
+"""What README says of clusters, measured: ``python tests/measure.py ray|million|shards|visitors|detect``. Nothing here is a test.
 
 Whatever is compared runs in turns, so that what else the machine does meets both.
 """
@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -43,42 +44,49 @@ def augmented(folder: Path, count: int, side: int) -> None:
 def measure_ray(options: argparse.Namespace) -> None:
     """Photos a second and core seconds a photo, by torchrun with a process a core and by ``--ray`` on the same cores.
 
-    What two photos take, which is starting, is taken off. Core seconds are those of all processes, Ray's own among them: other
-    work on the machine changes them little.
+    Between the first quarter of the photos and the last two grids: what starting takes is told apart. Core seconds are those of all
+    processes, Ray's own among them: other work on the machine changes them little, but that Ray's own take some as long as the
+    run lasts.
     """
     with tempfile.TemporaryDirectory() as folder:
         photos = Path(folder) / "photos"
         augmented(photos, options.count, options.side)
-        (few := Path(folder) / "few").mkdir()
-        for file in list(photos.iterdir())[:2]:
-            (few / file.name).symlink_to(file)
         torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={os.cpu_count()}"]
-        ways = {"local": [*torchrun, "-m", "stargan"], "ray": ["-m", "stargan"]}
-        rates: dict[str, list[float]] = {way: [] for way in ways}
-        cores: dict[str, list[float]] = {way: [] for way in ways}
+        ways = {"local": ([*torchrun, "-m", "stargan"], []), "ray": (["-m", "stargan"], ["--ray"])}
+        found: dict[str, list[Watched]] = {way: [] for way in ways}
         for turn in range(options.turns):
-            for way, start in ways.items():
-                more = ["--ray"] if way == "ray" else []
-                taken, spent = 0.0, 0.0
-                for source, sign in ((few, -1), (photos, 1)):
-                    out = Path(folder) / f"{way}-{turn}-{source.name}"
-                    command = [*start, "translate", str(source), "--count", "10", "--output", str(out), *more]
-                    seconds, core_seconds, peak = watched([sys.executable, *command])
-                    taken, spent = taken + sign * seconds, spent + sign * core_seconds
-                rates[way].append(options.count / taken)
-                cores[way].append(spent / options.count)
-                print(
-                    f"{way}: {rates[way][-1]:.2f} photos/s, {cores[way][-1]:.3f} core seconds a photo, {peak / 1e6:.0f} MB",
-                    flush=True,
-                )
-        for name, found in (("photos/s", rates), ("core seconds a photo", cores)):
-            print(f"{name}, medians: " + ", ".join(f"{way} {statistics.median(found[way]):.3f}" for way in ways))
+            for way, (start, more) in ways.items():
+                out = Path(folder) / f"{way}-{turn}"
+                command = [*start, "translate", str(photos), "--count", "10", "--output", str(out), *more]
+                found[way].append(watched([sys.executable, *command], out, options.count))
+                print(f"{way}: {found[way][-1]}", flush=True)
+        for name in ("start_seconds", "start_cores", "seconds", "cores"):
+            medians = {way: statistics.median(getattr(one, name) for one in found[way]) for way in ways}
+            print(f"{name}, medians: " + ", ".join(f"{way} {value:.4g}" for way, value in medians.items()))
 
 
-def watched(command: list[str]) -> tuple[float, float, float]:
-    """Seconds; core seconds of all its processes; the largest sum of their own memory, bytes."""
+@dataclass
+class Watched:
+    """A run: seconds and core seconds until a quarter of the photos was drawn, and of each photo after that; the own memory of all
+    its processes then and at the end, MB."""
+
+    start_seconds: float
+    start_cores: float
+    seconds: float
+    cores: float
+    memory: tuple[float, float]
+
+    def __str__(self) -> str:
+        return (
+            f"{1 / self.seconds:.2f} photos/s, {self.cores:.4f} core seconds a photo, {self.start_seconds:.0f} s and "
+            f"{self.start_cores:.0f} core seconds for the first quarter, {self.memory[0]:.0f} MB then, {self.memory[1]:.0f} MB at last"
+        )
+
+
+def watched(command: list[str], out: Path, count: int) -> Watched:
     settings = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(ROOT)}
-    begin, peak, spent = time.monotonic(), 0.0, dict[int, float]()
+    begin, spent = time.monotonic(), dict[int, float]()
+    marks: list[tuple[int, float, float, float]] = []  # photos, seconds, core seconds, MB
     process = subprocess.Popen(
         command, cwd=ROOT, env=os.environ | settings, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -88,12 +96,61 @@ def watched(command: list[str]) -> tuple[float, float, float]:
             for member in (psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)):
                 with suppress(psutil.NoSuchProcess):
                     about, times = member.memory_info(), member.cpu_times()
-                    memory += about.rss - about.shared
+                    memory += (about.rss - about.shared) / 1e6
                     spent[member.pid] = times.user + times.system
-        peak = max(peak, memory)
+        photos = len(list(out.glob("[!.]*-seed9.png")))
+        if photos >= (count / 4, count - 16)[min(len(marks), 1)] and len(marks) < 2:
+            marks.append((photos, time.monotonic() - begin, sum(spent.values()), memory))
         time.sleep(0.2)
     assert process.returncode == 0, command
-    return time.monotonic() - begin, sum(spent.values()), peak
+    (first, *start, before), (last, *end, after) = marks
+    seconds, cores = ((b - a) / (last - first) for a, b in zip(start, end, strict=True))
+    return Watched(*start, seconds, cores, (before, after))
+
+
+def measure_million(options: argparse.Namespace) -> None:
+    """Core seconds and bytes of a photo by stage, and what a million of them would take at least.
+
+    Where there is a GPU, finding faces, encoding and decoding are its work; on paper it does them in no time. What is left is the
+    core's beside it, which is a worker's: that, and what storage must take, bounds any number of GPUs.
+    """
+    from stargan import batch, load_translator
+    from stargan.stages import STAGES, counted
+
+    torch.set_num_threads(1)  # as a worker
+    translator = load_translator(device="cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        augmented(Path(folder) / "photos", options.count, options.side)
+        photos = batch.find_photos([Path(folder) / "photos"])
+        looks = batch.latent_plan(translator.config, None, range(10), 0.7).looks(translator.paint)
+        job, files = batch.Job(translator.config, looks, with_grid=True), batch.LocalFiles(Path(folder) / "out")
+        first, *others = batch.groups(photos)
+        list(batch.translate_group(translator.paint, job, files, first))  # warms up
+        count = sum(len(group.photos) for group in others)
+        with counted() as stages:
+            begin, spent = time.monotonic(), time.process_time()
+            for group in others:
+                assert all(row.status == "drawn" for row in batch.translate_group(translator.paint, job, files, group))
+            share = (time.process_time() - spent) / (time.monotonic() - begin)  # of a core that we got
+            total = (time.process_time() - spent) / count
+        made = list(files.output.rglob("*.png"))
+        written, read = (
+            sum(file.stat().st_size for file in found) / options.count for found in (made, photos.values())
+        )
+        requests = (len(made) + options.count) / options.count
+    seconds = {name: stages.seconds.get(name, 0.0) * share / count for name in STAGES}
+    seconds["else"] = total - sum(seconds.values())  # aligning, grids, names
+    print("core seconds a photo: " + ", ".join(f"{name} {value:.4f}" for name, value in seconds.items()))
+    print(f"{total:.3f} in all; {read / 1e3:.0f} kB read, {written / 1e3:.0f} kB written, {requests:.1f} files")
+    beside = total - sum(seconds[name] for name in ("detect", "encode", "decode"))
+    print(f"a million: {total * 1e6 / 3600:.0f} core hours without a GPU")
+    for gpus in (1, 8, 64):
+        rate = gpus / beside
+        print(
+            f"{gpus} GPUs, a core beside each: {1e6 / rate / 3600:.2f} h at least, {rate:.0f} photos/s, "
+            f"{rate * (read + written) / 1e6:.0f} MB/s and {rate * requests:.0f} files/s of storage; "
+            f"a GPU must do a photo in {1e3 * beside:.1f} ms not to be what bounds it"
+        )
 
 
 def measure_shards(options: argparse.Namespace) -> None:
@@ -160,7 +217,7 @@ def measure_visitors(options: argparse.Namespace) -> None:
         for replicas in (1, 2) * options.turns:
             with ExitStack() as stack:
                 cluster = stack.enter_context(clusters.cluster(2, python_path=str(ROOT)))
-                site.deploy(cluster, replicas)
+                site.deploy(cluster, str(replicas))
                 shared = str(Path(folder) / "files")
                 pages = [serving.start("--serve", cluster.address, GRADIO_TEMP_DIR=shared) for _ in range(2)]
                 for page in pages:
@@ -214,7 +271,7 @@ def measure_detect(options: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["ray", "shards", "visitors", "detect"])
+    parser.add_argument("what", choices=["ray", "million", "shards", "visitors", "detect"])
     parser.add_argument("--count", type=int, default=200, help="photos; faces a domain; visitors")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--side", type=int, default=512, help="of the photos, px")

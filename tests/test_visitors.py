@@ -22,6 +22,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 import serving
 import torch
@@ -45,13 +46,13 @@ SECONDS = 240
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """One node, two replicas."""
+    """One node; a replica, and a second one where tasks wait."""
     with clusters.cluster(2, python_path=str(ROOT)) as started:
-        deploy(started, 2)
+        deploy(started, "1:2")
         yield started
 
 
-def deploy(cluster: Cluster, replicas: int) -> None:
+def deploy(cluster: Cluster, replicas: str) -> None:
     command = [
         sys.executable,
         "-m",
@@ -59,7 +60,7 @@ def deploy(cluster: Cluster, replicas: int) -> None:
         "serve",
         cluster.address,
         "--replicas",
-        str(replicas),
+        replicas,
         "--device",
         "cpu",
     ]
@@ -177,7 +178,10 @@ class Visitor:
                 if name == "event":
                     kind = rest
                 elif name == "data" and kind in ("complete", "error"):
-                    return kind, json.loads(rest)
+                    value = json.loads(rest)
+                    if value == "404: Not Found":  # of the other page: its own stopped before the stream began
+                        raise httpx.ReadError(value)
+                    return kind, value
         raise httpx.ReadError("the stream ended without an answer")
 
 
@@ -190,6 +194,30 @@ def visitors(site: str, portrait: Image.Image, tmp_path_factory: pytest.TempPath
         face.rotate(number - VISITORS / 2).save(folder / f"{number}.png")
         found.append(Visitor(site, number, folder / f"{number}.png"))
     return found
+
+
+def replicas() -> list[psutil.Process]:
+    return clusters.processes("ray::ServeReplica")
+
+
+def test_a_replica_comes_where_tasks_wait(visitors: list[Visitor]) -> None:
+    assert len(replicas()) == 1
+    enough = threading.Event()
+
+    def visit(visitor: Visitor) -> None:
+        while not enough.is_set():
+            visitor.ask(0)
+
+    with ThreadPoolExecutor(VISITORS) as pool:
+        visits = [pool.submit(visit, visitor) for visitor in visitors]
+        came = wait_until(lambda: len(replicas()) == 2, SECONDS, 0.5)
+        enough.set()
+        for done in visits:
+            done.result(SECONDS)
+    assert came
+    assert not [sentence for visitor in visitors for sentence in (*visitor.refused, *visitor.broken)]
+    for visitor in visitors:
+        visitor.seconds.clear()
 
 
 def test_everybody_is_answered_though_a_replica_and_a_page_end(
@@ -206,8 +234,8 @@ def test_everybody_is_answered_though_a_replica_and_a_page_end(
         visits = [pool.submit(visit, visitor) for visitor in visitors]
         for _ in range(VISITORS):  # about a request each
             assert answered.acquire(timeout=SECONDS)
-        assert len(clusters.processes("ray::ServeReplica")) == 2
-        clusters.processes("ray::ServeReplica")[0].kill()
+        assert len(replicas()) == 2
+        replicas()[0].kill()
         pages[0].process.terminate()
         for done in visits:
             done.result(SECONDS)

@@ -25,6 +25,7 @@ from ray.data import ActorPoolStrategy, DataContext
 from stargan import __version__, batch, load_translator
 from stargan.batch import Files, Group, Job, LocalFiles, Plan, Row, Tally
 from stargan.cluster import ClusterError
+from stargan.cluster.deaths import Deaths
 from stargan.drawing import Seeds, Source
 from stargan.errors import PhotoError
 from stargan.pictures.io import MAX_BYTES, SUFFIXES
@@ -146,13 +147,20 @@ def place_of(place: str) -> Place:
         if "://" not in place:
             return Place(place, fs.LocalFileSystem(), str(Path(place).resolve()))
         with suppress(pa.ArrowInvalid):
-            return Place(place, *fs.FileSystem.from_uri(place))
+            return Place(place, *fs.FileSystem.from_uri(_in_one_request(place)))
         from fsspec.core import url_to_fs
 
         other, path = url_to_fs(place)
         return Place(place, fs.PyFileSystem(fs.FSSpecHandler(other)), path)
     except (ValueError, OSError, ImportError) as error:
         raise ClusterError(f"{place} cannot be used: {error}") from error
+
+
+def _in_one_request(uri: str) -> str:
+    """The URI with which pyarrow writes a file to S3 by one request, instead of the three of an upload in parts."""
+    if not uri.startswith("s3://") or "allow_delayed_open" in uri:
+        return uri
+    return f"{uri}{'&' if '?' in uri else '?'}allow_delayed_open=true"
 
 
 def find_photos(sources: Sequence[str], output: str) -> tuple[dict[str, Remote], list[Place]]:
@@ -251,22 +259,6 @@ class Order:
     version: str = __version__
 
 
-class Deaths:
-    """Which groups and photos were begun and never ended, as the process that had them did: one actor for all."""
-
-    def __init__(self) -> None:
-        self._begun: dict[int | Remote, int] = {}
-
-    def begin(self, key: int | Remote) -> int:
-        """How often it was begun and not ended before."""
-        before = self._begun.get(key, 0)
-        self._begun[key] = before + 1
-        return before
-
-    def end(self, key: int | Remote) -> None:
-        self._begun.pop(key, None)
-
-
 class Worker:
     """What one actor does: holds the model and draws groups of photos."""
 
@@ -302,11 +294,11 @@ class Worker:
     def _deadly(self, group: Group[Remote]) -> Iterator[Remote]:
         alone = replace(self.job, with_grid=False)
         for name, photo in group.photos:
-            if ray.get(self.deaths.begin.remote(photo)):
+            if ray.get(self.deaths.begin.remote((photo.place, photo.path))):
                 yield photo
                 continue
             list(batch.translate_group(self.translator.paint, alone, self.files, Group(0, [(name, photo)])))
-            ray.get(self.deaths.end.remote(photo))
+            ray.get(self.deaths.end.remote((photo.place, photo.path)))
 
 
 def _group(group: dict) -> Group[Remote]:
