@@ -42,7 +42,7 @@ from stargan.models.registry import commit_model, find_model
 from stargan.models.upscaling import enlarge
 from stargan.pictures import faces, heads
 from stargan.pictures.io import MAX_BYTES, Photo, open_photo, pixels_of
-from stargan.pictures.provenance import Provenance, save_picture
+from stargan.pictures.provenance import Provenance, compress_level, save_picture
 from stargan.pictures.tensors import digest, grid, to_grayscale
 
 # Told how much of the work is done, 0 to 1.
@@ -695,7 +695,7 @@ def png(picture: Image.Image, about: Provenance | None) -> bytes:
     if about:
         save_picture(picture, out, about)
     else:
-        picture.save(out, "PNG")
+        picture.save(out, "PNG", compress_level=compress_level(picture))
     return out.getvalue()
 
 

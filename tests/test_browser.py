@@ -176,9 +176,12 @@ def contents(page: Page, selector: str) -> list[bytes]:
 
 
 def changed(page: Page) -> tuple[int, int, int, int]:
-    """The box of what differs between before and after, in px of the photo."""
-    before, after = (Image.open(io.BytesIO(data)) for data in contents(page, "#diversity-compare img"))
-    return ImageChops.difference(before.convert("RGB"), after).getbbox()
+    """The box of what differs between before and after, in px of the photo; what is looked at is compressed, and loses some."""
+    coarse = [
+        Image.open(io.BytesIO(data)).convert("RGB").reduce(8) for data in contents(page, "#diversity-compare img")
+    ]
+    box = ImageChops.difference(*coarse).convert("L").point(lambda value: 255 * (value > 8)).getbbox()
+    return tuple(8 * edge for edge in box)
 
 
 def handedness(picture: Image.Image, portrait: Image.Image) -> str:
@@ -261,8 +264,13 @@ def test_upload_choose_and_save(visit: Callable[..., Page], pictures: Path) -> N
     assert len(after) == 8
     assert not set(before) & set(after)
 
+    looked_at = [contents(page, f"#diversity-{name} img") for name in ("face", "large")]
     look_in_photo(page)
     in_photo = contents(page, "#diversity-compare img")
+    looked_at.append(in_photo)
+    assert [Image.open(io.BytesIO(data)).format for shown in looked_at for data in shown] == ["WEBP"] * 4
+    assert max(len(data) for shown in looked_at for data in shown) < 80_000  # as PNGs, up to 425 kB
+    assert all("DigitalSourceType" in read_provenance(io.BytesIO(shown[-1])) for shown in looked_at[1:])
     page.locator(DRAWN).nth(3).click()
     settle(page)
     expect(page.locator("#diversity-compare img").nth(1)).to_be_visible()
@@ -273,6 +281,7 @@ def test_upload_choose_and_save(visit: Callable[..., Page], pictures: Path) -> N
         page.click("#diversity-save")
     with Image.open(download.value.path()) as saved:
         assert saved.size == (512, 512)
+        assert saved.format == "PNG"
     facts, shown = read_provenance(download.value.path()), read_provenance(io.BytesIO(after[3]))
     assert facts["seed"] == shown["seed"]
     assert "enlarged from 128 px" in facts["size"]
@@ -381,11 +390,34 @@ def test_the_page_is_light(server: Server) -> None:
     assert len(document) < 60_000
     text = gzip.decompress(document).decode()
     assert len(text) > 200_000  # it is worth it
+    assert text.count('rel="modulepreload"') > 40
     with urllib.request.urlopen(server.url + re.search(r"assets/index-[\w-]+\.js", text)[0]) as answer:
         assert "immutable" in answer.headers["cache-control"]
     examples = Path(__file__).parents[1] / "examples"
     assert sum(file.stat().st_size for file in (examples / "page" / "photos").iterdir()) < 100_000
     assert all(file.stat().st_size < 300_000 for file in (examples / "videos").iterdir())
+
+
+def test_what_is_preloaded_is_what_the_page_asks_for(browser: Browser, server: Server) -> None:
+    """Nearly all of it, and nothing is asked for twice."""
+    with urllib.request.urlopen(server.url) as answer:
+        preloaded = re.findall(r'rel="(?:modulepreload|preload)"[^>]*assets/([\w.-]+)"', answer.read().decode())
+    page = browser.new_page(locale="en-US")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(server.url)
+    page.wait_for_selector(DRAWN)
+    unused = page.evaluate(
+        """(names) => names.filter((name) => name.endsWith(".css") && ![...document.styleSheets].some(
+            (sheet) => sheet.href?.endsWith(name)))""",
+        preloaded,
+    )
+    assert unused == []
+    asked = [url.rpartition("/assets/")[2] for url in asked if "/assets/" in url]
+    assert len(asked) == len(set(asked))
+    late = [name for name in asked if name.endswith(".js") and name not in preloaded]
+    assert len(late) < 8  # the first, and those of a menu of models
+    page.close()
 
 
 def test_a_changed_setting_draws_anew(visit: Callable[..., Page]) -> None:
@@ -565,6 +597,41 @@ def test_a_video_is_cancelled_and_the_one_before_stays(
     assert page.locator(WORKING).count() == 0
 
 
+def test_what_is_saved_of_all_is_cancelled_on_the_server_and_leaves_nothing(
+    visit: Callable[..., Page], server: Server, pictures: Path
+) -> None:
+    page = visit("?count=16&example=female-2")
+    downloads = []
+    page.on("download", lambda download: downloads.append(download))
+    with redrawing(page):
+        page.set_input_files("#photo input[type=file]", pictures / "phone.jpg")  # in which it takes its time
+    unfold(page, "#diversity-all")
+
+    def requests(handler: str, end: str) -> int:
+        return server.log.read_text().count(f"request {handler} {end}")
+
+    def files() -> set[Path]:
+        return {path for path in server.uploads.rglob("*") if path.suffix in (".zip", ".part")}
+
+    there = files()
+    for button, handler in (("archive", "pack"), ("whole", "whole_photo")):
+        cancelled, done = requests(handler, "cancelled"), requests(handler, "ok")
+        with page.expect_response(re.compile("queue/join")):
+            page.click(f"#diversity-{button}")
+        if button == "archive":
+            eventually(page, lambda: files() != there, seconds=60)  # it has begun
+        else:
+            page.wait_for_timeout(100)
+        page.click(f"#diversity-{button}-cancel")
+        eventually(page, lambda h=handler, n=cancelled: requests(h, "cancelled") == n + 1, seconds=60)
+        assert requests(handler, "ok") == done
+        assert files() == there
+        expect(page.locator(f"#diversity-{button}-cancel")).to_be_hidden()
+    page.wait_for_timeout(500)
+    assert downloads == []
+    expect(page.get_by_test_id("toast-text")).to_have_count(0)
+
+
 def test_who_waits_sees_the_place_in_the_queue(visit: Callable[..., Page]) -> None:
     pages = [visit("?count=1&example=collins", locale=locale) for locale in ("en-US", "en-US", "en-US", "ja-JP")]
     for page in pages:
@@ -615,14 +682,14 @@ def test_a_model_without_framing_draws_what_the_person_frames(visit: Callable[..
             expect(page.locator("#numbered, #chosen")).to_have_count(0)
             look_in_photo(page)
             first = contents(page, DRAWN)
-            assert changed(page) == pytest.approx((0, 0, 1024, 1024), abs=12)
+            assert changed(page) == pytest.approx((0, 0, 1024, 1024), abs=48)
             square = page.locator("#photo .square")
             square.focus()
             with redrawing(page):
                 for _ in range(25):
                     square.press("-")
             assert contents(page, DRAWN) != first
-            assert changed(page) == pytest.approx((256, 256, 768, 768), abs=12)
+            assert changed(page) == pytest.approx((256, 256, 768, 768), abs=48)
     expect(page.locator("#chosen input")).to_have_count(4)
     expect(page.locator("#photo .square")).to_have_count(0)
 

@@ -97,6 +97,21 @@ def saved(picture: Image.Image, name: str, provenance: Provenance | None = None)
     return FILES.write(name, drawing.png(picture, provenance))
 
 
+def looked_at(picture: Image.Image, name: str, provenance: Provenance | None = None) -> str:
+    """As :func:`saved`, of what is looked at and never saved by the page: a WebP, a tenth as heavy. Whoever saves it from the
+    browser's own menu has a picture that says that it is synthetic, but not by which seed."""
+    return FILES.write(str(Path(name).with_suffix(".webp")), webp(picture, provenance))
+
+
+def webp(picture: Image.Image, provenance: Provenance | None = None) -> bytes:
+    out = io.BytesIO()
+    if provenance:
+        save_picture(picture, out, provenance, "WEBP")
+    else:
+        picture.save(out, "WEBP", quality=88, method=2)
+    return out.getvalue()
+
+
 # The photo
 
 
@@ -130,7 +145,7 @@ def look(model: str, photo: str | None, _chosen: Any, *rest: Any) -> Looked | tu
         gr.Markdown(say(note, count=len(found)), visible=True),
         # its text anew: gradio translates none that was hidden at first
         gr.Image(
-            saved(drawing.numbered(source), "faces.png") if many else None, visible=many, alt_text=say("numbered_alt")
+            looked_at(drawing.numbered(source), "faces.png") if many else None, visible=many, alt_text=say("numbered_alt")
         ),
         gr.CheckboxGroup([(str(n), n) for n in range(1, len(found) + 1)], value=[1] if found else [], visible=many),
         gr.Column(visible=not found),
@@ -269,23 +284,24 @@ def large(drawn: Drawn, index: int) -> tuple[str, str, gr.DownloadButton]:
     """One drawing as it is looked at and saved: enlarged to 512 px, and saying so.
 
     Returns:
-        The face that it is of, the drawing, the button that saves it.
+        The face that it is of, the drawing, the button that saves it: as a PNG, which is not sent before.
     """
     picture, about = drawn.enlarged(index, LARGE)
     row, _ = drawn.place(index)
-    path, face = saved(picture, drawn.file_name(index), about), saved(drawn.prepared.close_up(row, FACE), "face.png")
-    return face, path, gr.DownloadButton(value=path, interactive=True)
+    name = drawn.file_name(index)
+    face = looked_at(drawn.prepared.close_up(row, FACE), "face.png")
+    return face, looked_at(picture, name, about), gr.DownloadButton(value=saved(picture, name, about), interactive=True)
 
 
 def before_after(drawn: Drawn, column: int) -> tuple[str, str]:
     """Previews of the photo as it was, and with the drawings of a column in it."""
     source = drawn.prepared.source
-    before = FILES.root / f"before-{source.digest}" / "before.png"
+    before = FILES.root / f"before-{source.digest}" / "before.webp"
     if not before.exists():
         before.parent.mkdir(exist_ok=True)
-        write_whole(before, drawing.png(source.preview, None))
+        write_whole(before, webp(source.preview))
     after = drawn.in_preview(column)
-    return str(before), saved(after, "in-photo.png", drawn.styles.provenance(column, composite=True))
+    return str(before), looked_at(after, "in-photo.png", drawn.styles.provenance(column, composite=True))
 
 
 def _sheet(drawn: Drawn, header: tuple[Image.Image, ...]) -> str:
@@ -425,8 +441,24 @@ def pack(drawn: Drawn | None, header: tuple[Image.Image, ...], chosen: int) -> s
     if drawn is None:
         raise RequestError("nothing_chosen")
     path = FILES.fresh(f"{drawn.styles.domain}.zip")
-    drawn.pack(path, drawn.place(chosen)[1], header, Told("packing"))
+    try:
+        drawn.pack(path, drawn.place(chosen)[1], header, Told("packing"))
+    except BaseException:  # cancelled, for one: no part of it stays
+        path.unlink(missing_ok=True)
+        raise
     return str(path)
+
+
+class _Watched(io.BytesIO):
+    """A file in memory that is given up when the work has been cancelled."""
+
+    def __init__(self, told: Told) -> None:
+        super().__init__()
+        self._told = told
+
+    def write(self, data: Any) -> int:
+        self._told(0.5)
+        return super().write(data)
 
 
 @answering
@@ -437,8 +469,9 @@ def whole_photo(drawn: Drawn | None, chosen: int) -> str:
     told, column = Told("packing"), drawn.place(chosen)[1]
     picture = drawn.in_photo(column)
     told(0.5)
-    provenance = drawn.styles.provenance(column, composite=True)
-    return saved(picture, f"{drawn.styles.domain}-in-photo.png", provenance)
+    out = _Watched(told)
+    save_picture(picture, out, drawn.styles.provenance(column, composite=True))
+    return FILES.write(f"{drawn.styles.domain}-in-photo.png", out.getvalue())
 
 
 # References
@@ -507,7 +540,7 @@ def _adjustment(model: str, pictures: Any, adjusted: Adjusted, which: Any) -> tu
         return None, 1.0, *drawing.MIDDLE, 1
     reference, source = _adjusted(path, adjusted), Source.open(path)
     square = reference.square or drawing.reference_square(source, config_of(model))
-    return saved(source.preview, "reference.png"), reference.weight, *square, which
+    return looked_at(source.preview, "reference.png"), reference.weight, *square, which
 
 
 @answering
@@ -591,7 +624,7 @@ def mixed_gallery(drawn: Drawn, crops: tuple[Image.Image, ...]) -> list[tuple[st
         kind, number = drawn.styles.captions[column]
         if kind == "reference":
             shown = with_inset(drawn.rows[row][column], crops[number - 1])
-            path = saved(shown, drawn.file_name(index), drawn.styles.provenance(column))
+            path = looked_at(shown, drawn.file_name(index), drawn.styles.provenance(column))
         gallery.append((path, caption))
     return gallery
 
@@ -679,13 +712,7 @@ def draw_live(model: str, a: Any, in_style_a: Any, domain: Any, seed: Any, psi: 
         return gr.skip()
     painted = painter(model)(Task((aligned.picture,), recipe, passing=True), drawing.silent)
     drawn = faces.paste_back(picture, aligned, painted.rows[0][0])
-    return live_picture(drawn, painted.styles.provenance(0, composite=True))
-
-
-def live_picture(picture: Image.Image, provenance: Provenance) -> bytes:
-    out = io.BytesIO()
-    save_picture(picture, out, provenance, "WEBP")
-    return out.getvalue()
+    return webp(drawn, painted.styles.provenance(0, composite=True))
 
 
 def camera_bytes(payload: Any) -> bytes | None:

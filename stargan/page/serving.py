@@ -34,6 +34,7 @@ from stargan.page.events import EXAMPLES
 from stargan.page.files import FILES
 from stargan.page.memory import bound_memory
 from stargan.page.models import READY, load, menu
+from stargan.page.preloading import with_links
 from stargan.page.theme import CSS, JS, Paper
 
 log = logging.getLogger("stargan.app")
@@ -219,12 +220,13 @@ class _Remembered:
         key = scope["scheme"], scope.get("root_path"), address
         messages = self._pages.get(key)
         if messages is None:
-            messages = []
+            sent: list[Message] = []
 
             async def keep(message: Message) -> None:
-                messages.append(message)
+                sent.append(message)
 
             await self.app(scope, receive, keep)
+            messages = _preloading(sent)
             if messages and messages[0].get("status") == 200:
                 self._pages[key] = messages
         for message in messages:  # what is sent may be changed on its way, as by compression
@@ -241,6 +243,16 @@ class _Remembered:
         """Whether gradio makes the page's address of a header of that name, or may come to."""
         forwarded = name.startswith(b"x-forwarded-") and name != b"x-forwarded-for"
         return forwarded or name in (b"host", b"forwarded", b"x-gradio-server")
+
+
+def _preloading(messages: list[Message]) -> list[Message]:
+    """A document's answer, with links to what it will ask for; another as it is."""
+    if not messages or messages[0].get("status") != 200:
+        return messages
+    body = with_links(b"".join(message.get("body", b"") for message in messages[1:]))
+    headers = [(name, value) for name, value in messages[0]["headers"] if name != b"content-length"]
+    headers.append((b"content-length", str(len(body)).encode()))
+    return [{**messages[0], "headers": headers}, {"type": "http.response.body", "body": body}]
 
 
 class _Headers:
