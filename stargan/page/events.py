@@ -145,7 +145,9 @@ def look(model: str, photo: str | None, _chosen: Any, *rest: Any) -> Looked | tu
         gr.Markdown(say(note, count=len(found)), visible=True),
         # its text anew: gradio translates none that was hidden at first
         gr.Image(
-            looked_at(drawing.numbered(source), "faces.png") if many else None, visible=many, alt_text=say("numbered_alt")
+            looked_at(drawing.numbered(source), "faces.png") if many else None,
+            visible=many,
+            alt_text=say("numbered_alt"),
         ),
         gr.CheckboxGroup([(str(n), n) for n in range(1, len(found) + 1)], value=[1] if found else [], visible=many),
         gr.Column(visible=not found),
