@@ -102,8 +102,9 @@ def subject_panel() -> SubjectPanel:
     examples.click(  # the last one clicked wins
         events.example_photo, examples, photo, show_progress="hidden", trigger_mode="always_last", **AT_ONCE
     )
+    photo.clear(lambda: gr.Markdown(visible=False), None, note, **AT_ONCE)  # before the next photo's is there
     # in the queue, as gradio tells of a state's change only there
-    photo.clear(lambda: (gr.Markdown(visible=False), None), None, [note, standing], show_progress="hidden", **PRIVATE)
+    photo.clear(lambda: None, None, standing, show_progress="hidden", **PRIVATE)
     moved = [part.input for part in numbers]
     gr.on(moved, events.frame, [model, *parts], crop, show_progress="hidden", trigger_mode="always_last", **PRIVATE)
     return SubjectPanel(model, photo, parts, shown, crop, grayscale, standing)
