@@ -12,12 +12,13 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import imageio_ffmpeg
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image, ImageChops, ImageStat
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
 from serving import Server, shared_app, untrained_model
 
 from stargan import video
@@ -70,6 +71,10 @@ TABS = {
 }
 
 
+# Requests for work, and for word of it, that are not answered yet.
+UNDER_WAY: WeakKeyDictionary[Page, set[Request]] = WeakKeyDictionary()
+
+
 @pytest.fixture(scope="module")
 def browser(filmed: Path) -> Iterator[Browser]:
     camera = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
@@ -92,6 +97,10 @@ def visit(browser: Browser, server: Server) -> Iterator[Callable[..., Page]]:
         context.set_default_timeout(60_000)
         page = context.new_page()
         page.on("request", lambda r: r.url.startswith((server.url, "data:", "blob:")) or strangers.append(r.url))
+        waiting = UNDER_WAY.setdefault(page, set())
+        page.on("request", lambda r: "/queue/" in r.url and waiting.add(r))
+        for end in ("requestfinished", "requestfailed"):
+            page.on(end, lambda r: waiting.discard(r))  # playwright takes no method of a set
         page.on("filechooser", lambda _: None)  # from now on: a test that waits for one may be too late to ask for it
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.on("response", lambda r: r.status >= 400 and faults.append(f"{r.status} {r.url}"))

@@ -14,6 +14,7 @@ from test_browser import (  # noqa: F401
     CHROMIUM,
     DRAWN,
     MIXED,
+    UNDER_WAY,
     browser,
     contents,
     eventually,
@@ -56,12 +57,11 @@ def clicks(page: Page, *targets: tuple[str, int]) -> None:
 
 
 def come_to_rest(page: Page) -> None:
-    """Waits until whatever was under way is done; not all of it is shown."""
-    with page.expect_event("requestfinished", timeout=60_000, predicate=lambda r: "/queue/" in r.url):
-        pass
-    settle(page)
-    page.wait_for_timeout(3 * LATENCY)
-    settle(page)
+    """Waits until whatever was under way is done; not all of it is shown, and one thing may start another."""
+    for _ in range(2):
+        page.wait_for_timeout(2 * LATENCY)
+        eventually(page, lambda: not UNDER_WAY[page], 60)
+        settle(page)
 
 
 def agrees(page: Page, index: int) -> None:
