@@ -25,11 +25,11 @@ from stargan.pictures.tensors import grid
 
 PORTRAIT = HERE / "photos" / "collins.png"
 # Chosen by eye, for faces and hair that differ.
-FACE_SEEDS = {"female": (2, 6), "male": (5, 7)}
-DRAWING_SEEDS = (18, 9, 5, 29, 20, 0)
+FACE_SEEDS = {"female": (2, 7), "male": (5, 7)}
+DRAWING_SEEDS = (22, 26, 29, 23, 9, 27)
 # Left, top and width of what the video shows of the portrait: at first, in the end.
 VIEWS = ((20, 0, 400), (110, 10, 220))
-# Cells are enlarged: a page shows 64 px as a stamp.
+# Cells are enlarged: a page shows them small else.
 CELL = 192
 
 
@@ -83,10 +83,10 @@ def main() -> None:
     lighten()
     pictures = HERE / "readme"
     pictures.mkdir(exist_ok=True)
-    latent = translator.latent(PORTRAIT, "anime", count=10, seed=5, psi=0.7)
+    latent = translator.latent(PORTRAIT, "anime", count=10, seed=22, psi=0.7)
     cells = [enlarged(picture) for picture in (source, *latent)]
     hero = grid([cells[:6], [None, *cells[6:]]])
-    provenance = Provenance(translator.name, details={"domain": "anime", "seeds": "5-14", "psi": "0.7"})
+    provenance = Provenance(translator.name, details={"domain": "anime", "seeds": "22-31", "psi": "0.7"})
     save_picture(hero, pictures / "latent.png", provenance)
     mixed = translator.reference(PORTRAIT, drawings, "anime")
     rows = [[None, *map(enlarged, drawings)], [enlarged(source), *map(enlarged, mixed)]]

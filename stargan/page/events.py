@@ -33,7 +33,7 @@ from stargan.pictures.provenance import Provenance, save_picture
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PHOTOS, DRAWINGS = (sorted((EXAMPLES / "page" / kind).glob("*.webp")) for kind in ("photos", "drawings"))
 VIDEOS = sorted((EXAMPLES / "videos").glob("*.mp4"))
-DEFAULTS = {"count": 8, "seed": 5, "psi": 0.7}  # seeds that differ, chosen by eye
+DEFAULTS = {"count": 8, "seed": 22, "psi": 0.7}  # seeds that differ, chosen by eye
 # Small enough to be read out and typed.
 MAX_NEW_SEED = 9999
 # Side, px, of a drawing that is looked at and saved, and of the face beside it.

@@ -14,8 +14,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     # the page
     "title": ("Anime portraits from your photo", "顔写真をアニメに"),
     "intro": (
-        "# Anime portraits from your photo\nTurn a face photo into anime portraits. A small model draws them: soft, low in detail, "
-        "and only loosely like you.",
+        "# Anime portraits from your photo\nTurn a face photo into anime portraits. A small model draws them, 128 px wide: simple, "
+        "a little rough, and only loosely like you.",
         "# 顔写真をアニメに\n顔写真から、いろいろな絵柄のアニメを描きます。小さなモデルなので細部は粗く、似顔絵ほどには似ません。",
     ),
     "privacy": (
