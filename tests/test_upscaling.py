@@ -87,10 +87,10 @@ def test_a_saved_drawing_says_what_enlarged_it(
     translator = load_translator(device="cpu")
     config = translator.config
     drawn = draw(prepare(Source.open(portrait), config), seeds(config, None, 1, 3, 0.7), translator.paint)
-    picture, about = drawn.enlarged(0, 512)
+    picture, about = drawn.enlarged(0, 1024)
     save_picture(picture, tmp_path / "saved.png", about)
     said = read_provenance(tmp_path / "saved.png")
-    assert said["size"] == f"enlarged from {config.architecture.image_size} px to 512 px by {weights.name} and Lanczos"
+    assert said["size"] == f"enlarged from {config.architecture.image_size} px to 1024 px by {weights.name} and Lanczos"
     assert said["seed"] == "3"
     red = np.asarray(picture).mean(axis=(0, 1)) - np.asarray(drawn.pictures[0]).mean(axis=(0, 1))
     assert red[0] > 20 > abs(red[2])

@@ -279,7 +279,9 @@ def diversity_tab(subject: SubjectPanel) -> DiversityTab:
     inputs = [subject.model, domain, count, seed, psi, panel.view, panel.sheet_open, *subject.parts]
     outputs = panel.outputs
     drawing = {"show_progress_on": panel.gallery, "trigger_mode": "always_last", **PRIVATE}
-    subject.standing.change(events.draw_first, inputs, outputs, **drawing)
+    # of what stands: the next photo may be refused before this is heard
+    first = [*inputs[: -len(subject.parts)], subject.standing, *subject.parts[1:]]
+    subject.standing.change(events.draw_first, first, outputs, **drawing)
     dice.click(lambda: random.randint(0, MAX_NEW_SEED), None, seed, **AT_ONCE).then(
         events.draw_latent, inputs, outputs, **drawing
     )
@@ -376,7 +378,8 @@ def mixing_tab(subject: SubjectPanel, tab: gr.Tab) -> MixingTab:
     parts = [part.input for part in subject.parts[1:]]
     gr.on(parts, events.redraw_mixed, [panel.aside, *inputs], panel.outputs, **drawing)
     panel.back.click(events.back_to_mixed, [panel.aside, *inputs], panel.outputs, **drawing)
-    subject.standing.change(events.draw_mixed, inputs, panel.outputs, **drawing)
+    standing = [*inputs[: -len(subject.parts)], subject.standing, *subject.parts[1:]]
+    subject.standing.change(events.draw_mixed, standing, panel.outputs, **drawing)
     for event in (came, *added, weighed, moved):
         event.success(events.draw_mixed, inputs, panel.outputs, **drawing)
     first.success(events.draw_mixed_first, [panel.drawn, *inputs], panel.outputs, **drawing)
