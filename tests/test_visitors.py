@@ -162,7 +162,7 @@ class Visitor:
                 answer = self.http.get("gradio_api/file=" + value[1][0]["image"]["path"]).raise_for_status()
                 self.drawn[seed] = Image.open(io.BytesIO(answer.content)).convert("RGB")
                 return
-            self.refused.append(str(value))
+            self.refused.append(str(value["error"] if isinstance(value, dict) else value))
             time.sleep(1)
 
     def _once(self, seed: int) -> tuple[str, object]:
