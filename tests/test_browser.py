@@ -182,6 +182,16 @@ def show_morph(page: Page) -> None:
     expect(page.locator("#style-a img")).to_be_visible()
 
 
+def open_adjusting(page: Page) -> None:
+    """In the second tab two examples, which can be adjusted."""
+    page.get_by_role("tab", name="From a picture").click()
+    expect(page.locator(MIXED)).to_have_count(1)
+    page.locator("#reference-examples button").nth(3).click()
+    expect(page.locator(MIXED)).to_have_count(3)
+    settle(page)
+    unfold(page, "#adjust")
+
+
 def contents(page: Page, selector: str) -> list[bytes]:
     """The bytes of the pictures shown, as they would be saved."""
     return [urllib.request.urlopen(image.get_attribute("src")).read() for image in page.locator(selector).all()]
@@ -866,12 +876,7 @@ def test_from_a_picture_begins_with_an_example(visit: Callable[..., Page], pictu
 
 def test_a_reference_from_the_examples_is_adjusted(visit: Callable[..., Page]) -> None:
     page = visit("?count=1&example=collins")
-    page.get_by_role("tab", name="From a picture").click()
-    expect(page.locator(MIXED)).to_have_count(1)
-    page.locator("#reference-examples button").nth(3).click()
-    expect(page.locator(MIXED)).to_have_count(3)
-    settle(page)
-    unfold(page, "#adjust")
+    open_adjusting(page)
     before, others = contents(page, MIXED), contents(page, "#reference-crops img")
     page.locator("#reference-crops button.thumbnail-item").nth(1).click()
     expect(page.locator("#which-reference input").nth(1)).to_be_checked()

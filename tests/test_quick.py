@@ -19,6 +19,7 @@ from test_browser import (  # noqa: F401
     contents,
     eventually,
     filmed,
+    open_adjusting,
     pictures,
     press,
     server,
@@ -144,12 +145,7 @@ def test_no_reference_that_is_clicked_is_lost(visit: Visit) -> None:
 
 def test_the_last_reference_that_is_clicked_is_adjusted(visit: Visit) -> None:
     page = visit("?count=1&example=collins")
-    page.get_by_role("tab", name="From a picture").click()
-    expect(page.locator(MIXED)).to_have_count(1)
-    page.locator("#reference-examples button").nth(3).click()
-    expect(page.locator(MIXED)).to_have_count(3)
-    settle(page)
-    unfold(page, "#adjust")
+    open_adjusting(page)
     crops, labels = "#reference-crops button.thumbnail-item", "#which-reference input"
 
     def adjusted() -> tuple[list[str], list[int], list[int], bytes]:

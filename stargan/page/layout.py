@@ -276,12 +276,11 @@ def diversity_tab(subject: SubjectPanel) -> DiversityTab:
             subject.grayscale.render()
 
     panel = results_panel(subject, "drawings", "sheet", "diversity", settings=settings, with_link=True)
-    inputs = [subject.model, domain, count, seed, psi, panel.view, panel.sheet_open, *subject.parts]
+    settled = [subject.model, domain, count, seed, psi, panel.view, panel.sheet_open]
+    inputs = [*settled, *subject.parts]
     outputs = panel.outputs
     drawing = {"show_progress_on": panel.gallery, "trigger_mode": "always_last", **PRIVATE}
-    # of what stands: the next photo may be refused before this is heard
-    first = [*inputs[: -len(subject.parts)], subject.standing, *subject.parts[1:]]
-    subject.standing.change(events.draw_first, first, outputs, **drawing)
+    subject.standing.change(events.draw_first, [*settled, *subject.standing_parts], outputs, **drawing)
     dice.click(lambda: random.randint(0, MAX_NEW_SEED), None, seed, **AT_ONCE).then(
         events.draw_latent, inputs, outputs, **drawing
     )
@@ -338,8 +337,8 @@ def mixing_tab(subject: SubjectPanel, tab: gr.Tab) -> MixingTab:
     panel = results_panel(subject, "mixed", "mixed_sheet", "mixing", settings=settings)
     (adjust,) = panels
     which, weight, crops, square = adjust.which, adjust.weight, adjust.crops, adjust.square
-    mixed = [subject.model, references, adjusted, domain, strength, panel.view, panel.sheet_open, *subject.parts]
-    inputs = [opened, *mixed]
+    settled = [opened, subject.model, references, adjusted, domain, strength, panel.view, panel.sheet_open]
+    inputs = [*settled, *subject.parts]
     drawing = {"show_progress_on": panel.gallery, "trigger_mode": "always_last", **PRIVATE}
     live = {"show_progress": "hidden", "trigger_mode": "always_last", **PRIVATE}
     # adjustments are of the reference whose square is shown, which may not yet be the one that was clicked last
@@ -378,8 +377,7 @@ def mixing_tab(subject: SubjectPanel, tab: gr.Tab) -> MixingTab:
     parts = [part.input for part in subject.parts[1:]]
     gr.on(parts, events.redraw_mixed, [panel.aside, *inputs], panel.outputs, **drawing)
     panel.back.click(events.back_to_mixed, [panel.aside, *inputs], panel.outputs, **drawing)
-    standing = [*inputs[: -len(subject.parts)], subject.standing, *subject.parts[1:]]
-    subject.standing.change(events.draw_mixed, standing, panel.outputs, **drawing)
+    subject.standing.change(events.draw_mixed, [*settled, *subject.standing_parts], panel.outputs, **drawing)
     for event in (came, *added, weighed, moved):
         event.success(events.draw_mixed, inputs, panel.outputs, **drawing)
     first.success(events.draw_mixed_first, [panel.drawn, *inputs], panel.outputs, **drawing)

@@ -38,6 +38,11 @@ class SubjectPanel:
     grayscale: gr.Checkbox
     standing: gr.State
 
+    @property
+    def standing_parts(self) -> list[Any]:
+        """``parts`` of the photo that stands: the next one may be refused before an event of this one is heard."""
+        return [self.standing, *self.parts[1:]]
+
 
 def subject_panel() -> SubjectPanel:
     titles = [(spec.title, name) for name, spec in menu().items()]
