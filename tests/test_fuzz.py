@@ -285,6 +285,8 @@ def test_pixels_wait_for_their_turn() -> None:
     assert most[0] <= 100
     with budget.taking(500):  # alone, more than all goes
         assert budget.used == 500
+        with pytest.raises(RuntimeError, match="already"), budget.taking(1):
+            pass
     assert budget.used == 0
 
 

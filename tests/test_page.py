@@ -9,11 +9,13 @@ import time
 
 import pytest
 from gradio.state_holder import SessionState
+from PIL import Image
 
 from stargan import drawing
 from stargan.drawing import Seeds
 from stargan.page import events, layout
 from stargan.page.answers import CANCELLATIONS, Refusal, Told, answering
+from stargan.page.files import FILES
 from stargan.page.models import config_of, painter
 
 PORTRAIT = str(events.EXAMPLES / "photos" / "collins.png")
@@ -32,6 +34,20 @@ def test_what_an_event_updated_is_still_taken_as_given() -> None:
     given[function.inputs.index(chosen)] = [1]
     taken = asyncio.run(page.preprocess_data(function, given, state))
     assert taken[function.inputs.index(chosen)] == [1]
+
+
+def test_large_photos_do_not_wait_for_each_other_for_ever(portrait: Image.Image) -> None:
+    """Nor one for itself, whose pixels were counted twice."""
+    path = FILES.fresh("large.jpg")
+    portrait.resize((6400, 6400)).save(path)  # more than half of what may be under way
+    looked: list[tuple] = []
+    given = (None, str(path), [1], 0.5, 0.5, 1, False, None)
+    threads = [threading.Thread(target=lambda: looked.append(events.look_anew(*given)), daemon=True) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert [found[-1] for found in looked] == [str(path)] * 3
 
 
 def cancelled_soon(name: str) -> None:

@@ -128,6 +128,10 @@ class Looked(NamedTuple):
 @answering
 def look(model: str, photo: str | None, _chosen: Any, *rest: Any) -> Looked | tuple:
     """A photo arrived: which faces are in it?"""
+    return _look(model, photo, *rest)
+
+
+def _look(model: str, photo: str | None, *rest: Any) -> Looked | tuple:
     hidden = gr.Image(visible=False), gr.CheckboxGroup(visible=False), gr.Column(visible=False), None
     if not photo:
         return gr.skip(), *hidden
@@ -157,7 +161,7 @@ def look(model: str, photo: str | None, _chosen: Any, *rest: Any) -> Looked | tu
 
 @answering
 def look_anew(
-    model: str, photo: str | None, chosen: Any, _x: Any, _y: Any, _size: Any, grayscale: Any, standing: str | None
+    model: str, photo: str | None, _chosen: Any, _x: Any, _y: Any, _size: Any, grayscale: Any, standing: str | None
 ) -> tuple:
     """As :func:`look`, of another photo than before → also its square, in the middle as long as nobody moved it, and which
     photo stands there now. Where one is refused, or the one before comes back in the place of one that was, all stays."""
@@ -172,20 +176,22 @@ def look_anew(
         if standing:
             return stay
         stands = None
-    return *look(model, photo, chosen, *drawing.MIDDLE, grayscale), *drawing.MIDDLE, stands
+    return *_look(model, photo, *drawing.MIDDLE, grayscale), *drawing.MIDDLE, stands
 
 
 @answering
-def displayable(photo: str | None, standing: str | None) -> tuple[str | None, Any]:
-    """→ the photo as a file that browsers show, or the one before where it is no photo; and then, why."""
+def displayable(photo: str | None, standing: str | None) -> tuple[Any, Any]:
+    """→ the photo as a file that browsers show, or the one before where it is no photo; and then, why. One that they show
+    stays as it is: the same again would be looked at and drawn again."""
     if not photo:
         return None, gr.skip()
     try:
         source = Source.open(photo)
     except (PhotoError, OSError) as error:
         return standing, gr.Markdown(f"**{shown(error)}**", visible=True)
-    path = photo if Path(photo).suffix.lower() in SHOWN_SUFFIXES else saved(source.picture, f"{source.name}.png")
-    return path, gr.skip()
+    if Path(photo).suffix.lower() in SHOWN_SUFFIXES:
+        return gr.skip(), gr.skip()
+    return saved(source.picture, f"{source.name}.png"), gr.skip()
 
 
 @answering

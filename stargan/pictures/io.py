@@ -62,11 +62,12 @@ _TURNS = {
 
 class Budget:
     """So much of something may be in use at once; whoever would exceed it waits, and who comes later waits behind. One alone
-    never waits for itself; whoever has a part must not wait for another."""
+    never waits for itself; a thread that has a part must not wait for another: two such would wait for each other for ever."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used = 0
+        self._mine = threading.local()
         self._changed = threading.Condition()
         self._waiting: deque[object] = deque()
 
@@ -77,6 +78,12 @@ class Budget:
 
     @contextmanager
     def taking(self, amount: int) -> Iterator[None]:
+        """
+        Raises:
+            RuntimeError: this thread has a part already.
+        """
+        if getattr(self._mine, "taken", False):
+            raise RuntimeError("This thread has a part of the budget already.")
         place = object()
         with self._changed:
             self._waiting.append(place)
@@ -86,9 +93,11 @@ class Budget:
             self._waiting.popleft()
             self.used += amount
             self._changed.notify_all()
+        self._mine.taken = True
         try:
             yield
         finally:
+            self._mine.taken = False
             with self._changed:
                 self.used -= amount
                 self._changed.notify_all()
