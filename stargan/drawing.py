@@ -67,7 +67,7 @@ STEP = 4
 # Frames of a walk decoded in one task.
 WALK_STEP = 64
 # Longer side, px, of the photo in a before/after view.
-PREVIEW = 1280
+PREVIEW = 1024
 # Decoded photos, previews, faces, crops and features, for all requests. A photo of 12 megapixels takes 48 MB.
 CACHE = ByteCache(320_000_000)
 
@@ -131,11 +131,11 @@ class Source:
 
     @property
     def preview(self) -> Image.Image:
-        """The same with a longer side of at most 1280 px."""
+        """The same with a longer side of at most 1024 px."""
 
         def make() -> Image.Image:
             shown = self.picture.copy()
-            shown.thumbnail((PREVIEW, PREVIEW), Image.Resampling.LANCZOS, reducing_gap=2.0)
+            shown.thumbnail((PREVIEW, PREVIEW), Image.Resampling.LANCZOS, reducing_gap=1.0)  # half the seconds of 2.0
             return shown
 
         return CACHE.get(("preview", self.digest), make, _bytes)
@@ -191,7 +191,11 @@ class Prepared:
         return tuple(aligned.picture for aligned in self.aligned)
 
     def close_up(self, row: int, side: int) -> Image.Image:
-        """One of the crops at another size, from the photo itself."""
+        """One of the crops at another size, from the photo itself, or from its preview where that shows it as large."""
+        preview = self.source.preview
+        there = self.aligned[row].scaled(preview.width / self.source.picture.width)
+        if there.side >= side:
+            return faces.resized(preview, there, side)
         return faces.resized(self.source.picture, self.aligned[row], side)
 
 

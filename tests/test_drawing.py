@@ -363,10 +363,10 @@ def test_a_preview_shows_what_the_whole_photo_does(translator: Translator, portr
     prepared = drawing.prepare(Source.open(large), translator.config)
     drawn = drawing.draw(prepared, drawing.seeds(translator.config, None, 2, 0, 1), translator.paint)
     small, whole = drawn.in_preview(1), drawn.in_photo(1)
-    assert (small.size, whole.size) == ((1280, 1280), (3000, 3000))
-    reduced = np.asarray(whole.resize((1280, 1280), Image.Resampling.LANCZOS), int)
+    assert (small.size, whole.size) == ((1024, 1024), (3000, 3000))
+    reduced = np.asarray(whole.resize((1024, 1024), Image.Resampling.LANCZOS), int)
     assert abs(np.asarray(small, int) - reduced).mean() < 1.5
-    assert abs(np.asarray(drawn.prepared.source.preview, int) - reduced)[300:600].mean() > 5
+    assert abs(np.asarray(drawn.prepared.source.preview, int) - reduced)[240:480].mean() > 5
 
 
 def test_everything_in_one_archive(translator: Translator, portrait: Image.Image) -> None:

@@ -287,6 +287,8 @@ def test_pixels_wait_for_their_turn() -> None:
         assert budget.used == 500
         with pytest.raises(RuntimeError, match="already"), budget.taking(1):
             pass
+        with budget.taking(0):  # nor does what takes nothing wait
+            pass
     assert budget.used == 0
 
 

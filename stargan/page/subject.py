@@ -97,7 +97,10 @@ def subject_panel() -> SubjectPanel:
     shown = [note, numbered, chosen, square, crop]
     standing = gr.State(time_to_live=3600)
     photo.upload(events.displayable, [photo, standing], [photo, note], show_progress="hidden", **PRIVATE)
-    photo.change(
+    # gradio says twice of each photo that it changed; a text's change is said once
+    path = gr.Textbox(visible="hidden")
+    photo.change(None, photo, path, js="(photo) => photo?.path ?? ''", **AT_ONCE)
+    path.change(
         events.look_anew,
         [model, *parts, standing],
         [*shown, *numbers, standing],

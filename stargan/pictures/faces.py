@@ -80,6 +80,11 @@ class Aligned:
         """The same crop, of the photo scaled by ``factor``."""
         return replace(self, matrix=np.concatenate([self.matrix[:, :2] / factor, self.matrix[:, 2:]], axis=1))
 
+    @property
+    def side(self) -> float:
+        """Of the crop in the photo, px."""
+        return self.picture.width / math.hypot(self.matrix[0, 0], self.matrix[1, 0])
+
 
 # One search at a time: two would only fight for the same cores, and at first load the detector twice.
 _lock = threading.Lock()
@@ -132,7 +137,7 @@ def find_all(photos: Sequence[Image.Image]) -> list[list[Face]]:
 
 def _reduced(photo: Image.Image) -> Image.Image:
     small = photo.convert("RGB")
-    small.thumbnail((DETECTION_SIZE, DETECTION_SIZE), Image.Resampling.BILINEAR)
+    small.thumbnail((DETECTION_SIZE, DETECTION_SIZE), Image.Resampling.BILINEAR, reducing_gap=1.0)
     return small
 
 
@@ -283,7 +288,9 @@ def _region(photo: Image.Image, low: np.ndarray, high: np.ndarray, reduction: in
     low, high, size = np.floor(low).astype(int), np.ceil(high).astype(int), np.array(photo.size)
     inside = (low >= 0) & (high <= size)
     start, stop = np.where(inside, low, 0), np.where(inside, high, size)  # a mirrored part may come from anywhere
-    near = photo.crop((*start.tolist(), *stop.tolist())).convert("RGB").reduce(reduction)
+    near = photo.reduce(reduction, (*start.tolist(), *stop.tolist())).convert("RGB")
+    if inside.all():
+        return near, start
     first, last = (low - start) // reduction, -((start - high) // reduction)
     columns, rows = (_mirrored(a, b, n) for a, b, n in zip(first, last, near.size, strict=True))
     return Image.fromarray(np.asarray(near)[np.ix_(rows, columns)]), start + first * reduction

@@ -6,7 +6,6 @@ colour, some of the background is coloured too; beyond a head's reach, nothing i
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,8 +42,7 @@ class Hair:
 def find_hair(photo: Image.Image, aligned: Aligned) -> Hair:
     """The hair around the face that ``aligned`` is of."""
     size, whole = aligned.picture.width, 1 + 2 * REACH
-    crop_side = size / math.hypot(aligned.matrix[0, 0], aligned.matrix[1, 0])  # in px of the photo
-    side = int(np.clip(whole * crop_side, COARSE, MAX_SIDE))
+    side = int(np.clip(whole * aligned.side, COARSE, MAX_SIDE))
     matrix = aligned.matrix * (side / whole / size)
     matrix[:, 2] += REACH * side / whole
     around = faces.warp(photo, matrix, side).picture

@@ -39,7 +39,7 @@ class Provenance:
 
 
 # Pixels beyond which a PNG is packed fast.
-FAST_PIXELS = 1_000_000
+FAST_PIXELS = 200_000
 _SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 _XMP_KEY = "XML:com.adobe.xmp"
 _IPTC = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
