@@ -58,6 +58,7 @@ SENTENCES: dict[str, str] = {
     "left": "This was stopped, as the page that asked for it was closed.",
     "cancelled": "It was cancelled.",
     "stopping": "The app is being restarted. Please try again in a minute.",
+    "restarted": "The app was restarted meanwhile, or the answer was fetched already. Please try again.",
     "bad_model": "There is no model {value}: choose one of {choices}.",
     "bad_domain": "The model {model} cannot draw {value}: choose one of {choices}.",
     "bad_number": "{name} must be a number from {low} to {high}, not {value}.",

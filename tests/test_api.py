@@ -204,6 +204,15 @@ def test_refusals_are_in_the_visitors_language(server: Server, photo: Path) -> N
         latent(japanese, photo, count=0)
 
 
+@pytest.mark.parametrize("path", ["call/latent_grid/0123", "queue/data?session_hash=0123"])
+def test_an_answer_that_is_not_here_is_said_to_be_gone(server: Server, path: str) -> None:
+    """As of another page behind the same proxy, which stopped."""
+    request = urllib.request.Request(server.url + "gradio_api/" + path, headers={"accept-language": "ja"})
+    with urllib.request.urlopen(request) as answer:
+        said = json.loads(answer.read().decode().partition("data: ")[2])
+    assert (said["message"] if isinstance(said, dict) else said) == texts.say("restarted", "ja")
+
+
 def test_a_photo_without_a_face(client: Client, tmp_path: Path) -> None:
     path = tmp_path / "wall.png"
     Image.new("RGB", (300, 200), "#887766").save(path)

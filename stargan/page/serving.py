@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import os
 import signal
@@ -94,6 +95,7 @@ def serve(page: gr.Blocks, host: str, port: int | None, *, share: bool = False, 
                 "routes": [Route("/healthz", _health)],
                 "middleware": [
                     Middleware(_Headers),
+                    Middleware(_Streams),
                     Middleware(_Bounded),
                     Middleware(_Compressed),
                     Middleware(_Remembered),
@@ -269,6 +271,28 @@ class _Headers:
                 headers.append((b"x-content-type-options", b"nosniff"))
                 if "/assets/" in scope["path"] and message["status"] == 200:
                     headers.append((b"cache-control", b"public, max-age=31536000, immutable"))
+            await send(message)
+
+        await self.app(scope, receive, told)
+
+
+class _Streams:
+    """An answer that another page has, as one that stopped meanwhile, or that was fetched before: gradio says ``404: Not Found``
+    in the stream, and who asked is told in a sentence instead."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not ("/call/" in scope["path"] or scope["path"].endswith("/queue/data")):
+            await self.app(scope, receive, send)
+            return
+        sentence = texts.say("restarted", texts.preferred(Headers(scope=scope).get("accept-language")))
+
+        async def told(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                body = message["body"].replace(b'"404: Not Found"', json.dumps(sentence).encode())
+                message = {**message, "body": body}
             await send(message)
 
         await self.app(scope, receive, told)

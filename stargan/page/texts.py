@@ -232,6 +232,7 @@ JAPANESE: dict[str, str] = {
     "left": "ページが閉じられたため、途中でやめました。",
     "cancelled": "取りやめました。",
     "stopping": "アプリを再起動しています。1分ほどしてからもう一度お試しください。",
+    "restarted": "アプリが再起動されたか、結果はすでに受け取られています。もう一度お試しください。",
     "bad_model": "モデル{value}はありません。{choices}から選んでください。",
     "bad_domain": "モデル{model}は{value}を描けません。{choices}から選んでください。",
     "bad_number": "{name}は{low}から{high}までの数です（{value}は使えません）。",
