@@ -105,7 +105,7 @@ footer button { min-height: 44px; }
   .icon-button-wrapper button { margin: 0 !important; }
   label:has(> input[type=radio]), label:has(> input[type=checkbox]) { min-height: 44px; align-items: center; }
   input[type=range] { height: 44px; margin-block: -14px; }
-  .tab-like-container { height: 46px !important; }
+  .tab-like-container { height: 46px !important; margin-left: 0.5rem; }
   .reset-button { min-width: 44px; }
   input[type=number] { min-height: 44px; }
   .tab-container button { padding-inline: 0.5rem; } /* all three beside each other */
