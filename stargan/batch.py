@@ -18,6 +18,7 @@ from typing import BinaryIO, Generic, Protocol, TypeVar
 from PIL import Image
 
 from stargan.drawing import (
+    CACHE,
     Paint,
     Prepared,
     Recipe,
@@ -361,6 +362,7 @@ def translate_group(paint: Paint, job: Job, files: Files[P], group: Group[P]) ->
         # the references head the columns, beside an empty corner
         header: list[list[Image.Image | None]] = [[None, *looks.references]] if looks.references else []
         files.write(sheet, png(grid(header + strips), about_sheet))
+    CACHE.clear()  # no photo comes twice: what is held of it would be memory for nothing, and in pieces
 
 
 def _opened(files: Files[P], job: Job, photos: Sequence[P]) -> Iterator[Source | Exception]:
