@@ -20,7 +20,7 @@ FLOORS = [
     ("stargan.inference",),
     ("stargan.models",),
     ("stargan.landmarks", "stargan.networks", "stargan.pictures"),
-    ("stargan.cache", "stargan.constants", "stargan.errors", "stargan.stages"),
+    ("stargan.allocator", "stargan.cache", "stargan.constants", "stargan.errors", "stargan.stages"),
 ]
 FILES = [*PACKAGE.rglob("*.py"), ROOT / "app.py"]
 

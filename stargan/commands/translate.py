@@ -56,7 +56,9 @@ def _run_here(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from stargan import batch
+    from stargan.allocator import bound_memory
 
+    bound_memory()
     rank, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     try:
         if uris := [place for place in [*options.photos, options.output] if "://" in place]:

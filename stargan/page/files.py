@@ -15,8 +15,8 @@ from pathlib import Path
 
 from gradio.utils import get_upload_folder
 
+from stargan.allocator import give_memory_back
 from stargan.drawing import CACHE
-from stargan.page.memory import give_memory_back
 
 log = logging.getLogger(__name__)
 

@@ -28,12 +28,12 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from stargan.allocator import bound_memory
 from stargan.models.registry import DEFAULT_MODEL
 from stargan.page import longwork, subject, texts
 from stargan.page.answers import DISK_FULL, TRAFFIC, i18n
 from stargan.page.events import EXAMPLES
 from stargan.page.files import FILES
-from stargan.page.memory import bound_memory
 from stargan.page.models import READY, load, menu
 from stargan.page.preloading import with_links
 from stargan.page.theme import CSS, JS, Paper
