@@ -19,6 +19,7 @@ import gradio as gr
 from cachetools import TTLCache
 from gradio import route_utils, routes
 from gradio.route_utils import GradioMultiPartParser
+from gradio.server_messages import UnexpectedErrorMessage
 from starlette.datastructures import FormData, Headers
 from starlette.formparsers import MultiPartException
 from starlette.middleware import Middleware
@@ -95,7 +96,7 @@ def serve(page: gr.Blocks, host: str, port: int | None, *, share: bool = False, 
                 "routes": [Route("/healthz", _health)],
                 "middleware": [
                     Middleware(_Headers),
-                    Middleware(_Streams),
+                    Middleware(_Streams, page=page),
                     Middleware(_Bounded),
                     Middleware(_Compressed),
                     Middleware(_Remembered),
@@ -277,25 +278,35 @@ class _Headers:
 
 
 class _Streams:
-    """An answer that another page has, as one that stopped meanwhile, or that was fetched before: gradio says ``404: Not Found``
-    in the stream, and who asked is told in a sentence instead."""
+    """An answer that is not here, as of a page that stopped meanwhile, or one that was fetched already: who asks for it is told so
+    in a sentence. Gradio would break the connection, and leave a traceback in the log."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    def __init__(self, app: ASGIApp, page: gr.Blocks) -> None:
+        self.app, self._page = app, page
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not ("/call/" in scope["path"] or scope["path"].endswith("/queue/data")):
+        if scope["type"] != "http" or scope["method"] != "GET":
             await self.app(scope, receive, send)
             return
-        sentence = texts.say("restarted", texts.preferred(Headers(scope=scope).get("accept-language")))
+        path, request = scope["path"], Request(scope)
+        sentence = texts.say("restarted", texts.preferred(request.headers.get("accept-language")))
+        if "/call/" in path and not self._known(path.rpartition("/")[2]):
+            said = f"event: error\ndata: {json.dumps(sentence)}\n\n"
+        elif path.endswith("/queue/data") and not self._known_page(request.query_params.get("session_hash")):
+            said = f"data: {UnexpectedErrorMessage(message=sentence, session_not_found=True).model_dump_json()}\n\n"
+        else:
+            await self.app(scope, receive, send)
+            return
+        await PlainTextResponse(said, media_type="text/event-stream")(scope, receive, send)
 
-        async def told(message: Message) -> None:
-            if message["type"] == "http.response.body":
-                body = message["body"].replace(b'"404: Not Found"', json.dumps(sentence).encode())
-                message = {**message, "body": body}
-            await send(message)
+    def _known_page(self, session: str | None) -> bool:
+        return session in self._page._queue.pending_messages_per_session
 
-        await self.app(scope, receive, told)
+    def _known(self, event: str) -> bool:
+        """Whether gradio has an answer, or will have: of events that are under way, and those whose end nobody fetched."""
+        queue = self._page._queue
+        sessions = (event in events for events in queue.pending_event_ids_session.values())
+        return event in queue.event_ids_to_events or self._known_page(event) or any(sessions)
 
 
 class _Compressed:
