@@ -245,8 +245,7 @@ def reference_square(source: Source, config: ModelConfig) -> Square:
     aligned, (width, height) = _align(source, 1, config), source.picture.size
     turn, shift = aligned.matrix[:, :2], aligned.matrix[:, 2]
     x, y = np.linalg.solve(turn, aligned.picture.width / 2 - shift)
-    side = aligned.picture.width / math.sqrt(abs(np.linalg.det(turn)))
-    return min(max(x / width, 0.0), 1.0), min(max(y / height, 0.0), 1.0), min(side / min(width, height), 1.0)
+    return min(max(x / width, 0.0), 1.0), min(max(y / height, 0.0), 1.0), min(aligned.side / min(width, height), 1.0)
 
 
 def proposed_square(source: Source) -> Square:

@@ -312,10 +312,9 @@ def paste_back(photo: Image.Image, aligned: Aligned, drawn: Image.Image, feather
         feather: width of the seam in fractions of the crop's side.
     """
     size = aligned.picture.width
-    inverse, _ = _place(aligned.matrix, size)
     pasted = photo.convert("RGB")
     # Lanczos to about the photo's resolution first: a bicubic warp alone enlarges in visible steps, or skips pixels
-    side = round(np.clip(size * math.hypot(inverse[0, 0], inverse[1, 0]), size / 4, MATCHED_SIDE))
+    side = round(np.clip(aligned.side, size / 4, MATCHED_SIDE))
     large = drawn.convert("RGB").resize((side, side), Image.Resampling.LANCZOS)
     mask = _seam(side, feather)
     source = aligned.picture.resize((side, side), Image.Resampling.BICUBIC)
