@@ -102,7 +102,20 @@ def times(folder: Path) -> dict[str, int]:
 
 # What takes seconds to import, and what does the work; only a command that runs needs them.
 HEAVY = ("torch", "torchvision", "numpy", "PIL", "huggingface_hub", "gradio")
-COMMANDS = ("train", "prepare", "evaluate", "sheet", "translate", "video", "import", "export", "push", "serve", "bench")
+COMMANDS = (
+    "train",
+    "prepare",
+    "calibrate",
+    "evaluate",
+    "sheet",
+    "translate",
+    "video",
+    "import",
+    "export",
+    "push",
+    "serve",
+    "bench",
+)
 
 
 @pytest.mark.parametrize("words", [(), *((name,) for name in COMMANDS), ("bench", "infer"), ("bench", "train")])

@@ -5,7 +5,20 @@ from __future__ import annotations
 import argparse
 import logging
 
-from stargan.commands import bench, evaluate, export, import_, prepare, push, serve, sheet, train, translate, video
+from stargan.commands import (
+    bench,
+    calibrate,
+    evaluate,
+    export,
+    import_,
+    prepare,
+    push,
+    serve,
+    sheet,
+    train,
+    translate,
+    video,
+)
 
 
 def main(arguments: list[str] | None = None, program: str = "stargan") -> int:
@@ -24,6 +37,6 @@ def command_line(program: str = "stargan") -> argparse.ArgumentParser:
     """All commands and their options."""
     parser = argparse.ArgumentParser(prog=program, description="StarGAN v2: train, evaluate and use it.")
     commands = parser.add_subparsers(dest="command", required=True)
-    for command in (train, prepare, evaluate, sheet, translate, video, import_, export, push, serve, bench):
+    for command in (train, prepare, calibrate, evaluate, sheet, translate, video, import_, export, push, serve, bench):
         command.add(commands)
     return parser

@@ -1,0 +1,111 @@
+"""Calibration of a style encoder, on random networks and noise."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from stargan.commands import main
+from stargan.inference.translator import Translator
+from stargan.models.checkpoint import Model, load_model, save_model
+from stargan.models.config import Architecture, ModelConfig
+from stargan.training.calibrate import calibrate
+from stargan.training.data import DataError, Faces
+
+DOMAINS = ("anime", "photo")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    random = np.random.default_rng(0)
+    for domain in DOMAINS:
+        (tmp_path / "faces" / domain).mkdir(parents=True)
+        for index in range(80):
+            noise = Image.fromarray(random.integers(0, 256, (4, 4, 3), dtype=np.uint8))
+            noise.resize((32, 32), Image.Resampling.BICUBIC).save(tmp_path / "faces" / domain / f"{index}.png")
+    return tmp_path / "faces"
+
+
+@pytest.fixture
+def model() -> Model:
+    """The style encoder's styles lie far beside the mapping network's."""
+    torch.manual_seed(0)
+    architecture = Architecture(32, base_channels=8, max_channels=16)
+    model = Model.build(ModelConfig("mine", DOMAINS, architecture))
+    for head in model.style_encoder.unshared:
+        head.bias.add_(3.0)
+    return model
+
+
+def styles(model: Model, data: Path, domain: str) -> torch.Tensor:
+    pictures = [Image.open(file).convert("RGB") for file in sorted((data / domain).iterdir())]
+    return Translator(model, "cpu", "exact").reference_styles(pictures, domain)
+
+
+def off(found: torch.Tensor, model: Model, domain: str) -> float:
+    """The mean distance from the nearest of many styles of the mapping network."""
+    codes = torch.randn(2000, model.config.architecture.latent_dim, generator=torch.Generator().manual_seed(5))
+    index = model.config.domains.index(domain)
+    return torch.cdist(found, model.mapping_network(codes, torch.full((2000,), index))).amin(dim=1).mean().item()
+
+
+def test_styles_of_pictures_come_to_lie_among_those_of_the_mapping_network(model: Model, data: Path) -> None:
+    faces = Faces(data, 32, torch.device("cpu"))
+    before = {domain: styles(model, data, domain) for domain in DOMAINS}
+    others = {name: p.clone() for name, p in model.style_encoder.named_parameters() if "unshared" not in name}
+    generator = [p.clone() for p in model.generator.parameters()]
+    first = calibrate(model, faces)
+    for domain in DOMAINS:
+        after = styles(model, data, domain)
+        assert off(after, model, domain) < 0.1 * off(before[domain], model, domain)
+        assert first[domain][1] < 0.1 * first[domain][0]
+    assert all(torch.equal(p, others[name]) for name, p in model.style_encoder.named_parameters() if name in others)
+    assert all(torch.equal(a, b) for a, b in zip(model.generator.parameters(), generator, strict=True))
+    second = calibrate(model, faces)
+    assert all(second[domain][0] < 0.1 * first[domain][0] for domain in DOMAINS)
+
+
+def test_a_monochrome_domain_is_fitted_in_luma(model: Model, data: Path) -> None:
+    """As the translator reads its references."""
+    model.config = replace(model.config, grayscale_domains=("anime",))
+    seen = set()
+
+    def look(_: object, given: tuple[torch.Tensor, torch.Tensor]) -> None:
+        x, domain = given
+        seen.add((int(domain[0]), bool((x == x[:, :1]).all())))
+
+    model.style_encoder.register_forward_pre_hook(look)
+    calibrate(model, Faces(data, 32, torch.device("cpu")))
+    assert seen == {(0, True), (1, False)}  # anime, photo
+
+
+def test_the_command_writes_a_model(
+    model: Model, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_model(model, tmp_path / "mine")
+    arguments = ["calibrate", str(tmp_path / "mine"), "--data", str(data), "--output", str(tmp_path / "better")]
+    assert main(arguments) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in told] == list(DOMAINS)
+    better = load_model(tmp_path / "better")
+    for domain in DOMAINS:
+        assert off(styles(better, data, domain), better, domain) < 0.1 * off(styles(model, data, domain), model, domain)
+
+
+def test_data_of_other_domains_is_refused(
+    model: Model, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(data / "photo")
+    with pytest.raises(DataError, match="The model's domains are anime, photo, those of the data anime"):
+        calibrate(model, Faces(data, 32, torch.device("cpu")))
+    save_model(model, tmp_path / "mine")
+    arguments = ["calibrate", str(tmp_path / "mine"), "--data", str(data), "--output", str(tmp_path / "better")]
+    assert main(arguments) == 2
+    assert "The model's domains are anime, photo" in capsys.readouterr().err
+    assert not (tmp_path / "better").exists()
