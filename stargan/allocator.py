@@ -1,9 +1,11 @@
-"""What was freed goes back to the system: the C library would keep it, for hours where many threads or pictures come and go."""
+"""Memory that would grow for hours where many threads or pictures come and go: what the C library keeps of what was freed, and
+what oneDNN keeps of every shape that it has seen."""
 
 from __future__ import annotations
 
 import ctypes
 import logging
+import os
 import sys
 from typing import Any
 
@@ -35,6 +37,15 @@ def bound_memory() -> None:
     # smaller things, as do Pillow's blocks, of just under 16 MB
     LIBC.mallopt(mmap_threshold, 8 << 20)
     LIBC.mallopt(trim_threshold, 64 << 20)
+
+
+def bound_kernels() -> None:
+    """oneDNN, PyTorch's convolutions on a CPU, keeps its code for the last 64 shapes instead of 1024, unless the environment says
+    otherwise: the batches in which faces are looked for have a new shape for every photo, and 1024 take some 300 MB.
+
+    To be called before the first convolution.
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 
 
 def give_memory_back() -> None:

@@ -94,6 +94,7 @@ def test_the_command_writes_a_model(
     told = capsys.readouterr().out.splitlines()
     assert [line.partition(":")[0] for line in told] == list(DOMAINS)
     better = load_model(tmp_path / "better")
+    assert better.config.training == {"calibrated": True}
     for domain in DOMAINS:
         assert off(styles(better, data, domain), better, domain) < 0.1 * off(styles(model, data, domain), model, domain)
 

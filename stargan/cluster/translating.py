@@ -23,7 +23,7 @@ from pyarrow import fs
 from ray.data import ActorPoolStrategy, DataContext
 
 from stargan import __version__, batch, load_translator
-from stargan.allocator import bound_memory
+from stargan.allocator import bound_kernels, bound_memory
 from stargan.batch import Files, Group, Job, LocalFiles, Plan, Row, Tally
 from stargan.cluster import ClusterError
 from stargan.cluster.deaths import Deaths
@@ -267,6 +267,7 @@ class Worker:
         if order.version != __version__:
             raise ClusterError(f"This machine has stargan {__version__}, and whoever asks has {order.version}.")
         bound_memory()
+        bound_kernels()
         self.order, self.deaths = order, deaths
         self.translator = load_translator(order.model, order.device)
         looks = order.plan.looks(self.translator.paint)

@@ -56,9 +56,10 @@ def _run_here(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from stargan import batch
-    from stargan.allocator import bound_memory
+    from stargan.allocator import bound_kernels, bound_memory
 
     bound_memory()
+    bound_kernels()
     rank, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     try:
         if uris := [place for place in [*options.photos, options.output] if "://" in place]:

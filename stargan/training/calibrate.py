@@ -8,6 +8,8 @@ that a calibrated model is a model like any other.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -24,7 +26,7 @@ BATCH = 50
 
 @torch.no_grad()
 def calibrate(model: Model, faces: Faces) -> dict[str, tuple[float, float]]:
-    """Fits the style encoder's last layers to the mapping network, in place, one for each domain.
+    """Fits the style encoder's last layers to the mapping network, in place, one for each domain; its config says so.
 
     The aim for a picture's style is the mean of the :data:`NEIGHBOURS` nearest styles of the mapping network. Calibrated a
     second time, a model changes little.
@@ -59,6 +61,7 @@ def calibrate(model: Model, faces: Faces) -> dict[str, tuple[float, float]]:
         head.bias.copy_(weight @ head.bias + bias)
         head.weight.copy_(weight @ head.weight)
         found[domain] = (_distance(styles, aims), _distance(styles @ weight.T + bias, aims))
+    model.config = replace(model.config, training={**model.config.training, "calibrated": True})
     return found
 
 
