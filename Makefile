@@ -14,7 +14,8 @@ test: .venv/dev ## all tests
 stress: .venv/dev ## 20,000 broken files, load, faults and a long run, with a table of what came of it
 	@rm -f stress.txt
 	@STARGAN_STRESS=1 STARGAN_FUZZ=20000 STARGAN_REPORT=$(CURDIR)/stress.txt $(BIN)/python -m pytest -p no:warnings --durations=0 \
-		tests/test_fuzz.py tests/test_apart.py tests/test_hostile.py tests/test_files.py tests/test_serving.py; status=$$?; cat stress.txt; exit $$status
+		tests/test_fuzz.py tests/test_apart.py tests/test_hostile.py tests/test_fetching.py tests/test_files.py tests/test_serving.py \
+		tests/test_space.py tests/test_training.py::test_killed_at_any_moment_a_run_goes_on_bit_for_bit; status=$$?; cat stress.txt; exit $$status
 
 lint: .venv/dev ## style, types, known vulnerabilities
 	$(BIN)/ruff check .

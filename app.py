@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--serve",
         metavar="ADDRESS",
-        help="draw on the Ray cluster of that address, where python -m stargan serve was run; this process holds no model",
+        help="draw on the Ray cluster of that address, where python -m stargan serve was run; this process only finds faces",
     )
     options = parser.parse_args(arguments)
     if options.mcp and importlib.util.find_spec("mcp") is None:

@@ -44,6 +44,7 @@ from stargan.pictures import faces, heads
 from stargan.pictures.io import MAX_BYTES, Photo, open_photo, pixels_of
 from stargan.pictures.provenance import Provenance, compress_level, save_picture
 from stargan.pictures.tensors import digest, grid, to_grayscale
+from stargan.stages import stage
 
 # Told how much of the work is done, 0 to 1.
 Progress = Callable[[float], object]
@@ -698,7 +699,8 @@ def png(picture: Image.Image, about: Provenance | None) -> bytes:
     if about:
         save_picture(picture, out, about)
     else:
-        picture.save(out, "PNG", compress_level=compress_level(picture))
+        with stage("write"):
+            picture.save(out, "PNG", compress_level=compress_level(picture))
     return out.getvalue()
 
 

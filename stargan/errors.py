@@ -21,6 +21,7 @@ SENTENCES: dict[str, str] = {
     "photo_small": "The picture has only {width} × {height} pixels; at least {least} × {least} are needed.",
     "photo_broken": "The picture is broken or cut off.",
     "photo_dear": "The picture file would take too long to read. Save it anew with another program.",
+    "photo_slow": "The picture was not there within {seconds} seconds. Save it, and give the file.",
     "photo_deadly": "Processes that worked on this picture ended: it is left out.",
     "photo_costly": "Reading this picture takes too much time or memory. Save it smaller, as JPEG or PNG.",
     # faces

@@ -23,6 +23,12 @@ class Stages:
         self.runs[stage] = self.runs.get(stage, 0) + 1
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 
+    def include(self, others: Stages) -> None:
+        """Adds what was counted elsewhere."""
+        for name, runs in others.runs.items():
+            self.runs[name] = self.runs.get(name, 0) + runs
+            self.seconds[name] = self.seconds.get(name, 0.0) + others.seconds[name]
+
     def __str__(self) -> str:
         """Such as ``open=1/0.120s decode=8/0.310s``; empty where nothing ran."""
         return " ".join(f"{name}={self.runs[name]}/{self.seconds[name]:.3f}s" for name in STAGES if name in self.runs)
@@ -52,3 +58,9 @@ def stage(name: str) -> Iterator[None]:
     finally:
         if stages is not None:
             stages.add(name, time.perf_counter() - begin)
+
+
+def include(stages: Stages) -> None:
+    """What was counted elsewhere, as in another process, counts for the innermost :func:`counted` here."""
+    if (current := _current.get()) is not None:
+        current.include(stages)

@@ -32,6 +32,7 @@ from PIL import Image
 from stargan.errors import NoFaceError, VideoError
 from stargan.pictures import faces
 from stargan.pictures.provenance import Provenance
+from stargan.stages import stage
 
 if TYPE_CHECKING:
     from stargan.models.config import Points
@@ -385,7 +386,9 @@ def _decoded(container: InputContainer, path: Path) -> Iterator[av.VideoFrame]:
         done += max(PACKET_PIXELS, context.width * context.height)
         if done > MAX_CLIP_PIXELS:
             raise VideoError("clip_heavy", file=path.name)
-        yield from packet.decode()
+        with stage("open"):
+            frames = packet.decode()
+        yield from frames
 
 
 def _start(container: InputContainer, fps: Fraction) -> float:
@@ -562,14 +565,15 @@ def _write_mp4(pictures: Iterator[Image.Image], path: Path, rate: Fraction, comm
             for index, frame in enumerate(_timed(pictures, rate), 1):
                 if not context.is_open:
                     context.width, context.height, context.pix_fmt = frame.width, frame.height, "yuv420p"
-                converted = converter.reformat(
-                    frame,
-                    format="yuv420p",
-                    dst_colorspace=Colorspace.ITU709,
-                    dst_color_range=ColorRange.MPEG,
-                    interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND,
-                )
-                output.mux(stream.encode(converted))
+                with stage("write"):
+                    converted = converter.reformat(
+                        frame,
+                        format="yuv420p",
+                        dst_colorspace=Colorspace.ITU709,
+                        dst_color_range=ColorRange.MPEG,
+                        interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND,
+                    )
+                    output.mux(stream.encode(converted))
                 # the sound until the frame's end; what comes after the last one is left out
                 while waiting is not None and waiting[0] < index / rate:
                     output.mux(waiting[1])
@@ -648,7 +652,7 @@ def _palettes(frame: av.VideoFrame) -> Graph:
 
 
 def _encode_ready(graph: Graph, stream: av.VideoStream, output: OutputContainer) -> None:
-    with suppress(av.BlockingIOError, av.EOFError):  # no frame is ready, or none will be
+    with stage("write"), suppress(av.BlockingIOError, av.EOFError):  # no frame is ready, or none will be
         while True:
             output.mux(stream.encode(graph.vpull()))
 

@@ -1,6 +1,6 @@
 """A small Hub on this machine: what huggingface_hub asks of huggingface.co, answered from memory.
 
-Downloads: a model's page, its tree, and its files; large files are redirected to another address, as on the Hub, and
+Downloads: a model's page, its folders, and its files; large files are redirected to another address, as on the Hub, and
 ranges are served. Uploads, of Spaces too: a repository created, files inline or by Git LFS, commits. And what goes wrong on a real
 network: connections that break within a file or are never answered, a log-in page in place of every answer.
 """
@@ -20,7 +20,8 @@ import threading
 import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import unquote, urlsplit
+from pathlib import PurePosixPath
+from urllib.parse import parse_qs, unquote, urlsplit
 
 LARGE = ("*.safetensors", "*.bin")  # as in the .gitattributes of a new Hub repository
 
@@ -148,7 +149,7 @@ class Handler(BaseHTTPRequestHandler):
 
     ROUTES = (
         ("GET", r"/api/(?:models|spaces)/(?P<repo>[^/]+/[^/]+)(/revision/(?P<revision>[^/]+))?", "show_model"),
-        ("GET", r"/api/(?:models|spaces)/(?P<repo>[^/]+/[^/]+)/tree/(?P<revision>[^/]+)", "show_tree"),
+        ("GET", r"/api/(?:models|spaces)/(?P<repo>[^/]+/[^/]+)/tree/(?P<revision>[^/]+)(/(?P<below>.+))?", "show_tree"),
         ("GET", r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)", "show_file"),
         ("GET", r"/objects/(?P<oid>\w{64})/(?P<path>.+)", "show_object"),
         ("POST", r"/api/repos/create", "create"),
@@ -263,10 +264,23 @@ class Handler(BaseHTTPRequestHandler):
             siblings.append(sibling)
         self.send_json({"id": repo, "modelId": repo, "sha": commit, "siblings": siblings, "tags": []})
 
-    def show_tree(self, repo: str, revision: str) -> None:
+    def show_tree(self, repo: str, revision: str, below: str | None) -> None:
+        """What is in a folder, with what is in its folders where the request is recursive."""
         _, files = self.at(repo, revision)
-        entries = []
-        for path, content in files.items():
+        start = f"{below}/" if below else ""
+        deep = parse_qs(urlsplit(self.path).query).get("recursive", ["false"])[0].lower() in ("true", "1")
+        found = {path: content for path, content in files.items() if path.startswith(start)}
+        if below and not found:
+            raise HubError(404, "EntryNotFound", "Entry not found")
+        folders = {str(folder) for path in found for folder in PurePosixPath(path).parents if str(folder) != "."}
+        entries: list[dict] = [
+            {"type": "directory", "path": folder, "size": 0, "oid": git_oid(folder.encode())}
+            for folder in sorted(folders)
+            if folder.startswith(start) and (deep or "/" not in folder.removeprefix(start))
+        ]
+        for path, content in found.items():
+            if not deep and "/" in path.removeprefix(start):
+                continue
             entry = {"type": "file", "path": path, "size": len(content), "oid": git_oid(content)}
             if is_large(path):
                 entry["lfs"] = {"oid": sha256(content), "size": len(content), "pointerSize": 134}
@@ -296,13 +310,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def send_part(self, content: bytes, headers: dict[str, str], path: str) -> None:
         breaks = self.hub.next_break(path) if self.command == "GET" else None
-        part = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
+        part = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
         if part is None:
             self.send(content, headers, breaks=breaks)
             return
-        start = int(part[1])
-        headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-        self.send(content[start:], headers, 206, breaks)
+        start, end = int(part[1]), min(int(part[2] or len(content)), len(content) - 1)
+        headers["Content-Range"] = f"bytes {start}-{end}/{len(content)}"
+        self.send(content[start : end + 1], headers, 206, breaks)
 
     # Uploads
 

@@ -232,6 +232,14 @@ def test_index_cannot_leave_the_folder(sharded: Path, saved: Path, tmp_path: Pat
         load_model(sharded)
 
 
+def widen_header(file: Path, wide: Path) -> None:
+    """The same safetensors file with a header of 2 MB, most of it blanks: the library that reads them takes it."""
+    content = file.read_bytes()
+    length, rest = int.from_bytes(content[:8], "little"), content[8:]
+    longer = length + 2_000_000 // 8 * 8
+    wide.write_bytes(longer.to_bytes(8, "little") + rest[:length] + b" " * (longer - length) + rest[length:])
+
+
 def safetensors(header: object, body: bytes = b"", length: int | None = None) -> bytes:
     """A file of that format, as it should not be."""
     text = json.dumps(header).encode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import inspect
 import math
 import time
@@ -17,6 +18,8 @@ from PIL import Image
 from serving import Server, start
 
 from stargan.page import texts
+from stargan.pictures.provenance import Provenance
+from stargan.video import write_video
 
 # Of an answer: longer than this is no sentence, and says back what was sent.
 SENTENCE = 300
@@ -25,8 +28,9 @@ SECONDS = 10.0
 # By what was asked.
 ANSWERED: dict[str, float] = {}
 UNEXPECTED = texts.say("unexpected", "en")
-# Values that an input may take: one that took so many heeds none, such as a flag, and each costs a drawing or a clip.
-TAKEN = 2
+# Values that an input may take: one that took so many heeds none, such as a flag, and each costs a drawing, or a clip.
+TAKEN, CLIPS_TAKEN = 2, 1
+CLIPS = ("interpolate", "film", "draw_clip")
 
 
 def nested(depth: int) -> list:
@@ -37,15 +41,12 @@ def nested(depth: int) -> list:
 
 
 HOSTILE: dict[str, Any] = {
-    "nothing": None,
     "negative": -1,
     "fraction": 0.5,
     "huge": 1e308,
     "huge whole": 10**30,
     "infinite": math.inf,
     "none at all": math.nan,
-    "true": True,
-    "empty text": "",
     "text": "<img src=x onerror=alert(1)>",
     "long text": "x" * 200_000,
     "surrogate": "\ud800\0",
@@ -60,6 +61,10 @@ HOSTILE: dict[str, Any] = {
     "files outside": [{"image": file_at("/etc/passwd"), "caption": "x" * 200_000}],
     "url within": {"url": "http://127.0.0.1:9/", "path": "", "meta": {"_type": "gradio.FileData"}},
     "no data": {"url": "data:image/png;base64,AAAA", "path": "x" * 200_000, "meta": {"_type": "gradio.FileData"}},
+    # last, as many inputs may be left empty
+    "true": True,
+    "empty text": "",
+    "nothing": None,
 }  # fmt: skip
 # What came of a click: its place in a gallery, a table or a text.
 EVENTS: list[Any] = [
@@ -100,7 +105,12 @@ def usual(visitor: Visitor, function: dict, photo: Path) -> list:
 
 def _usual(visitor: Visitor, component: dict, photo: Path) -> Any:
     kind, properties = component["type"], component["props"]
-    if kind == "image" and not properties.get("streaming"):
+    if kind == "video":
+        return visitor.upload(clip_of(photo))
+    if kind == "image" and properties.get("streaming"):
+        data = base64.b64encode(photo.read_bytes()).decode()
+        return {"url": f"data:image/png;base64,{data}", "path": "", "meta": {"_type": "gradio.FileData"}}
+    if kind == "image":
         return visitor.upload(photo)
     if kind == "gallery":
         return [{"image": visitor.upload(photo), "caption": None}]
@@ -109,6 +119,15 @@ def _usual(visitor: Visitor, component: dict, photo: Path) -> Any:
     if kind == "dataset":
         return 0
     return 1 if properties.get("label") in ("count",) else properties.get("value")
+
+
+def clip_of(photo: Path) -> Path:
+    """Three frames, beside the photo."""
+    clip = photo.with_name("clip.mp4")
+    if not clip.exists():
+        with Image.open(photo) as picture:
+            write_video([picture.resize((256, 256))] * 3, clip, 10, Provenance("", None, composite=True))
+    return clip
 
 
 def names() -> dict[str, bool]:
@@ -133,6 +152,39 @@ def test_a_request_is_bounded(visitor: Visitor) -> None:
         visitor.http.post("gradio_api/queue/join", content=parts, timeout=10).raise_for_status()
 
 
+def test_nothing_is_asked_past_the_queue(visitor: Visitor, photo: Path) -> None:
+    """Where neither its length nor anybody's share of it would hold."""
+    refused = "join the queue"
+    for way in ("run", "api"):
+        answer = visitor.http.post(f"gradio_api/{way}/latent_grid", json={"data": [visitor.upload(photo)]})
+        assert answer.status_code == 404
+        assert refused in answer.text
+    direct = set()
+    for function in visitor.functions():
+        body = {"data": [], "fn_index": function["id"], "session_hash": visitor.session}
+        answer = visitor.http.post("gradio_api/run/predict", json=body)
+        if answer.status_code != 404 or refused not in answer.text:
+            direct.add(function["api_name"].rstrip("_0123456789"))
+    # what takes no time, and is not to wait for what does
+    assert direct <= {"lambda", "example_photo", "remove", "remove_all", "as_slot"}
+
+
+def test_a_file_of_another_host_is_not_handed_on(visitor: Visitor) -> None:
+    for url in ("http://example.com/x.png", "https://example.com/x.png", "HTTP://example.com/x.png"):
+        answer = visitor.http.get(f"gradio_api/file={url}")
+        assert answer.status_code == 403
+        assert "no file of this app" in answer.text
+
+
+@pytest.mark.parametrize("name", ["x.txt", "x.json", "x.html", "x.svg", "x.xml", "x.js", "x", "x.png", "x.mp4"])
+def test_only_pictures_and_clips_are_shown(visitor: Visitor, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("<script>alert(1)</script>")
+    path = visitor.upload(tmp_path / name)["path"]
+    headers = visitor.http.get(f"gradio_api/file={path}").raise_for_status().headers
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers.get("content-disposition", "").startswith("attachment") is (name not in ("x.png", "x.mp4"))
+
+
 @pytest.mark.parametrize(("name", "repeated"), names().items())
 def test_whatever_is_asked_gets_a_short_answer(
     server: Server, visitor: Visitor, photo: Path, name: str, repeated: bool
@@ -140,6 +192,7 @@ def test_whatever_is_asked_gets_a_short_answer(
     number = int(name.partition("-")[0])
     function = next(function for function in visitor.functions() if function["id"] == number)
     good, wrong, taken = usual(visitor, function, photo), [], Counter[str]()
+    most = CLIPS_TAKEN if function["api_name"].startswith(CLIPS) else TAKEN
     events = EVENTS if "select" in str(function["targets"]) and not repeated else []
     requests = [(good, event, "event", f"{event!s:.40}") for event in events]
     for index, component in enumerate([] if repeated else function["components"]):
@@ -149,7 +202,7 @@ def test_whatever_is_asked_gets_a_short_answer(
                 requests.append(([*good[:index], value, *good[index + 1 :]], None, where, kind))
     requests += [(data, None, "values", str(len(data))) for data in ([], good * 3, good[:-1])]
     for data, event, where, kind in requests:
-        if taken[where] >= TAKEN:
+        if taken[where] >= most:
             continue
         label = f"{where}: {kind}"
         before, begin = server.log.stat().st_size, time.monotonic()

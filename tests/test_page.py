@@ -7,13 +7,14 @@ import pickle
 import threading
 import time
 
+import gradio as gr
 import pytest
-from gradio.state_holder import SessionState
+from gradio.state_holder import SessionState, StateHolder
 from PIL import Image
 
 from stargan import drawing
 from stargan.drawing import Seeds
-from stargan.page import events, layout
+from stargan.page import events, layout, memory
 from stargan.page.answers import CANCELLATIONS, Refusal, Told, answering
 from stargan.page.files import FILES
 from stargan.page.models import config_of, painter
@@ -48,6 +49,32 @@ def test_large_photos_do_not_wait_for_each_other_for_ever(portrait: Image.Image)
     for thread in threads:
         thread.join(60)
     assert [found[-1] for found in looked] == [str(path)] * 3
+
+
+def test_sessions_give_up_drawings_the_oldest_first() -> None:
+    config = config_of(None)
+    prepared = drawing.prepare(drawing.Source.open(PORTRAIT), config)
+    with gr.Blocks() as page:
+        drawn, header, number = gr.State(), gr.State(()), gr.State(0)
+    sessions = StateHolder()
+    sessions.set_blocks(page)
+    for name in "abc":
+        session = sessions[name]
+        session[drawn._id] = drawing.draw(prepared, drawing.seeds(config, None, 4, 1, 0.7), painter(None))
+        session[header._id], session[number._id] = (Image.new("RGB", (64, 64)),), 7
+    sessions["a"]  # is looked at again
+    one = memory._bytes_in(sessions["a"].state_data.values())
+    assert one == 4 * (5 * 128**2 + 64**2)
+
+    memory.drop_oldest(sessions, 3 * one)
+    assert all(sessions.session_data[name][drawn._id] for name in "abc")
+    memory.drop_oldest(sessions, 2 * one)
+    b, c, a = sessions.session_data.values()
+    assert (b[drawn._id], b[header._id], b[number._id]) == (None, (), 7)
+    assert all(session[drawn._id] and session[header._id] for session in (a, c))
+    assert events.choose.__wrapped__(a[drawn._id], "drawing", events.Chosen(None, {"index": 1}))
+    with pytest.raises(Refusal, match="Choose a drawing first"):
+        events.choose(b[drawn._id], "drawing", events.Chosen(None, {"index": 1}))
 
 
 def cancelled_soon(name: str) -> None:

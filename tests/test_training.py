@@ -23,7 +23,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from asking import report
 from PIL import Image
+from test_checkpoint import widen_header
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from stargan.commands import main
@@ -423,6 +425,13 @@ def without_discriminator(small: Path, tmp_path: Path) -> Path:
     shutil.copytree(small, tmp_path / "bare")
     (tmp_path / "bare" / states.DISCRIMINATOR_FILE).unlink()
     return tmp_path / "bare"
+
+
+def test_a_discriminators_header_is_bounded(small: Path, tmp_path: Path) -> None:
+    shutil.copytree(small, tmp_path / "wide")
+    widen_header(small / states.DISCRIMINATOR_FILE, tmp_path / "wide" / states.DISCRIMINATOR_FILE)
+    with pytest.raises(TrainingError, match="header cannot have"):
+        states.load_discriminator(tmp_path / "wide", load_model(small))
 
 
 def untouched(name: str, net: torch.nn.Module, old: torch.nn.Module) -> None:
@@ -1254,6 +1263,7 @@ def test_killed_at_any_moment_a_run_goes_on_bit_for_bit(data: Path, tmp_path: Pa
         assert done.returncode == 0, done.stderr
     assert left_by(straight)["snapshots/000010/model.safetensors"]
     assert left_by(interrupted) == left_by(straight)
+    report("training", "killed while it wrote its state, and once more: went on bit for bit")
 
 
 def test_two_processes_train_as_one(data: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from serving import ROOT
 from spandrel.architectures.Compact.__arch.SRVGG import SRVGGNetCompact
+from test_checkpoint import widen_header
 
 from stargan.drawing import CACHE, Source, draw, load_translator, prepare, seeds
 from stargan.models import upscaling
@@ -52,6 +53,14 @@ def picture() -> Image.Image:
 def expected(picture: Image.Image) -> np.ndarray:
     large = np.asarray(picture.resize((64, 64), Image.Resampling.NEAREST)).astype(float)
     return (large + np.array([0.25 * 255, 0, 0])).round()
+
+
+def test_a_header_is_bounded(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library that reads it takes 100 MB."""
+    widen_header(weights, tmp_path / "wide.safetensors")
+    monkeypatch.setenv("STARGAN_UPSCALER", str(tmp_path / "wide.safetensors"))
+    with pytest.raises(ModelError, match="header cannot have"):
+        upscaling.upscaler()
 
 
 def test_without_one_it_is_lanczos(picture: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:

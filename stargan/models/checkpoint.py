@@ -148,8 +148,12 @@ def weight_files(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def _read_header(file: Path) -> dict[str, tuple[str, Shape]]:
-    """Dtype and shape of each tensor in a safetensors file; no tensor is loaded."""
+def read_header(file: Path) -> dict[str, tuple[str, Shape]]:
+    """Dtype and shape of each tensor in a safetensors file; no tensor is loaded.
+
+    Raises:
+        ModelError: it is none, or its header is larger than that of any model here.
+    """
     try:
         with file.open("rb") as stream:
             start = stream.read(8)
@@ -169,7 +173,7 @@ def _check_headers(files: list[Path], config: ModelConfig) -> None:
         expected = _tensors(Model.build(config))
     found: dict[str, Shape] = {}
     for file in files:
-        for name, (dtype, shape) in _read_header(file).items():
+        for name, (dtype, shape) in read_header(file).items():
             if name in found:
                 raise ModelError(f"{file} holds {brief(name)}, which another file holds too.")
             if name in expected and expected[name].is_floating_point() and dtype not in _FLOATS:

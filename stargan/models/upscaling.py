@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from stargan.models.checkpoint import read_header
 from stargan.models.config import ModelError, brief
 from stargan.models.registry import find_weight_file
 from stargan.pictures.tensors import to_grayscale, to_pictures, to_tensor
@@ -60,6 +61,7 @@ def _load(name: str) -> Network:
     file = find_weight_file(name)
     # on a ZeroGPU Space, only functions that ask for it have the GPU: this is quick enough without
     device = "cuda" if torch.cuda.is_available() and "SPACES_ZERO_GPU" not in os.environ else "cpu"
+    read_header(file)
     try:
         network = ModelLoader(torch.device(device)).load_from_file(file)
     except (UnsupportedModelError, SafetensorError, RuntimeError, KeyError, ValueError) as error:

@@ -62,6 +62,10 @@ class Traffic:
                 self._running -= 1
                 self._changed.notify_all()
 
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
     def close(self, seconds: float) -> bool:
         """Refuses what comes from now on, and waits for what is under way; whether all of it was answered in time."""
         with self._changed:
@@ -99,6 +103,12 @@ class Cancellations:
         """Asks what this visitor's page has under way of that name to end."""
         with self._lock:
             for cancelled in self._running.get((_page(), name), ()):
+                cancelled.set()
+
+    def cancel_all(self) -> None:
+        """Asks whatever anybody has under way to end: the app is about to stop."""
+        with self._lock:
+            for cancelled in (one for running in self._running.values() for one in running):
                 cancelled.set()
 
 
@@ -187,8 +197,8 @@ def guard(page: gr.Blocks) -> None:
         try:
             return await preprocess(*args, **options)
         except Exception as error:
-            cause = error.__cause__
-            raise cause if isinstance(cause, UserError) else RequestError("bad_input") from error
+            said = next((one for one in (error, error.__cause__) if isinstance(one, UserError)), None)
+            raise said or RequestError("bad_input") from error
 
     async def answered(*args: Any, **options: Any) -> dict[str, Any]:
         LocalContext.request.set(options.get("request"))
@@ -213,7 +223,7 @@ class Told:
     be sent to a GPU's process, where nobody cancels.
 
     Raises:
-        RequestError: the work has been cancelled, or the visitor has left.
+        RequestError: the work has been cancelled, the visitor has left, or the app is about to stop.
     """
 
     _cancelled: threading.Event | None = None
@@ -225,7 +235,7 @@ class Told:
 
     def __call__(self, part: float) -> None:
         if self._cancelled and self._cancelled.is_set():
-            raise RequestError("cancelled")
+            raise RequestError("stopping" if TRAFFIC.closed else "cancelled")
         if _left():
             raise RequestError("left")
         gr.Progress()(part, desc=self.text)

@@ -12,7 +12,7 @@ from stargan.errors import RequestError
 from stargan.models.config import ModelError
 from stargan.models.registry import DEFAULT_MODEL
 from stargan.page import events
-from stargan.page.answers import answering
+from stargan.page.answers import Told, answering
 from stargan.page.events import saved
 from stargan.page.models import config_of, menu, painter
 
@@ -174,7 +174,7 @@ def _which(face: object, centre_crop: object) -> tuple[tuple[int, ...], Square |
 
 def _draw(photo: str | None, face: object, centre_crop: object, model: str | None, recipe: Recipe) -> Drawn:
     prepared = drawing.prepare(_source(photo), config_of(model), *_which(face, centre_crop))
-    return drawing.draw(prepared, recipe, painter(model))
+    return drawing.draw(prepared, recipe, painter(model), progress=Told("drawing"))
 
 
 def _answer(drawn: Drawn, header: tuple = ()) -> Answer:

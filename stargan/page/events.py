@@ -24,11 +24,12 @@ from stargan.errors import PhotoError, RequestError, UserError
 from stargan.models.config import ModelConfig
 from stargan.page import texts
 from stargan.page.answers import Told, answering, i18n, say, shown
-from stargan.page.files import FILES, write_whole
+from stargan.page.files import FILES, write_whole, written_whole
 from stargan.page.models import checked, config_of, painter
 from stargan.pictures import faces
 from stargan.pictures.io import MAX_BYTES, SHOWN_SUFFIXES, open_photo
 from stargan.pictures.provenance import Provenance, save_picture
+from stargan.stages import stage
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PHOTOS, DRAWINGS = (sorted((EXAMPLES / "page" / kind).glob("*.webp")) for kind in ("photos", "drawings"))
@@ -108,7 +109,8 @@ def webp(picture: Image.Image, provenance: Provenance | None = None) -> bytes:
     if provenance:
         save_picture(picture, out, provenance, "WEBP")
     else:
-        picture.save(out, "WEBP", quality=88, method=2)
+        with stage("write"):
+            picture.save(out, "WEBP", quality=88, method=2)
     return out.getvalue()
 
 
@@ -449,11 +451,8 @@ def pack(drawn: Drawn | None, header: tuple[Image.Image, ...], chosen: int) -> s
     if drawn is None:
         raise RequestError("nothing_chosen")
     path = FILES.fresh(f"{drawn.styles.domain}.zip")
-    try:
-        drawn.pack(path, drawn.place(chosen)[1], header, Told("packing"))
-    except BaseException:  # cancelled, for one: no part of it stays
-        path.unlink(missing_ok=True)
-        raise
+    with written_whole(path) as part:
+        drawn.pack(part, drawn.place(chosen)[1], header, Told("packing"))
     return str(path)
 
 

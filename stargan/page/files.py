@@ -10,7 +10,7 @@ import secrets
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from gradio.utils import get_upload_folder
@@ -110,19 +110,27 @@ class Files:
         threading.Thread(target=run, name="Sweeping", daemon=True).start()
 
 
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """→ where to write a file that then is there with all of its content, or not at all: whether the app is killed, the disk is
+    full or the work is cancelled."""
+    part = path.with_name(f".{secrets.token_hex(4)}.part")
+    try:
+        yield part
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
 def write_whole(path: Path, content: bytes) -> None:
-    """The file is there with all of its content, or not at all: whether the app is killed or the disk is full.
+    """As :func:`written_whole`, where the content is at hand.
 
     Raises:
         OSError: it cannot be written.
     """
-    part = path.with_name(f".{secrets.token_hex(4)}.part")
-    try:
+    with written_whole(path) as part:
         part.write_bytes(content)
-        part.replace(path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
 
 
 FILES = Files(Path(get_upload_folder()))

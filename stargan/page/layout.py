@@ -206,7 +206,7 @@ def results_panel(
             elem_id="link" if with_link else None,
         )  # fmt: skip
     file = gr.DownloadButton(visible="hidden", elem_id=f"{prefix}-file")
-    drawn, header, chosen = gr.State(time_to_live=3600), gr.State(()), gr.State(0)
+    drawn, header, chosen = gr.State(time_to_live=3600), gr.State((), time_to_live=3600), gr.State(0)
     sheet_open, aside = gr.State(False), gr.State(time_to_live=3600)
     # in their order, so that the last click wins, and what is done next is done with what was chosen last
     in_turn = PRIVATE | {"concurrency_limit": 1, "concurrency_id": f"{prefix}-choice"}

@@ -1,4 +1,4 @@
-"""Memory as a budget: what requests hold of large photos at once."""
+"""Memory as a budget: what requests hold of large photos at once, and sessions of drawings."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from gradio.state_holder import StateHolder
+from PIL import Image
+
 from stargan.drawing import Drawn
 from stargan.pictures.io import MAX_UNDER_WAY, Budget, pixels_of
 
 # Pixels of the photos of all requests that are being answered; a further one waits. Each takes up to 12 bytes: the photo,
 # and the copies that it is drawn into and saved from.
 ANSWERED = Budget(MAX_UNDER_WAY)
+# Bytes of the drawings, and the faces beside them, that all sessions hold.
+HELD = 300_000_000
 
 
 def pixels_in(values: Iterable[Any], folder: Path) -> int:
@@ -24,4 +29,31 @@ def pixels_in(values: Iterable[Any], folder: Path) -> int:
             total += pixels_in(value, folder)
         elif isinstance(value, Drawn):
             total += value.prepared.source.pixels
+    return total
+
+
+def drop_oldest(sessions: StateHolder, most: int = HELD) -> None:
+    """The sessions that were used longest ago give up what they hold of pictures, until all of them together hold ``most`` bytes.
+    Who comes back to one draws anew."""
+    held = {name: _bytes_in(session.state_data.values()) for name, session in list(sessions.session_data.items())}
+    total = sum(held.values())
+    for name, size in held.items():  # the last used one comes last
+        if total <= most:
+            return
+        if size:
+            state = sessions.session_data[name].state_data
+            for key in [key for key, value in state.items() if _bytes_in((value,))]:
+                del state[key]
+            total -= size
+
+
+def _bytes_in(values: Iterable[Any]) -> int:
+    total = 0
+    for value in values:
+        if isinstance(value, Image.Image):
+            total += 4 * value.width * value.height
+        elif isinstance(value, Drawn):
+            total += _bytes_in(value.pictures) + _bytes_in(value.prepared.crops)
+        elif isinstance(value, tuple):
+            total += _bytes_in(value)
     return total

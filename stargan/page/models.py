@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable
 from functools import cache, lru_cache
+from typing import TYPE_CHECKING
 
 import gradio as gr
 import torch
@@ -20,6 +21,10 @@ from stargan.models.registry import DEFAULT_MODEL, ModelSpec
 from stargan.models.upscaling import upscaler
 from stargan.page.answers import say
 from stargan.pictures import faces
+from stargan.stages import Stages, counted, include
+
+if TYPE_CHECKING:
+    from stargan.cluster.serving import Replicas
 
 try:  # a ZeroGPU Space lends its GPU to the functions that ask for it; everywhere else, asking changes nothing
     from spaces import GPU as on_gpu  # noqa: N811
@@ -75,7 +80,7 @@ def gpu_seconds(_name: str, task: Task, _progress: Progress | None = None) -> in
 
 
 @cache
-def cluster() -> Callable[[str, Task], Painted] | None:
+def cluster() -> Replicas | None:
     """What sends tasks to the cluster that ``STARGAN_SERVE`` names the address of; None where this process draws.
 
     Raises:
@@ -89,15 +94,16 @@ def cluster() -> Callable[[str, Task], Painted] | None:
 
 
 @on_gpu(duration=gpu_seconds)
-def attempt(name: str, task: Task, progress: Progress) -> tuple[Painted | None, Exception | None]:
-    """What comes of a task, and what it raises: a Space's GPU is in a process of its own, and of an error that leaves it
-    only the name arrives."""
-    try:
-        if (send := cluster()) is not None:
-            return send(name, task), None
-        return translator_for(name).paint(task, progress), None
-    except Exception as error:
-        return None, error
+def attempt(name: str, task: Task, progress: Progress) -> tuple[Painted | None, Exception | None, Stages]:
+    """What comes of a task, what it raises, and where its time goes: a Space's GPU is in a process of its own, and of an error
+    that leaves it only the name arrives."""
+    with counted() as stages:
+        try:
+            if (send := cluster()) is not None:
+                return send(name, task), None, stages
+            return translator_for(name).paint(task, progress), None, stages
+        except Exception as error:
+            return None, error, stages
 
 
 def painter(name: str | None) -> Paint:
@@ -105,7 +111,8 @@ def painter(name: str | None) -> Paint:
     name = checked(name)
 
     def paint(task: Task, progress: Progress) -> Painted:
-        painted, error = attempt(name, task, progress)
+        painted, error, stages = attempt(name, task, progress)
+        include(stages)
         if painted is None:
             raise _told(error or RuntimeError("nothing was drawn"))
         return painted

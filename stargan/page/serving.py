@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Hashable
 from contextlib import suppress
 from functools import partial
@@ -17,7 +18,7 @@ from urllib.parse import parse_qsl
 
 import gradio as gr
 from cachetools import TTLCache
-from gradio import route_utils, routes
+from gradio import processing_utils, route_utils, routes
 from gradio.route_utils import GradioMultiPartParser
 from gradio.server_messages import UnexpectedErrorMessage
 from starlette.datastructures import FormData, Headers
@@ -32,10 +33,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from stargan.allocator import bound_memory
 from stargan.models.registry import DEFAULT_MODEL
 from stargan.page import longwork, subject, texts
-from stargan.page.answers import DISK_FULL, TRAFFIC, i18n
+from stargan.page.answers import CANCELLATIONS, DISK_FULL, TRAFFIC, i18n
 from stargan.page.events import EXAMPLES
+from stargan.page.fetching import BoundedTransport
 from stargan.page.files import FILES
-from stargan.page.models import READY, load, menu
+from stargan.page.memory import drop_oldest
+from stargan.page.models import READY, cluster, load, menu
 from stargan.page.preloading import with_links
 from stargan.page.theme import CSS, JS, Paper
 
@@ -43,14 +46,15 @@ log = logging.getLogger("stargan.app")
 
 # Requests that wait; whoever comes then is told so. Of these, one page's and one address's: a household or a school shares one.
 QUEUE, SESSION_SHARE, ADDRESS_SHARE = 64, 8, 32
-# Sessions that are remembered, the last used ones; each takes a third of a megabyte, and its drawings.
+# Sessions that are remembered, the last used ones; each takes a third of a megabyte, beside its drawings.
 SESSIONS = 256
 # Bytes of a request that is no upload; a camera's picture takes up to 3 MB.
 MAX_BODY = 8_000_000
 # Bytes of a part of an upload that is no file.
 MAX_FIELD = 10_000
-# What is under way when the app is told to stop may take this long, in seconds.
-LAST_SECONDS = 6.0
+# What is under way when the app is told to stop may take so many seconds; then it is broken off, where it can be, within so many;
+# and so many has whoever waits, to be told that the app stops.
+LAST_SECONDS, BREAKING_OFF, TELLING = 5.0, 2.0, 1.5
 
 
 def serve(page: gr.Blocks, host: str, port: int | None, *, share: bool = False, mcp: bool = False) -> None:
@@ -74,7 +78,8 @@ def serve(page: gr.Blocks, host: str, port: int | None, *, share: bool = False, 
         signal.signal(number, lambda *_: stop.set())
     try:
         routes.GradioMultiPartParser = route_utils.GradioMultiPartParser = _Upload  # type: ignore[misc]
-        page.queue(max_size=QUEUE)
+        processing_utils.async_transport = BoundedTransport()  # type: ignore[assignment]
+        page.queue(max_size=QUEUE, api_open=False)  # nothing that draws can be asked for past the queue
         share_queue(page)
         page.launch(
             server_name=host,
@@ -111,23 +116,39 @@ def serve(page: gr.Blocks, host: str, port: int | None, *, share: bool = False, 
         threading.Thread(target=load, args=[DEFAULT_MODEL], daemon=True).start()
     stop.wait()
     if not TRAFFIC.close(LAST_SECONDS):
-        log.warning("Stopped in the middle of a request.")
+        CANCELLATIONS.cancel_all()
+        if not TRAFFIC.close(BREAKING_OFF):
+            log.warning("Stopped in the middle of a request.")
+    _empty(page)
     # gradio's threads may take longer than whoever stops the app wants to wait
-    threading.Timer(1.5, os._exit, [0]).start()
+    threading.Timer(1.0, os._exit, [0]).start()
     page.close(verbose=False)
     logging.shutdown()
     sys.stdout.flush()
     os._exit(0)
 
 
+def _empty(page: gr.Blocks) -> None:
+    """Waits until the queue has let in all that waits, which is refused, and the last answers are on their way."""
+    queue, end = page._queue, time.monotonic() + TELLING
+    while time.monotonic() < end:
+        waiting = any(line.queue for line in queue.event_queue_per_concurrency_id.values())
+        if not waiting and not any(queue.active_jobs):
+            time.sleep(0.2)
+            return
+        time.sleep(0.05)
+    log.warning("Stopped while requests waited.")
+
+
 def _health(_request: Request) -> JSONResponse:
     """Whether a model has drawn, and can: what a load balancer asks before it sends visitors."""
-    ready = READY.is_set()
+    ready = READY.is_set() and ((replicas := cluster()) is None or replicas.ready())
     return JSONResponse({"ready": ready}, 200 if ready else 503)
 
 
 def share_queue(page: gr.Blocks) -> None:
-    """Nobody gets more than a share of the queue; a refusal is a sentence in the visitor's language."""
+    """Nobody gets more than a share of the queue; a refusal is a sentence in the visitor's language. Before anything is let in,
+    sessions give up what all of them may not hold."""
     queue = page._queue
     push = queue.push
 
@@ -146,13 +167,15 @@ def share_queue(page: gr.Blocks) -> None:
         ):
             if len(same) >= limit:
                 return False, said("queue_share", limit=limit), "queue_full"
+        drop_oldest(page.state_holder)
         return await push(body, request, username)
 
     queue.push = pushed  # type: ignore[method-assign]
 
 
 class _Bounded:
-    """Refuses a request that is no upload and larger than any that the page makes; its connection ends."""
+    """Refuses a request that is no upload and larger than any that the page makes; its connection ends. And one for a file of
+    another host, which gradio would fetch and hand on to anybody."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -170,6 +193,9 @@ class _Bounded:
                 log.warning("An upload finds no room: %s", error.strerror)
                 said = texts.say("disk_full", texts.preferred(Headers(scope=scope).get("accept-language")))
                 await PlainTextResponse(said, 507)(scope, receive, send)
+            return
+        if scope["path"].rpartition("/file=")[2].lower().startswith(("http:", "https:")):
+            await JSONResponse({"detail": "This is no file of this app."}, 403)(scope, receive, send)
             return
         length = dict(scope["headers"]).get(b"content-length", b"0")
         if not length.isdigit() or int(length) > MAX_BODY:
@@ -259,8 +285,9 @@ def _preloading(messages: list[Message]) -> list[Message]:
 
 
 class _Headers:
-    """Browsers take every file for what its header says it is, and for nothing else; and they keep gradio's scripts, whose
-    names change with their content, instead of asking for each of a hundred again."""
+    """Browsers take every file for what its header says it is, and for nothing else; they show none that was uploaded or made,
+    but pictures and clips; and they keep gradio's scripts, whose names change with their content, instead of asking for each of a
+    hundred again."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -270,6 +297,10 @@ class _Headers:
             if message["type"] == "http.response.start":
                 headers = message.setdefault("headers", [])
                 headers.append((b"x-content-type-options", b"nosniff"))
+                kind = dict(headers).get(b"content-type", b"")
+                if "/file=" in scope["path"] and not kind.startswith((b"image/", b"video/")):
+                    headers[:] = [one for one in headers if one[0] != b"content-disposition"]
+                    headers.append((b"content-disposition", b"attachment"))
                 if "/assets/" in scope["path"] and message["status"] == 200:
                     headers.append((b"cache-control", b"public, max-age=31536000, immutable"))
             await send(message)

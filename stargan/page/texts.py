@@ -198,6 +198,7 @@ TEXTS: dict[str, tuple[str, str]] = {
 JAPANESE: dict[str, str] = {
     "photo_unreadable": "画像ファイルを読み込めません。",
     "photo_empty": "ファイルが空です。",
+    "photo_slow": "画像を{seconds}秒以内に取得できませんでした。保存してからファイルを選んでください。",
     "photo_heavy": "ファイルが{size} MBあります。{limit} MBまでにしてください。",
     "photo_bomb": "画像が大きすぎます。{limit}メガピクセルまでにしてください。",
     "photo_kind": "ファイルが画像ではないか、読み込めない種類です。",

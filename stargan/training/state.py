@@ -15,7 +15,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from stargan.models.checkpoint import Model, load_model, save_model
+from stargan.models.checkpoint import Model, load_model, read_header, save_model
+from stargan.models.config import ModelError
 from stargan.networks import Discriminator
 from stargan.training.config import TrainConfig, differences, from_state
 from stargan.training.grow import grow, grows_from
@@ -149,8 +150,9 @@ def load_discriminator(folder: Path, model: Model) -> Discriminator | None:
     a = model.config.architecture
     discriminator = Discriminator(a.image_size, len(model.config.domains), a.base_channels, a.max_channels)
     try:
+        read_header(file)
         discriminator.load_state_dict({name: tensor.float() for name, tensor in load_file(file).items()})
-    except (SafetensorError, OSError, RuntimeError) as error:
+    except (ModelError, SafetensorError, OSError, RuntimeError) as error:
         raise TrainingError(f"{file} is broken, or not the discriminator of this model: {error}.") from error
     return discriminator
 

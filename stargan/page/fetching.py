@@ -1,0 +1,92 @@
+"""Photos that a request gives the address of: fetched from public hosts alone, within a photo's limits."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Awaitable
+from typing import TypeVar
+
+import httpx
+import safehttpx
+
+from stargan.errors import PhotoError
+from stargan.pictures.io import MAX_BYTES
+
+# For all of it, also from a host that sends little by little.
+SECONDS = 20.0
+# Fetched at once: gradio holds each in memory until it is whole.
+AT_ONCE = 4
+T = TypeVar("T")
+
+
+class BoundedTransport(httpx.AsyncBaseTransport):
+    """What gradio fetches, it reads to its end, however long that is and takes. This gives up.
+
+    Raises:
+        PhotoError: it is too large, or takes too long.
+        ValueError: the host has no public address.
+    """
+
+    def __init__(self) -> None:
+        self._turn = threading.Semaphore(AT_ONCE)  # gradio fetches in more than one event loop
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        end = asyncio.get_running_loop().time() + SECONDS
+        transport = safehttpx.AsyncSecureTransport(await safehttpx.async_validate_url(request.url.host))
+        request.headers["accept-encoding"] = "identity"
+        await _before(end, self._wait())
+        body: _Body | None = None
+        try:
+            response = await _before(end, transport.handle_async_request(request))
+            response.headers.pop("content-encoding", None)  # a few bytes could become any number
+            response.stream = body = _Body(response.stream, transport, self._turn, end)
+            length = response.headers.get("content-length", "0")
+            if length.isdigit():
+                _check(int(length))
+        except BaseException:
+            if body:
+                await body.aclose()
+            else:
+                self._turn.release()
+                await transport.aclose()
+            raise
+        return response
+
+    async def _wait(self) -> None:
+        while not self._turn.acquire(blocking=False):
+            await asyncio.sleep(0.05)
+
+
+class _Body(httpx.AsyncByteStream):
+    def __init__(
+        self, stream: httpx.AsyncByteStream, transport: httpx.AsyncBaseTransport, turn: threading.Semaphore, end: float
+    ) -> None:
+        self._stream, self._transport, self._turn, self._end = stream, transport, turn, end
+        self._open = True
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        read, parts = 0, aiter(self._stream)
+        while (part := await _before(self._end, anext(parts, None))) is not None:
+            read += len(part)
+            _check(read)
+            yield part
+
+    async def aclose(self) -> None:
+        if self._open:
+            self._open = False
+            self._turn.release()
+            await self._stream.aclose()
+            await self._transport.aclose()
+
+
+def _check(size: int) -> None:
+    if size > MAX_BYTES:
+        raise PhotoError("photo_heavy", size=f"{size / 1e6:.0f}", limit=MAX_BYTES // 10**6)
+
+
+async def _before(end: float, work: Awaitable[T]) -> T:
+    try:
+        return await asyncio.wait_for(work, end - asyncio.get_running_loop().time())
+    except asyncio.TimeoutError:
+        raise PhotoError("photo_slow", seconds=round(SECONDS)) from None
