@@ -116,10 +116,14 @@ def judged(data: bytes) -> None:
     assert spent() - begin < SECONDS
 
 
+def own(who: int = resource.RUSAGE_SELF) -> int:
+    """Bytes, the most that this process ever had."""
+    return resource.getrusage(who).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
 def taken() -> int:
-    """Bytes, the most that this process and one that decodes for it ever had."""
-    both = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(both) * (1 if sys.platform == "darwin" else 1024)
+    """The same with the largest process that decoded for it."""
+    return own() + own(resource.RUSAGE_CHILDREN)
 
 
 @settings(max_examples=-(-FILES // PARTS), deadline=None, database=None, suppress_health_check=list(HealthCheck))
@@ -256,9 +260,9 @@ def test_large_and_transparent(kind: str) -> None:
     data = out.getvalue()
     read, write = os.pipe()
     if (child := os.fork()) == 0:  # the most that a process ever had is its own
-        picture, begin = None, taken()
+        picture, begin = None, own()
         picture = open_photo(data)
-        os.write(write, f"{taken() - begin} {picture.getpixel((0, 0))}".encode())
+        os.write(write, f"{own() - begin} {picture.getpixel((0, 0))}".encode())
         os._exit(0)
     os.close(write)
     memory, _, colour = os.read(read, 100).decode().partition(" ")
