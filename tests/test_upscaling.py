@@ -115,7 +115,7 @@ def test_what_is_no_upscaler(weights: Path, tmp_path: Path, monkeypatch: pytest.
     save_file(SRVGGNetCompact(num_feat=16, num_conv=2, upscale=1).state_dict(), same)
     for name, sentence in (
         (str(pickle), "no safetensors file"),
-        (str(cut), "cannot be read"),
+        (str(cut), "not a safetensors file"),
         (str(other), "no known architecture"),
         (str(same), "none that makes RGB pictures larger"),
         ("nothing at all", "There is no file"),
