@@ -39,7 +39,7 @@ class _Elsewhere(BaseHTTPRequestHandler):
     photo = b""
 
     def do_GET(self) -> None:
-        SENT.append(self.path)
+        SENT.append(f"{self.headers['Host']}{self.path}")
         self.send_response(302 if self.path.startswith("/moved") else 200)
         self.send_header("Content-Type", "image/png")
         try:
@@ -54,6 +54,10 @@ class _Elsewhere(BaseHTTPRequestHandler):
 
     def _moved(self) -> None:
         self.send_header("Location", f"http://elsewhere.test:{self.server.server_port}/photo.png")
+        self.end_headers()
+
+    def _moved_here(self) -> None:
+        self.send_header("Location", "/photo.png")
         self.end_headers()
 
     def _announced(self) -> None:
@@ -108,8 +112,14 @@ def fetch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], by
 
 
 def test_a_photo_is_fetched_also_from_where_it_has_moved_to(fetch: Callable[[str], bytes], elsewhere: str) -> None:
-    for name in ("photo.png", "moved.png"):
+    for name, hosts in (
+        ("photo.png", ["photos.test"]),
+        ("moved.png", ["photos.test", "elsewhere.test"]),
+        ("moved_here.png", ["photos.test", "photos.test"]),
+    ):
+        SENT.clear()
         assert fetch(elsewhere + name) == _Elsewhere.photo
+        assert [sent.partition("/")[0] for sent in SENT] == hosts
 
 
 @pytest.mark.parametrize("name", ["announced.png", "endless.png"])
@@ -129,9 +139,12 @@ def test_a_host_that_sends_little_by_little_is_given_up(
 ) -> None:
     monkeypatch.setattr(fetching, "SECONDS", 1.0)
     begin = time.monotonic()
-    with pytest.raises(PhotoError, match="not there within 1 seconds"):
-        fetch(elsewhere + "slow.png")
+    with fetching.one_request():
+        for name in ("slow.png", "photo.png"):  # the next one has no time left
+            with pytest.raises(PhotoError, match="not there within 1 seconds"):
+                fetch(elsewhere + name)
     assert time.monotonic() - begin < 5
+    assert fetch(elsewhere + "photo.png") == _Elsewhere.photo
 
 
 def test_a_host_within_is_not_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, elsewhere: str) -> None:

@@ -16,7 +16,7 @@ from ray import serve
 from ray.exceptions import RayError
 from ray.serve.config import AutoscalingConfig
 from ray.serve.exceptions import BackPressureError, RayServeException
-from ray.serve.schema import ApplicationStatus
+from ray.serve.schema import ReplicaState
 
 from stargan.cluster import ClusterError, connect, connected, reason
 from stargan.constants import DEFAULT_MODEL
@@ -104,12 +104,14 @@ class Replicas:
             ) from error
 
     def ready(self) -> bool:
-        """Whether there are replicas that can draw."""
+        """Whether a replica can draw; others may be on their way."""
         try:
             status = serve.status().applications.get(APP)
         except (RayError, RayServeException):
             return False
-        return status is not None and status.status == ApplicationStatus.RUNNING
+        return status is not None and any(
+            part.replica_states.get(ReplicaState.RUNNING) for part in status.deployments.values()
+        )
 
     def __call__(self, model: str, task: Task) -> Painted:
         """

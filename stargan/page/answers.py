@@ -20,6 +20,7 @@ from gradio.exceptions import InvalidPathError
 from stargan.errors import RequestError, UserError
 from stargan.models.config import ModelError
 from stargan.page import texts
+from stargan.page.fetching import one_request
 from stargan.page.files import FILES
 from stargan.page.memory import ANSWERED, pixels_in
 from stargan.stages import counted
@@ -82,6 +83,7 @@ class Cancellations:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._running: dict[tuple[str | None, str], list[threading.Event]] = {}
+        self._all = False
 
     @contextmanager
     def piece(self, name: str) -> Iterator[None]:
@@ -89,6 +91,8 @@ class Cancellations:
         key, cancelled = (_page(), name), threading.Event()
         with self._lock:
             self._running.setdefault(key, []).append(cancelled)
+            if self._all:
+                cancelled.set()
         token = _cancelled.set(cancelled)
         try:
             yield
@@ -106,8 +110,9 @@ class Cancellations:
                 cancelled.set()
 
     def cancel_all(self) -> None:
-        """Asks whatever anybody has under way to end: the app is about to stop."""
+        """Asks whatever anybody has under way, or yet begins, to end: the app is about to stop."""
         with self._lock:
+            self._all = True
             for cancelled in (one for running in self._running.values() for one in running):
                 cancelled.set()
 
@@ -195,7 +200,8 @@ def guard(page: gr.Blocks) -> None:
 
     async def checked_inputs(*args: Any, **options: Any) -> list[Any]:
         try:
-            return await preprocess(*args, **options)
+            with one_request():
+                return await preprocess(*args, **options)
         except Exception as error:
             said = next((one for one in (error, error.__cause__) if isinstance(one, UserError)), None)
             raise said or RequestError("bad_input") from error

@@ -4,20 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Awaitable
+import time
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
 import httpx
 import safehttpx
+from gradio.processing_utils import PUBLIC_HOSTNAME_WHITELIST
 
 from stargan.errors import PhotoError
 from stargan.pictures.io import MAX_BYTES
 
-# For all of it, also from a host that sends little by little.
+# For all that a request names, also from a host that sends little by little, or sends on and on to others.
 SECONDS = 20.0
 # Fetched at once: gradio holds each in memory until it is whole.
 AT_ONCE = 4
 T = TypeVar("T")
+_END: ContextVar[float | None] = ContextVar("end", default=None)
+
+
+@contextmanager
+def one_request() -> Iterator[None]:
+    """What is fetched meanwhile has :data:`SECONDS` in all."""
+    token = _END.set(time.monotonic() + SECONDS)
+    try:
+        yield
+    finally:
+        _END.reset(token)
 
 
 class BoundedTransport(httpx.AsyncBaseTransport):
@@ -32,14 +47,22 @@ class BoundedTransport(httpx.AsyncBaseTransport):
         self._turn = threading.Semaphore(AT_ONCE)  # gradio fetches in more than one event loop
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        end = asyncio.get_running_loop().time() + SECONDS
-        transport = safehttpx.AsyncSecureTransport(await safehttpx.async_validate_url(request.url.host))
+        end, asked = _END.get() or time.monotonic() + SECONDS, request.url
+        transport: httpx.AsyncHTTPTransport
+        if safehttpx.matches_domain_whitelist(
+            asked.host, PUBLIC_HOSTNAME_WHITELIST
+        ):  # within a Space, it is no public address
+            transport = httpx.AsyncHTTPTransport()
+        else:
+            transport = safehttpx.AsyncSecureTransport(await safehttpx.async_validate_url(asked.host))
         request.headers["accept-encoding"] = "identity"
         await _before(end, self._wait())
         body: _Body | None = None
         try:
             response = await _before(end, transport.handle_async_request(request))
+            request.url = asked  # it was the address' of the host; where a page has moved to is told from its own
             response.headers.pop("content-encoding", None)  # a few bytes could become any number
+            assert isinstance(response.stream, httpx.AsyncByteStream)
             response.stream = body = _Body(response.stream, transport, self._turn, end)
             length = response.headers.get("content-length", "0")
             if length.isdigit():
@@ -87,6 +110,6 @@ def _check(size: int) -> None:
 
 async def _before(end: float, work: Awaitable[T]) -> T:
     try:
-        return await asyncio.wait_for(work, end - asyncio.get_running_loop().time())
+        return await asyncio.wait_for(work, end - time.monotonic())
     except asyncio.TimeoutError:
         raise PhotoError("photo_slow", seconds=round(SECONDS)) from None

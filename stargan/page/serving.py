@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -54,7 +55,9 @@ MAX_BODY = 8_000_000
 MAX_FIELD = 10_000
 # What is under way when the app is told to stop may take so many seconds; then it is broken off, where it can be, within so many;
 # and so many has whoever waits, to be told that the app stops.
-LAST_SECONDS, BREAKING_OFF, TELLING = 5.0, 2.0, 1.5
+LAST_SECONDS, BREAKING_OFF, TELLING = 4.0, 2.0, 2.0
+# Addresses of files, and of those of other hosts.
+_FILE, _ELSEWHERE = re.compile("/file[=/]"), re.compile("/file[=/]https?:", re.IGNORECASE)
 
 
 def serve(page: gr.Blocks, host: str, port: int | None, *, share: bool = False, mcp: bool = False) -> None:
@@ -132,9 +135,9 @@ def _empty(page: gr.Blocks) -> None:
     """Waits until the queue has let in all that waits, which is refused, and the last answers are on their way."""
     queue, end = page._queue, time.monotonic() + TELLING
     while time.monotonic() < end:
-        waiting = any(line.queue for line in queue.event_queue_per_concurrency_id.values())
+        waiting = any(line.queue for line in list(queue.event_queue_per_concurrency_id.values()))
         if not waiting and not any(queue.active_jobs):
-            time.sleep(0.2)
+            time.sleep(0.5)
             return
         time.sleep(0.05)
     log.warning("Stopped while requests waited.")
@@ -167,6 +170,7 @@ def share_queue(page: gr.Blocks) -> None:
         ):
             if len(same) >= limit:
                 return False, said("queue_share", limit=limit), "queue_full"
+        page.state_holder.update(body.session_hash)  # whoever comes back is no longer the one who was away longest
         drop_oldest(page.state_holder)
         return await push(body, request, username)
 
@@ -194,7 +198,7 @@ class _Bounded:
                 said = texts.say("disk_full", texts.preferred(Headers(scope=scope).get("accept-language")))
                 await PlainTextResponse(said, 507)(scope, receive, send)
             return
-        if scope["path"].rpartition("/file=")[2].lower().startswith(("http:", "https:")):
+        if _ELSEWHERE.search(scope["path"]):
             await JSONResponse({"detail": "This is no file of this app."}, 403)(scope, receive, send)
             return
         length = dict(scope["headers"]).get(b"content-length", b"0")
@@ -298,7 +302,7 @@ class _Headers:
                 headers = message.setdefault("headers", [])
                 headers.append((b"x-content-type-options", b"nosniff"))
                 kind = dict(headers).get(b"content-type", b"")
-                if "/file=" in scope["path"] and not kind.startswith((b"image/", b"video/")):
+                if _FILE.search(scope["path"]) and not kind.startswith((b"image/", b"video/")):
                     headers[:] = [one for one in headers if one[0] != b"content-disposition"]
                     headers.append((b"content-disposition", b"attachment"))
                 if "/assets/" in scope["path"] and message["status"] == 200:
