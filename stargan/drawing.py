@@ -116,7 +116,7 @@ class Source:
         """
         if isinstance(self._photo, Image.Image):
             return self._photo
-        return CACHE.get(("picture", self.digest), self._decode, _bytes)
+        return CACHE.get(("picture", self.digest), self._decode, bytes_of)
 
     @property
     def pixels(self) -> int:
@@ -139,7 +139,7 @@ class Source:
             shown.thumbnail((PREVIEW, PREVIEW), Image.Resampling.LANCZOS, reducing_gap=1.0)  # half the seconds of 2.0
             return shown
 
-        return CACHE.get(("preview", self.digest), make, _bytes)
+        return CACHE.get(("preview", self.digest), make, bytes_of)
 
     @property
     def faces(self) -> tuple[faces.Face, ...]:
@@ -169,7 +169,7 @@ def _hashed(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
-def _bytes(picture: Image.Image) -> int:
+def bytes_of(picture: Image.Image) -> int:
     return 4 * picture.width * picture.height  # of which RGB uses three
 
 
@@ -262,7 +262,7 @@ def _align(source: Source, number: int, config: ModelConfig) -> faces.Aligned:
     return CACHE.get(
         ("aligned", source.digest, number, framing, size),
         lambda: faces.align(source.picture, source.faces[number - 1].landmarks, framing, size),
-        lambda aligned: _bytes(aligned.picture),
+        lambda aligned: bytes_of(aligned.picture),
     )
 
 
@@ -277,7 +277,7 @@ def _crop(source: Source, square: Square, config: ModelConfig) -> faces.Aligned:
         left, top = x * photo.width - side / 2, y * photo.height - side / 2
         return faces.crop(photo, (left, top, left + side, top + side), size)
 
-    return CACHE.get(("crop", source.digest, square, size), make, lambda aligned: _bytes(aligned.picture))
+    return CACHE.get(("crop", source.digest, square, size), make, lambda aligned: bytes_of(aligned.picture))
 
 
 def numbered(source: Source) -> Image.Image:
@@ -639,7 +639,7 @@ class Drawn:
         """That picture with at least so many px a side, and what it says of itself: how it came to them, too."""
         picture, about = self.pictures[index], self.styles.provenance(self.place(index)[1])
         larger, note = CACHE.get(
-            ("enlarged", digest(picture), side), lambda: enlarge(picture, side), lambda made: _bytes(made[0])
+            ("enlarged", digest(picture), side), lambda: enlarge(picture, side), lambda made: bytes_of(made[0])
         )
         return larger, replace(about, details=about.details | {"size": note}) if note else about
 
@@ -665,7 +665,7 @@ class Drawn:
 
     def _hair(self, photo: Image.Image, face: faces.Aligned) -> heads.Hair:
         key = ("hair", self.prepared.source.digest, photo.size, face.matrix.tobytes())
-        return CACHE.get(key, lambda: heads.find_hair(photo, face), lambda hair: _bytes(hair.mask))
+        return CACHE.get(key, lambda: heads.find_hair(photo, face), lambda hair: bytes_of(hair.mask))
 
     def sheet_provenance(self) -> Provenance:
         return self.styles.provenance(0)

@@ -19,15 +19,9 @@ class Stages:
     runs: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
-    def add(self, stage: str, seconds: float) -> None:
-        self.runs[stage] = self.runs.get(stage, 0) + 1
+    def add(self, stage: str, seconds: float, runs: int = 1) -> None:
+        self.runs[stage] = self.runs.get(stage, 0) + runs
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
-
-    def include(self, others: Stages) -> None:
-        """Adds what was counted elsewhere."""
-        for name, runs in others.runs.items():
-            self.runs[name] = self.runs.get(name, 0) + runs
-            self.seconds[name] = self.seconds.get(name, 0.0) + others.seconds[name]
 
     def __str__(self) -> str:
         """Such as ``open=1/0.120s decode=8/0.310s``; empty where nothing ran."""
@@ -63,4 +57,5 @@ def stage(name: str) -> Iterator[None]:
 def include(stages: Stages) -> None:
     """What was counted elsewhere, as in another process, counts for the innermost :func:`counted` here."""
     if (current := _current.get()) is not None:
-        current.include(stages)
+        for name, runs in stages.runs.items():
+            current.add(name, stages.seconds[name], runs)

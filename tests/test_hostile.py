@@ -28,9 +28,8 @@ SECONDS = 10.0
 # By what was asked.
 ANSWERED: dict[str, float] = {}
 UNEXPECTED = texts.say("unexpected", "en")
-# Values that an input may take: one that took so many heeds none, such as a flag, and each costs a drawing, or a clip.
-TAKEN, CLIPS_TAKEN = 2, 1
-CLIPS = ("interpolate", "film", "draw_clip")
+# Values that an input may take: one that took so many heeds none, such as a flag, and each costs a drawing or a clip.
+TAKEN = 2
 
 
 def nested(depth: int) -> list:
@@ -193,7 +192,6 @@ def test_whatever_is_asked_gets_a_short_answer(
     number = int(name.partition("-")[0])
     function = next(function for function in visitor.functions() if function["id"] == number)
     good, wrong, taken = usual(visitor, function, photo), [], Counter[str]()
-    most = CLIPS_TAKEN if function["api_name"].startswith(CLIPS) else TAKEN
     events = EVENTS if "select" in str(function["targets"]) and not repeated else []
     requests = [(good, event, "event", f"{event!s:.40}") for event in events]
     for index, component in enumerate([] if repeated else function["components"]):
@@ -203,7 +201,7 @@ def test_whatever_is_asked_gets_a_short_answer(
                 requests.append(([*good[:index], value, *good[index + 1 :]], None, where, kind))
     requests += [(data, None, "values", str(len(data))) for data in ([], good * 3, good[:-1])]
     for data, event, where, kind in requests:
-        if taken[where] >= most:
+        if taken[where] >= TAKEN:
             continue
         label = f"{where}: {kind}"
         before, begin = server.log.stat().st_size, time.monotonic()

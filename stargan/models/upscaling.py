@@ -61,8 +61,8 @@ def _load(name: str) -> Network:
     file = find_weight_file(name)
     # on a ZeroGPU Space, only functions that ask for it have the GPU: this is quick enough without
     device = "cuda" if torch.cuda.is_available() and "SPACES_ZERO_GPU" not in os.environ else "cpu"
-    read_header(file)
     try:
+        read_header(file)
         network = ModelLoader(torch.device(device)).load_from_file(file)
     except (UnsupportedModelError, SafetensorError, RuntimeError, KeyError, ValueError) as error:
         raise ModelError(f"The upscaler {brief(name)} cannot be read, or is of no known architecture.") from error

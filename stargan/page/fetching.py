@@ -15,7 +15,7 @@ import safehttpx
 from gradio.processing_utils import PUBLIC_HOSTNAME_WHITELIST
 
 from stargan.errors import PhotoError
-from stargan.pictures.io import MAX_BYTES
+from stargan.pictures.io import check_weight
 
 # For all that a request names, also from a host that sends little by little, or sends on and on to others.
 SECONDS = 20.0
@@ -66,7 +66,7 @@ class BoundedTransport(httpx.AsyncBaseTransport):
             response.stream = body = _Body(response.stream, transport, self._turn, end)
             length = response.headers.get("content-length", "0")
             if length.isdigit():
-                _check(int(length))
+                check_weight(int(length))
         except BaseException:
             if body:
                 await body.aclose()
@@ -92,7 +92,7 @@ class _Body(httpx.AsyncByteStream):
         read, parts = 0, aiter(self._stream)
         while (part := await _before(self._end, anext(parts, None))) is not None:
             read += len(part)
-            _check(read)
+            check_weight(read)
             yield part
 
     async def aclose(self) -> None:
@@ -101,11 +101,6 @@ class _Body(httpx.AsyncByteStream):
             self._turn.release()
             await self._stream.aclose()
             await self._transport.aclose()
-
-
-def _check(size: int) -> None:
-    if size > MAX_BYTES:
-        raise PhotoError("photo_heavy", size=f"{size / 1e6:.0f}", limit=MAX_BYTES // 10**6)
 
 
 async def _before(end: float, work: Awaitable[T]) -> T:

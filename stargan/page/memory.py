@@ -9,7 +9,7 @@ from typing import Any
 from gradio.state_holder import StateHolder
 from PIL import Image
 
-from stargan.drawing import Drawn
+from stargan.drawing import Drawn, bytes_of
 from stargan.pictures.io import MAX_UNDER_WAY, Budget, pixels_of
 
 # Pixels of the photos of all requests that are being answered; a further one waits. Each takes up to 12 bytes: the photo,
@@ -51,7 +51,7 @@ def _bytes_in(values: Iterable[Any]) -> int:
     total = 0
     for value in values:
         if isinstance(value, Image.Image):
-            total += 4 * value.width * value.height
+            total += bytes_of(value)
         elif isinstance(value, Drawn):
             total += _bytes_in(value.pictures) + _bytes_in(value.prepared.crops)
         elif isinstance(value, tuple):

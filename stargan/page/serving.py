@@ -20,6 +20,7 @@ from urllib.parse import parse_qsl
 import gradio as gr
 from cachetools import TTLCache
 from gradio import processing_utils, route_utils, routes
+from gradio.queueing import Event
 from gradio.route_utils import GradioMultiPartParser
 from gradio.server_messages import UnexpectedErrorMessage
 from starlette.datastructures import FormData, Headers
@@ -135,12 +136,17 @@ def _empty(page: gr.Blocks) -> None:
     """Waits until the queue has let in all that waits, which is refused, and the last answers are on their way."""
     queue, end = page._queue, time.monotonic() + TELLING
     while time.monotonic() < end:
-        waiting = any(line.queue for line in list(queue.event_queue_per_concurrency_id.values()))
-        if not waiting and not any(queue.active_jobs):
+        if not _waiting(page) and not any(queue.active_jobs):
             time.sleep(0.5)
             return
         time.sleep(0.05)
     log.warning("Stopped while requests waited.")
+
+
+def _waiting(page: gr.Blocks) -> list[Event]:
+    """What is in the queue, of all functions."""
+    lines = list(page._queue.event_queue_per_concurrency_id.values())  # a copy, as gradio adds to them meanwhile
+    return [event for line in lines for event in list(line.queue)]
 
 
 def _health(_request: Request) -> JSONResponse:
@@ -156,7 +162,7 @@ def share_queue(page: gr.Blocks) -> None:
     push = queue.push
 
     async def pushed(body: Any, request: Request, username: str | None) -> Any:
-        waiting = [event for line in queue.event_queue_per_concurrency_id.values() for event in line.queue]
+        waiting = _waiting(page)
         said = partial(texts.say, language=texts.preferred(request.headers.get("accept-language")))
         if len(waiting) >= QUEUE:
             return False, said("queue_full"), "queue_full"

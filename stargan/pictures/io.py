@@ -132,14 +132,22 @@ def _read(source: str | Path | bytes | BinaryIO) -> bytes:
         raise PhotoError("photo_unreadable") from error
     if size == 0:
         raise PhotoError("photo_empty")
-    if size > MAX_BYTES:
-        raise PhotoError("photo_heavy", size=f"{size / 1e6:.0f}", limit=MAX_BYTES // 10**6)
+    check_weight(size)
     try:
         with open(source, "rb") if isinstance(source, str | Path) else nullcontext(source) as file:
             file.seek(0)
             return file.read(MAX_BYTES)
     except (OSError, ValueError) as error:
         raise PhotoError("photo_unreadable") from error
+
+
+def check_weight(size: int) -> None:
+    """
+    Raises:
+        PhotoError: a file of so many bytes is too large for a photo.
+    """
+    if size > MAX_BYTES:
+        raise PhotoError("photo_heavy", size=f"{size / 1e6:.0f}", limit=MAX_BYTES // 10**6)
 
 
 def open_file(data: bytes, here: bool = False) -> Image.Image:
