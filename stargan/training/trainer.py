@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from stargan.inference.compiling import obstacle
+from stargan.inference.translator import has_bf16
 from stargan.models.checkpoint import Model
 from stargan.models.config import ModelConfig
 from stargan.networks import Discriminator, init_weights
@@ -30,6 +32,8 @@ from stargan.training.losses import (
     spike_penalty,
 )
 from stargan.training.shards import ShardedFaces
+
+log = logging.getLogger(__name__)
 
 
 class TrainingError(ValueError):
@@ -50,6 +54,11 @@ class Trainer:
             raise TrainingError(f"The options name the domain {unknown[0]!r}; the data has {', '.join(faces.domains)}.")
         if config.compile and (why := obstacle(device)):
             raise TrainingError(f"Nothing can be compiled here, because {why}: train with --no-compile.")
+        self.bf16 = config.bf16 and has_bf16(device)
+        if config.bf16 and not self.bf16:
+            log.warning(
+                "There are no instructions for bf16 here, without which it is many times slower: training in fp32."
+            )
         self.iteration = self.samples = 0
         self.seconds = 0.0
         self.changes: list[dict[str, Any]] = []  # of options, on the way
@@ -188,7 +197,7 @@ class Trainer:
     # what a step sees
 
     def autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
     def seen(self, x: Tensor) -> Tensor:
         """What the discriminator gets to see of pictures."""
