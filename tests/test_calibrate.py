@@ -1,4 +1,4 @@
-"""Calibration of a style encoder, on random networks and noise."""
+"""Calibration of style encoder and mapping network, on random networks and noise."""
 
 from __future__ import annotations
 
@@ -69,6 +69,31 @@ def test_styles_of_pictures_come_to_lie_among_those_of_the_mapping_network(model
     assert all(torch.equal(a, b) for a, b in zip(model.generator.parameters(), generator, strict=True))
     second = calibrate(model, faces)
     assert all(second[domain][0] < 0.1 * first[domain][0] for domain in DOMAINS)
+
+
+def test_styles_of_seeds_are_spread_as_those_of_pictures(model: Model, data: Path) -> None:
+    def latent(domain: str) -> torch.Tensor:
+        codes = torch.randn(4000, model.config.architecture.latent_dim, generator=torch.Generator().manual_seed(5))
+        return model.mapping_network(codes, torch.full((4000,), DOMAINS.index(domain)))
+
+    # random networks hardly tell their inputs apart: these do, and the mapping network three times as far
+    for index, domain in enumerate(DOMAINS):
+        for layer, found, deviation in (
+            (model.style_encoder.unshared[index], styles(model, data, domain), 1.0),
+            (model.mapping_network.unshared[index][-1], latent(domain), 3.0),
+        ):
+            scale = deviation / found.std(dim=0).mean()
+            layer.bias.copy_(scale * (layer.bias - found.mean(dim=0)))
+            layer.weight.mul_(scale)
+    before = {name: p.clone() for name, p in model.mapping_network.named_parameters()}
+    calibrate(model, Faces(data, 32, torch.device("cpu")))
+    changed = {name for name, p in model.mapping_network.named_parameters() if not torch.equal(p, before[name])}
+    assert changed == {f"unshared.{index}.6.{kind}" for index in range(len(DOMAINS)) for kind in ("weight", "bias")}
+    for domain in DOMAINS:
+        found, wanted = latent(domain), styles(model, data, domain)
+        assert torch.cov(wanted.T).trace() > 1
+        assert (found.mean(dim=0) - wanted.mean(dim=0)).norm() < 0.1 * torch.cov(wanted.T).trace().sqrt()
+        assert (torch.cov(found.T) - torch.cov(wanted.T)).norm() < 0.1 * torch.cov(wanted.T).norm()
 
 
 def test_a_monochrome_domain_is_fitted_in_luma(model: Model, data: Path) -> None:

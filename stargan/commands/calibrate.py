@@ -1,4 +1,4 @@
-"""``python -m stargan calibrate``: styles of pictures to where a trained model draws best."""
+"""``python -m stargan calibrate``: styles of a trained model to where it draws best."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from stargan.commands.arguments import refused
 def add(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "calibrate",
-        help="fit a trained style encoder to the mapping network",
-        description="Reference-guided drawings of a trained model become as crisp as latent-guided ones: the last layers of "
-        "its style encoder are fitted, so that styles of pictures lie where the mapping network's do.",
+        help="fit a trained style encoder and mapping network to each other",
+        description="Reference-guided drawings of a trained model become as crisp as latent-guided ones, and those as light as "
+        "real pictures: the last layers of its style encoder are fitted, so that styles of pictures lie where the mapping "
+        "network's do, and then the mapping network's, so that its styles are spread as those of pictures.",
     )
     parser.add_argument("model", help="a registered name, a model folder, or user/repo")
     parser.add_argument("--data", type=Path, required=True, help="the training pictures, a folder for each domain")

@@ -1,9 +1,13 @@
-"""Calibration of a trained style encoder: styles of pictures come to lie where the decoder draws best.
+"""Calibration of a trained style encoder and mapping network to each other: both give styles that the decoder draws well, and
+that are spread as those of real pictures are.
 
 The style encoder learns from drawings that the generator made (the style reconstruction term; paper, section 3.2). Of real
 pictures it gives styles beside those of the mapping network, and what is drawn from there is fainter at every scale. An affine
-map of the styles, fitted once by ridge regression, takes most of that away; the last layer is linear and takes the map in, so
-that a calibrated model is a model like any other.
+map of the styles, fitted once by ridge regression, takes most of that away.
+
+The mapping network, in turn, is drawn to extremes by the diversity term, which no picture holds it to: drawings from seeds are
+darker than real ones. A second affine map gives its styles the mean and the covariance of the pictures' styles, by then among
+its own. The last layers are linear and take the maps in, so that a calibrated model is a model like any other.
 """
 
 from __future__ import annotations
@@ -26,10 +30,10 @@ BATCH = 50
 
 @torch.no_grad()
 def calibrate(model: Model, faces: Faces) -> dict[str, tuple[float, float]]:
-    """Fits the style encoder's last layers to the mapping network, in place, one for each domain; its config says so.
+    """Fits the last layers of style encoder and mapping network, in place, for each domain; the model's config says so.
 
-    The aim for a picture's style is the mean of the :data:`NEIGHBOURS` nearest styles of the mapping network. Calibrated a
-    second time, a model changes little.
+    The aim for a picture's style is the mean of the :data:`NEIGHBOURS` nearest styles of the mapping network; the aim for
+    those is then the normal distribution of the pictures' styles. Calibrated a second time, a model changes little.
 
     Args:
         faces: training pictures of the model's side, on the CPU.
@@ -55,14 +59,21 @@ def calibrate(model: Model, faces: Faces) -> dict[str, tuple[float, float]]:
         batches = (to_luma(x) if gray else x for x in (part.float() / 127.5 - 1 for part in pictures.split(BATCH)))
         styles = torch.cat([model.style_encoder(x, torch.full((len(x),), index)) for x in batches])
         aims = latent[torch.cdist(styles, latent).topk(NEIGHBOURS, largest=False).indices].mean(dim=1)
-        weight, bias = _ridge_regression(styles, aims)
-        head = model.style_encoder.unshared[index]
-        assert isinstance(head, nn.Linear)
-        head.bias.copy_(weight @ head.bias + bias)
-        head.weight.copy_(weight @ head.weight)
-        found[domain] = (_distance(styles, aims), _distance(styles @ weight.T + bias, aims))
+        fit = _ridge_regression(styles, aims)
+        _then(model.style_encoder.unshared[index], fit)
+        fitted = styles @ fit[0].T + fit[1]
+        _then(model.mapping_network.unshared[index][-1], _moment_matching(latent, fitted))
+        found[domain] = (_distance(styles, aims), _distance(fitted, aims))
     model.config = replace(model.config, training={**model.config.training, "calibrated": True})
     return found
+
+
+def _then(layer: nn.Module, fit: tuple[Tensor, Tensor]) -> None:
+    """Makes the affine map, weight and bias, part of the linear layer that comes before it."""
+    assert isinstance(layer, nn.Linear)
+    weight, bias = fit
+    layer.bias.copy_(weight @ layer.bias + bias)
+    layer.weight.copy_(weight @ layer.weight)
 
 
 def _ridge_regression(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,6 +83,23 @@ def _ridge_regression(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     variances = centred.T @ centred / len(x) + RIDGE * torch.eye(x.shape[1])
     weight = torch.linalg.solve(variances, centred.T @ (y - mean_y) / len(x)).T
     return weight, mean_y - weight @ mean_x
+
+
+def _moment_matching(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """The affine map ``(D, D), (D,)`` that gives ``x`` the mean and the covariance of ``y``, ``(N, D)`` and ``(M, D)``, and moves
+    it least: the optimal transport between normal distributions (Peyré and Cuturi 2019, arXiv:1803.00567, remark 2.31)."""
+    ridge = RIDGE * torch.eye(x.shape[1], dtype=torch.float64)
+    before, after = (torch.cov(part.double().T) + ridge for part in (x, y))
+    root = _root(before)
+    inverse = torch.linalg.inv(root)
+    weight = (inverse @ _root(root @ after @ root) @ inverse).to(x.dtype)
+    return weight, y.mean(dim=0) - weight @ x.mean(dim=0)
+
+
+def _root(x: Tensor) -> Tensor:
+    """Of a symmetric, positive definite matrix."""
+    values, vectors = torch.linalg.eigh(x)
+    return vectors * values.sqrt() @ vectors.T
 
 
 def _distance(x: Tensor, y: Tensor) -> float:
