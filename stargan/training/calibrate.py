@@ -62,7 +62,8 @@ def calibrate(model: Model, faces: Faces) -> dict[str, tuple[float, float]]:
         fit = _ridge_regression(styles, aims)
         _then(model.style_encoder.unshared[index], fit)
         fitted = styles @ fit[0].T + fit[1]
-        _then(model.mapping_network.unshared[index][-1], _moment_matching(latent, fitted))
+        *_, last = model.mapping_network.unshared[index].children()
+        _then(last, _moment_matching(latent, fitted))
         found[domain] = (_distance(styles, aims), _distance(fitted, aims))
     model.config = replace(model.config, training={**model.config.training, "calibrated": True})
     return found
