@@ -90,6 +90,7 @@ def main() -> None:
     save_picture(hero, pictures / "latent.png", provenance)
     mixed = translator.reference(PORTRAIT, drawings, "anime")
     rows = [[None, *map(enlarged, drawings)], [enlarged(source), *map(enlarged, mixed)]]
+    provenance = Provenance(translator.name, details={"domain": "anime", "references": "drawings/"})
     save_picture(grid(rows), pictures / "reference.png", provenance)
 
 

@@ -12,7 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from stargan.training.data import DataError, Faces, augment, list_domains
+from stargan.training.data import DataError, Faces, augment, evenly, list_domains
+from stargan.training.sheets import SOURCES, fixed_faces
 
 CPU = torch.device("cpu")
 COLOURS = {"anime": (200, 0, 0), "female": (0, 200, 0), "male": (0, 0, 200)}
@@ -35,6 +36,19 @@ def test_domains_are_the_sorted_folders_and_only_pictures_count(root: Path) -> N
     found = list_domains(root)
     assert list(found) == ["anime", "female", "male"]
     assert [len(files) for files in found.values()] == [30, 3, 3]
+
+
+def test_some_of_many_are_taken_evenly(root: Path) -> None:
+    """Names sort by where pictures come from: of two kinds, a sheet and a figure show both."""
+    assert evenly(10, 4) == [0, 2, 5, 7]
+    assert evenly(3, 5) == evenly(3, None) == [0, 1, 2]
+    for index in range(60):
+        Image.new("RGB", (40, 40), (0, 250 if index < 30 else 100, 0)).save(
+            root / "female" / f"{'gn'[index // 30]}{index}.png"
+        )
+    greens = [face.getpixel((9, 9))[1] for face in fixed_faces(root, ("anime", "female", "male"), 16)["female"]]
+    assert len(greens) == SOURCES
+    assert greens.count(250) == greens.count(100) + 1  # and one of the three there were
 
 
 def test_an_empty_domain_folder_is_named(root: Path) -> None:

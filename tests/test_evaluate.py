@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +15,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import FACES
+from hub_server import HubServer
 from PIL import Image
+from serving import ROOT
 from torchvision.transforms.functional import gaussian_blur
 
 from stargan.commands import main
 from stargan.evaluation import judge as judges
 from stargan.evaluation import metrics
-from stargan.evaluation.backbones import Backbones
+from stargan.evaluation.backbones import ALEXNET, INCEPTION, Backbones
 from stargan.evaluation.judge import Judge, find_judge
 from stargan.evaluation.metrics import (
     frechet_distance,
@@ -212,6 +217,7 @@ def test_several_models_in_one_table(
         of = [row for row in rows if row["model"] == model and row["mode"] == "latent"]
         (mean,) = [row["spread"] for row in of if row["pair"] == "mean"]
         assert mean == pytest.approx(np.mean([row["spread"] for row in of if row["pair"] != "mean"]))
+    assert json.loads(output.read_text())["not_measured"] == {"FID, KID and LPIPS": "they were not asked for"}
     table = capsys.readouterr().out.splitlines()
     assert len(table) == 2 + len(rows)
     assert table[0].split() == [
@@ -264,6 +270,20 @@ def test_groups_of_sources_apart(data: Path, models: list[str], tmp_path: Path, 
     assert every["floor"] == g["floor"] == n["floor"]  # references and training faces stay all
     assert len({row["untranslated"]["mean"] for row in (every, g, n)}) == 3
 
+    # as many as asked for are of both kinds
+    assert run(data, models[0], *chosen, "--sources", "4") == 0
+    (some,) = json.loads(file.read_text())["rows"]
+    few = tmp_path / "few"
+    shutil.copytree(data / "val", few / "val")
+    (few / "train").symlink_to(data / "train")
+    names = sorted(picture.name for picture in (few / "val" / "photo").iterdir())
+    kept = {names[at * len(names) // 4] for at in range(4)}
+    assert {name[0] for name in kept} == {"g", "n"}
+    for name in set(names) - kept:
+        (few / "val" / "photo" / name).unlink()
+    assert run(few, models[0], *chosen) == 0
+    assert json.loads(file.read_text())["rows"][0]["swd"] == some["swd"]
+
     # as if the others were not there
     alone = tmp_path / "alone"
     shutil.copytree(data / "val", alone / "val")
@@ -304,12 +324,17 @@ def test_without_truncation_outputs_spread_more(data: Path, models: list[str], t
         (["--pairs", "photo>manga"], "manga is not a domain of the model"),
         (["--pairs", "photo-anime"], "written source>target, not 'photo-anime'"),
         (["--inception-weights", "/nowhere/w.pth"], "The weights file /nowhere/w.pth does not exist"),
+        (
+            ["--lpips-weights", "user/none"],
+            "There is no file user/none here, and none alexnet-owt-7be5be79.pth of user/none",
+        ),
+        (["--lpips-weights", __file__], "test_evaluate.py cannot be read"),
     ],
 )
 def test_what_cannot_be_evaluated_is_said(
     data: Path, models: list[str], arguments: list[str], sentence: str, capsys: pytest.CaptureFixture
 ) -> None:
-    backbones = [] if "--inception-weights" in arguments else ["--no-backbones"]
+    backbones = [] if "weights" in arguments[0] else ["--no-backbones"]
     assert run(data, models[0], *backbones, *arguments) == 2
     assert sentence in capsys.readouterr().err
 
@@ -398,11 +423,42 @@ def test_backbones_from_local_files(
     assert backbones.diversity(outputs[:, :1].expand(-1, 3, -1, -1, -1))["lpips"] == pytest.approx(0, abs=1e-6)
 
 
+def test_backbones_from_a_hub(weight_files: dict[str, Path], tmp_path: Path) -> None:
+    hub = HubServer()
+    try:
+        hub.add("user/backbones", {INCEPTION: weight_files["inception"].read_bytes()})
+        environment = os.environ | {
+            "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0",
+        }  # fmt: skip
+        code = (
+            "import sys, torch; from stargan.evaluation.backbones import Backbones; "
+            "found = Backbones(torch.device('cpu'), 'user/backbones', sys.argv[1]); print(found.missing, found.inception is None)"
+        )
+        asked = [sys.executable, "-c", code]
+        found = subprocess.run(
+            [*asked, str(weight_files["lpips"])], env=environment, cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert found.stdout.strip() == "{} False", found.stderr
+        lacking = subprocess.run(
+            [*asked, "user/backbones"], env=environment, cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert f"none {ALEXNET} of user/backbones to be had from the Hub" in lacking.stderr
+    finally:
+        hub.stop()
+
+
+@pytest.mark.parametrize("in_a_folder", [False, True])
 def test_the_whole_way_with_backbones(
-    weight_files: dict[str, Path], data: Path, models: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    """From files of weights on disk to FID, KID and LPIPS in the table."""
-    files = ["--inception-weights", str(weight_files["inception"]), "--lpips-weights", str(weight_files["lpips"])]
+    weight_files: dict[str, Path], data: Path, models: list[str], tmp_path: Path, capsys: pytest.CaptureFixture, in_a_folder: bool
+) -> None:  # fmt: skip
+    """From weights on disk to FID, KID and LPIPS in the table."""
+    places = weight_files
+    if in_a_folder:
+        (tmp_path / "folder").mkdir()
+        for name, file in weight_files.items():
+            file.rename(tmp_path / "folder" / {"inception": INCEPTION, "lpips": ALEXNET}[name])
+        places = dict.fromkeys(weight_files, tmp_path / "folder")
+    files = ["--inception-weights", str(places["inception"]), "--lpips-weights", str(places["lpips"])]
     output = tmp_path / "figures.json"
     chosen = [
         "--pairs",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from stargan.commands.arguments import refused
@@ -18,7 +19,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("model", help="a registered name, a model folder, or user/repo")
     parser.add_argument("--data", type=Path, required=True, help="the training pictures, a folder for each domain")
-    parser.add_argument("--output", type=Path, required=True, help="the calibrated model's folder")
+    parser.add_argument("--output", type=Path, required=True, help="the calibrated model's folder, which names it")
     parser.set_defaults(run=run)
 
 
@@ -34,9 +35,10 @@ def run(options: argparse.Namespace) -> int:
         model = load_model(find_model(options.model))
         faces = Faces(options.data, model.config.architecture.image_size, torch.device("cpu"))
         found = calibrate(model, faces)
+        model.config = replace(model.config, name=options.output.resolve().name)
         save_model(model, options.output)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         return refused(error)
     for domain, (before, after) in found.items():
-        print(f"{domain}: from {before:.2f} to {after:.2f} off the mapping network's styles")
+        print(f"{domain}: styles of pictures are {after:.2f} from those of the mapping network; before, {before:.2f}")
     return 0

@@ -43,8 +43,11 @@ def add(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--no-judge", action="store_true", help="leave out what needs the classifier")
     parser.add_argument("--no-backbones", dest="backbones", action="store_false", help="leave out FID, KID and LPIPS")
-    parser.add_argument("--inception-weights", type=Path, help="a local weights-inception-2015-12-05-6726825d.pth")
-    parser.add_argument("--lpips-weights", type=Path, help="a local alexnet-owt-7be5be79.pth")
+    where = "where %s is: the file, a folder, or user/repo on the Hub; default: from its authors"
+    parser.add_argument(
+        "--inception-weights", metavar="PLACE", help=where % "weights-inception-2015-12-05-6726825d.pth"
+    )
+    parser.add_argument("--lpips-weights", metavar="PLACE", help=where % "alexnet-owt-7be5be79.pth")
     parser.add_argument("--device", help="cuda, cpu, ...; default: CUDA where there is one")
     parser.set_defaults(run=run)
 
@@ -69,7 +72,9 @@ def run(options: argparse.Namespace) -> int:
         protocol = Protocol(options.outputs, options.sources, pairs, options.modes, options.psi, options.groups)
         judge = None if options.no_judge else find_judge(options.data, options.judge)
         evaluation = Evaluation(options.data, options.validation, protocol, backbones, judge)
-        facts = {**vars(protocol), "not_measured": backbones.missing if backbones else {}}
+        missing = backbones.missing if backbones else {"FID, KID and LPIPS": "they were not asked for"}
+        facts = {**vars(protocol), "not_measured": missing}
+        options.output.parent.mkdir(parents=True, exist_ok=True)  # before the minutes of work, not after
         rows: list[Row] = []
         for name in options.models:
             translator = Translator(load_model(find_model(name)), device)
@@ -77,12 +82,12 @@ def run(options: argparse.Namespace) -> int:
             facts["judge_accuracy"] = evaluation.accuracy(translator.image_size)
             rows_and_means = rows + (means(rows) if len({row.pair for row in rows}) > 1 else [])
             options.output.write_text(to_json(rows_and_means, **facts), encoding="utf-8")
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         return refused(error)
     print(table(rows_and_means))
     if judge is not None:
         right = ", ".join(f"{domain} {share:.1%}" for domain, share in facts["judge_accuracy"].items())
         print(f"The judge is right about validation faces: {right}.")
-    for what, why in facts["not_measured"].items():
+    for what, why in backbones.missing.items() if backbones else ():
         print(f"Not measured: {what}, because {why}.")
     return 0

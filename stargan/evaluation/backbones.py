@@ -13,50 +13,55 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from torch import Tensor
 
 from stargan.evaluation.metrics import as_floats
 from stargan.training.data import DataError
 
 log = logging.getLogger(__name__)
-# Pictures a second pass through a backbone.
+# Pictures that pass through a backbone at a time.
 BATCH = 32
+# As torch-fidelity and torchvision publish them.
+INCEPTION, ALEXNET = "weights-inception-2015-12-05-6726825d.pth", "alexnet-owt-7be5be79.pth"
 
 
 class Backbones:
     """FID and KID on Inception's features, LPIPS on AlexNet's (torchmetrics); each is left out where its weights are not to be had.
 
     Args:
-        inception: file of ``weights-inception-2015-12-05-6726825d.pth``; None downloads it on first use.
-        lpips: file of torchvision's ``alexnet-owt-7be5be79.pth``; likewise.
+        inception: where :data:`INCEPTION` is: the file itself, a folder, or ``user/repo`` on the Hub; None downloads it from
+            its authors on first use.
+        lpips: where :data:`ALEXNET` is, likewise.
 
     Attributes:
         missing: what cannot be measured, and why.
 
     Raises:
-        DataError: a file that was named does not exist.
+        DataError: a file that was named does not exist, cannot be fetched or cannot be read.
     """
 
-    def __init__(self, device: torch.device, inception: Path | None = None, lpips: Path | None = None) -> None:
+    def __init__(
+        self, device: torch.device, inception: Path | str | None = None, lpips: Path | str | None = None
+    ) -> None:
         self.device = device
         self.inception: torch.nn.Module | None = None
         self.lpips: torch.nn.Module | None = None
         self.missing: dict[str, str] = {}
-        for file in (inception, lpips):
-            if file is not None and not file.is_file():
-                raise DataError(f"The weights file {file} does not exist.")
+        files = _find(inception, INCEPTION), _find(lpips, ALEXNET)
         try:
             with _short_timeout():
-                self.inception = _inception(inception).to(device).eval()
+                self.inception = _inception(files[0]).to(device).eval()
         except Exception as error:
-            self.missing["FID and KID"] = _why(error, "--inception-weights")
+            self.missing["FID and KID"] = _why(error, files[0], "--inception-weights")
         try:
-            with _short_timeout(), _torchvision_file(lpips):
+            with _short_timeout(), _torchvision_file(files[1]):
                 from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
                 self.lpips = LearnedPerceptualImagePatchSimilarity("alex", reduction="none").to(device)
         except Exception as error:
-            self.missing["LPIPS"] = _why(error, "--lpips-weights")
+            self.missing["LPIPS"] = _why(error, files[1], "--lpips-weights")
         for name, reason in self.missing.items():
             log.warning("%s left out: %s.", name, reason)
 
@@ -113,6 +118,20 @@ class _Given(torch.nn.Module):
         return features.view(-1, self.num_features)
 
 
+def _find(place: Path | str | None, name: str) -> Path | None:
+    if place is None:
+        return None
+    file = Path(place) / name if Path(place).is_dir() else Path(place)
+    if file.is_file():
+        return file
+    try:
+        return Path(hf_hub_download(str(place), name))
+    except HFValidationError:  # no name that a repository can have
+        raise DataError(f"The weights file {file} does not exist.") from None
+    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        raise DataError(f"There is no file {file} here, and none {name} of {place} to be had from the Hub.") from error
+
+
 def _inception(file: Path | None) -> torch.nn.Module:
     from torchmetrics.image.fid import NoTrainInceptionV3
 
@@ -125,11 +144,9 @@ def _torchvision_file(file: Path | None) -> Iterator[None]:
     if file is None:
         yield
         return
-    from torchvision.models import AlexNet_Weights
-
     before = torch.hub.get_dir()
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder) / "checkpoints" / AlexNet_Weights.DEFAULT.url.rsplit("/", 1)[1]
+        place = Path(folder) / "checkpoints" / ALEXNET
         place.parent.mkdir()
         os.symlink(file.resolve(), place)
         torch.hub.set_dir(folder)
@@ -150,11 +167,13 @@ def _short_timeout(seconds: float = 20) -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-def _why(error: Exception, option: str) -> str:
+def _why(error: Exception, file: Path | None, option: str) -> str:
     if isinstance(error, ImportError):
         return f"{error} (install requirements-dev.txt)"
+    if file is not None:
+        raise DataError(f"The weights file {file} cannot be read.") from error
     if isinstance(error, OSError):
         return (
             f"the weights cannot be downloaded here ({str(error) or type(error).__name__}); give the file with {option}"
         )
-    return f"{str(error).splitlines()[0]}; give the file with {option}"
+    return f"{' '.join(str(error).split()) or type(error).__name__}; give the file with {option}"

@@ -36,7 +36,7 @@ from stargan.evaluation.metrics import (
 from stargan.evaluation.report import Row
 from stargan.inference.translator import Translator
 from stargan.pictures.tensors import to_pictures, to_tensor
-from stargan.training.data import DataError, Faces
+from stargan.training.data import DataError, Faces, evenly
 
 MODES = ("latent", "reference")
 
@@ -47,7 +47,7 @@ class Protocol:
 
     Attributes:
         outputs: pictures a source.
-        sources: validation faces a domain at most, of each group; None: all.
+        sources: validation faces a domain at most, of each group, evenly over them; None: all.
         pairs: (source, target) domains; None: every ordered pair that the model and the data share.
         psi: truncation of latent styles.
         groups: how the names of sources begin, each evaluated apart; references and training faces stay all. None: no groups.
@@ -173,7 +173,8 @@ class Evaluation:
         """``(sources, outputs, 3, H, H)``: as a user gets them, 8 bits a channel."""
         random = torch.Generator().manual_seed(0)
         size = translator.image_size
-        sources = to_pictures(as_floats(self._sources(size, source, group)[: self.protocol.sources]))
+        found = self._sources(size, source, group)
+        sources = to_pictures(as_floats(found[evenly(len(found), self.protocol.sources)]))
         count = (len(sources), self.protocol.outputs)
         if mode == "latent":
             codes = torch.randn(*count, translator.config.architecture.latent_dim, generator=random)

@@ -43,6 +43,13 @@ def list_domains(root: Path) -> dict[str, list[Path]]:
     return domains
 
 
+def evenly(total: int, count: int | None) -> list[int]:
+    """The places of ``count`` of ``total`` sorted pictures, evenly over them; None: of all. Names sort by where pictures come
+    from, so that the first ones are all of one kind."""
+    count = total if count is None else min(count, total)
+    return [index * total // count for index in range(count)]
+
+
 def read_square(file: Path | BinaryIO, size: int, name: str | None = None) -> Image.Image | None:
     """A picture as RGB, ``size`` × ``size``; None, and a line in the log with its name, where it cannot be read."""
     try:

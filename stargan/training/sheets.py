@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
 
 import torch
@@ -13,20 +12,20 @@ from torch import Tensor
 from stargan.models.checkpoint import Model
 from stargan.networks import latent_code, mean_style
 from stargan.pictures.tensors import grid, to_grayscale, to_pictures, to_tensor
-from stargan.training.data import DataError, list_domains, read_square
+from stargan.training.data import DataError, evenly, list_domains, read_square
 
 # Faces a domain, as sources and as references; seeds, each drawn at every ψ.
 SOURCES, SEEDS, TRUNCATIONS = 6, 4, (0.5, 0.7, 1.0)
 
 
 def fixed_faces(folder: Path, domains: tuple[str, ...], size: int) -> dict[str, list[Image.Image]]:
-    """The first faces of each domain, the same for every sheet of a run.
+    """Faces of each domain, evenly over them, the same for every sheet of a run.
 
     Raises:
         DataError: none of the domains is there, or has a picture that can be read.
     """
     faces = {
-        domain: list(islice(filter(None, (read_square(file, size) for file in files)), SOURCES))
+        domain: [face for at in evenly(len(files), SOURCES) if (face := read_square(files[at], size))]
         for domain, files in list_domains(folder).items()
         if domain in domains
     }
@@ -107,7 +106,7 @@ def _cycle(model: Model, x: Tensor, sources: list[tuple[Image.Image, str]], targ
 def results_sheet(model: Model, validation: Path, target: str, columns: int = 20) -> Image.Image:
     """Results alone, without the faces they were made of, which may not be shown: for a model card.
 
-    Five rows of one source each, a seed a column; then every source of the other domains once, each with a seed of its own.
+    Five rows of one source each, a seed a column; then up to 50 sources of each other domain, evenly over them, each with a seed of its own.
 
     Raises:
         DataError: the model has no such domain, or there are no pictures of the others.
@@ -118,12 +117,13 @@ def results_sheet(model: Model, validation: Path, target: str, columns: int = 20
         )
     device = next(model.generator.parameters()).device
     size, index = model.config.architecture.image_size, model.config.domains.index(target)
-    files = [f for domain, found in list_domains(validation).items() if domain != target for f in found[:50]]
+    others = [files for domain, files in list_domains(validation).items() if domain != target]
+    files = [found[at] for found in others for at in evenly(len(found), 50)]
     sources = [picture for picture in (read_square(file, size) for file in files) if picture]
     if not sources:
         raise DataError(f"{validation} has no pictures of domains other than {target}.")
     # five spread over the domains
-    many = [sources[i] for i in range(0, len(sources), -(-len(sources) // 5)) for _ in range(columns)]
+    many = [sources[at] for at in evenly(len(sources), 5) for _ in range(columns)]
     x = to_tensor(many + sources).to(device)
     seeds = [*list(range(columns)) * (len(many) // columns), *range(len(sources))]
     styles = _styles_of_seeds(model, seeds, index)
