@@ -8,12 +8,17 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 from asking import report
 from gradio_client import Client, handle_file
 from hub_server import HubServer
 from huggingface_hub import SpaceCard, SpaceHardware
 from PIL import Image
+from safetensors.torch import load
 from serving import ROOT, start, unprivileged
+
+from stargan.constants import DEFAULT_MODEL
+from stargan.training.state import DISCRIMINATOR_FILE
 
 COLOURS = {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"}
 
@@ -69,6 +74,17 @@ def test_the_upload(steps: list[str], space: Path, tmp_path: Path) -> None:
     finally:
         hub.stop()
     assert hub.repositories["user/drawn"].files == contents(space)
+
+
+def test_the_model_that_travels_with_it(space: Path) -> None:
+    """The default one and no other, in fp16, in files that a Space takes without Git LFS; what only training needs stays here."""
+    (folder,) = (space / "weights").iterdir()
+    assert folder.name == DEFAULT_MODEL
+    assert DISCRIMINATOR_FILE not in contents(folder)
+    for name, content in contents(folder).items():
+        assert len(content) < 10e6, name
+        if name.endswith(".safetensors"):
+            assert {tensor.dtype for tensor in load(content).values()} == {torch.float16}
 
 
 def test_the_app_runs_there(space: Path, portrait: Image.Image, tmp_path: Path) -> None:
