@@ -71,18 +71,19 @@ def test_styles_of_pictures_come_to_lie_among_those_of_the_mapping_network(model
     assert all(second[domain][0] < 0.1 * first[domain][0] for domain in DOMAINS)
 
 
-def test_styles_of_seeds_are_spread_as_those_of_pictures(model: Model, data: Path) -> None:
+@pytest.mark.parametrize("deviation", [0.1, 3.0])
+def test_styles_of_seeds_are_spread_as_those_of_pictures(model: Model, data: Path, deviation: float) -> None:
     def latent(domain: str) -> torch.Tensor:
         codes = torch.randn(4000, model.config.architecture.latent_dim, generator=torch.Generator().manual_seed(5))
         return model.mapping_network(codes, torch.full((4000,), DOMAINS.index(domain)))
 
-    # random networks hardly tell their inputs apart: these do, and the mapping network three times as far
+    # random networks hardly tell their inputs apart: these do
     for index, domain in enumerate(DOMAINS):
-        for layer, found, deviation in (
-            (model.style_encoder.unshared[index], styles(model, data, domain), 1.0),
-            (model.mapping_network.unshared[index][-1], latent(domain), 3.0),
+        for layer, found, wanted in (
+            (model.style_encoder.unshared[index], styles(model, data, domain), deviation / 3),
+            (model.mapping_network.unshared[index][-1], latent(domain), deviation),
         ):
-            scale = deviation / found.std(dim=0).mean()
+            scale = wanted / found.std(dim=0).mean()
             layer.bias.copy_(scale * (layer.bias - found.mean(dim=0)))
             layer.weight.mul_(scale)
     before = {name: p.clone() for name, p in model.mapping_network.named_parameters()}
@@ -91,7 +92,7 @@ def test_styles_of_seeds_are_spread_as_those_of_pictures(model: Model, data: Pat
     assert changed == {f"unshared.{index}.6.{kind}" for index in range(len(DOMAINS)) for kind in ("weight", "bias")}
     for domain in DOMAINS:
         found, wanted = latent(domain), styles(model, data, domain)
-        assert torch.cov(wanted.T).trace() > 1
+        assert wanted.var(dim=0).sum() == pytest.approx(64 * (deviation / 3) ** 2, rel=0.3)  # as far apart as before
         assert (found.mean(dim=0) - wanted.mean(dim=0)).norm() < 0.1 * torch.cov(wanted.T).trace().sqrt()
         assert (torch.cov(found.T) - torch.cov(wanted.T)).norm() < 0.1 * torch.cov(wanted.T).norm()
 
@@ -120,8 +121,20 @@ def test_the_command_writes_a_model(
     assert [line.partition(":")[0] for line in told] == list(DOMAINS)
     better = load_model(tmp_path / "better")
     assert better.config.training == {"calibrated": True}
+    assert better.config.name == "better"
     for domain in DOMAINS:
         assert off(styles(better, data, domain), better, domain) < 0.1 * off(styles(model, data, domain), model, domain)
+
+
+@pytest.mark.parametrize("left", [1, 2])
+def test_pictures_that_are_too_few_or_alike_are_refused(model: Model, data: Path, left: int) -> None:
+    first, *others = sorted((data / "photo").iterdir())
+    for file in others[left - 1 :]:
+        file.unlink()
+    for file in others[: left - 1]:
+        shutil.copy(first, file)
+    with pytest.raises(DataError, match="The pictures of photo are too few, or too much alike, to calibrate with"):
+        calibrate(model, Faces(data, 32, torch.device("cpu")))
 
 
 def test_data_of_other_domains_is_refused(
@@ -135,3 +148,6 @@ def test_data_of_other_domains_is_refused(
     assert main(arguments) == 2
     assert "The model's domains are anime, photo" in capsys.readouterr().err
     assert not (tmp_path / "better").exists()
+    (tmp_path / "better").write_text("kept")
+    assert main(arguments) == 2
+    assert "better is a file: --output names the model's folder" in capsys.readouterr().err

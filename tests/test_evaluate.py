@@ -271,13 +271,13 @@ def test_groups_of_sources_apart(data: Path, models: list[str], tmp_path: Path, 
     assert len({row["untranslated"]["mean"] for row in (every, g, n)}) == 3
 
     # as many as asked for are of both kinds
-    assert run(data, models[0], *chosen, "--sources", "4") == 0
+    assert run(data, models[0], *chosen, "--sources", "3") == 0
     (some,) = json.loads(file.read_text())["rows"]
     few = tmp_path / "few"
     shutil.copytree(data / "val", few / "val")
     (few / "train").symlink_to(data / "train")
     names = sorted(picture.name for picture in (few / "val" / "photo").iterdir())
-    kept = {names[at * len(names) // 4] for at in range(4)}
+    kept = {names[at * len(names) // 3] for at in range(3)}
     assert {name[0] for name in kept} == {"g", "n"}
     for name in set(names) - kept:
         (few / "val" / "photo" / name).unlink()
@@ -324,11 +324,12 @@ def test_without_truncation_outputs_spread_more(data: Path, models: list[str], t
         (["--pairs", "photo>manga"], "manga is not a domain of the model"),
         (["--pairs", "photo-anime"], "written source>target, not 'photo-anime'"),
         (["--inception-weights", "/nowhere/w.pth"], "The weights file /nowhere/w.pth does not exist"),
-        (
-            ["--lpips-weights", "user/none"],
-            "There is no file user/none here, and none alexnet-owt-7be5be79.pth of user/none",
-        ),
-        (["--lpips-weights", __file__], "test_evaluate.py cannot be read"),
+        (["--inception-weights", "w.pth"], "The weights file w.pth does not exist"),
+        (["--inception-weights", str(Path(__file__).parent)], "6726825d.pth does not exist"),
+        (["--inception-weights", "user/none"], "6726825d.pth of user/none cannot be fetched"),
+        (["--inception-weights", __file__], "test_evaluate.py cannot be read, or holds more than weights"),
+        (["--output", "/dev/null/figures.json"], "File exists: '/dev/null'"),
+        (["--output", "/"], "/ is a folder: --output names the file"),
     ],
 )
 def test_what_cannot_be_evaluated_is_said(
@@ -442,7 +443,7 @@ def test_backbones_from_a_hub(weight_files: dict[str, Path], tmp_path: Path) -> 
         lacking = subprocess.run(
             [*asked, "user/backbones"], env=environment, cwd=ROOT, capture_output=True, text=True, check=False
         )
-        assert f"none {ALEXNET} of user/backbones to be had from the Hub" in lacking.stderr
+        assert "The Hub does not give user/backbones" in lacking.stderr
     finally:
         hub.stop()
 

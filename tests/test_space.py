@@ -74,6 +74,7 @@ def test_the_upload(steps: list[str], space: Path, tmp_path: Path) -> None:
     finally:
         hub.stop()
     assert hub.repositories["user/drawn"].files == contents(space)
+    assert ".gitattributes" not in contents(space)  # the Space's own names what goes to Git LFS
 
 
 def test_the_model_that_travels_with_it(space: Path) -> None:

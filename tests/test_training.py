@@ -1350,4 +1350,4 @@ def test_bf16_is_for_a_cpu_that_has_it(
     trainer.step()
     assert set(seen) == {computed_in}
     assert ("training in fp32" in caplog.text) is not has
-    assert ("bf16" in states.as_model(trainer, "mine").config.training["options"]) is has  # as it was computed
+    assert ("bf16" in states.as_model(trainer, "mine").config.training["options"]) is has

@@ -15,7 +15,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         help="fit a trained style encoder and mapping network to each other",
         description="Reference-guided drawings of a trained model become as crisp as latent-guided ones, and those as light as "
         "real pictures: the last layers of its style encoder are fitted, so that styles of pictures lie where the mapping "
-        "network's do, and then the mapping network's, so that its styles are spread as those of pictures.",
+        "network's do, as far apart as before, and then the mapping network's, so that its styles are spread as those.",
     )
     parser.add_argument("model", help="a registered name, a model folder, or user/repo")
     parser.add_argument("--data", type=Path, required=True, help="the training pictures, a folder for each domain")
@@ -31,6 +31,8 @@ def run(options: argparse.Namespace) -> int:
     from stargan.training.calibrate import calibrate
     from stargan.training.data import Faces
 
+    if options.output.is_file():
+        return refused(NotADirectoryError(f"{options.output} is a file: --output names the model's folder."))
     try:
         model = load_model(find_model(options.model))
         faces = Faces(options.data, model.config.architecture.image_size, torch.device("cpu"))
@@ -40,5 +42,5 @@ def run(options: argparse.Namespace) -> int:
     except (ValueError, OSError) as error:
         return refused(error)
     for domain, (before, after) in found.items():
-        print(f"{domain}: styles of pictures are {after:.2f} from those of the mapping network; before, {before:.2f}")
+        print(f"{domain}: styles of pictures are {after:.2f} from their aims; before, {before:.2f}")
     return 0

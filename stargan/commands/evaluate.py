@@ -25,7 +25,11 @@ def add(commands: argparse._SubParsersAction) -> None:
         "--validation", type=Path, required=True, help="validation faces: the sources and the references"
     )
     parser.add_argument("--output", type=Path, default=Path("evaluation.json"), help="default: %(default)s")
-    parser.add_argument("--sources", type=at_least(1), help="validation faces a domain; default: all")
+    parser.add_argument(
+        "--sources",
+        type=at_least(1),
+        help="validation faces a domain and group, at most, evenly over them; default: all",
+    )
     parser.add_argument(
         "--groups", nargs="+", metavar="PREFIX", help="sources whose names begin so, each evaluated apart, such as g n"
     )
@@ -63,8 +67,12 @@ def run(options: argparse.Namespace) -> int:
     from stargan.models.checkpoint import load_model
     from stargan.models.registry import find_model
 
+    # what is wrong with it is said before the minutes of work
+    if options.output.is_dir():
+        return refused(IsADirectoryError(f"{options.output} is a folder: --output names the file of figures."))
     device = torch.device(options.device) if options.device else best_device()
     try:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
         backbones = None
         if options.backbones:
             backbones = Backbones(device, options.inception_weights, options.lpips_weights)
@@ -74,7 +82,6 @@ def run(options: argparse.Namespace) -> int:
         evaluation = Evaluation(options.data, options.validation, protocol, backbones, judge)
         missing = backbones.missing if backbones else {"FID, KID and LPIPS": "they were not asked for"}
         facts = {**vars(protocol), "not_measured": missing}
-        options.output.parent.mkdir(parents=True, exist_ok=True)  # before the minutes of work, not after
         rows: list[Row] = []
         for name in options.models:
             translator = Translator(load_model(find_model(name)), device)

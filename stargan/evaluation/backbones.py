@@ -13,11 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from torch import Tensor
 
 from stargan.evaluation.metrics import as_floats
+from stargan.models.registry import find_file
 from stargan.training.data import DataError
 
 log = logging.getLogger(__name__)
@@ -31,7 +30,7 @@ class Backbones:
     """FID and KID on Inception's features, LPIPS on AlexNet's (torchmetrics); each is left out where its weights are not to be had.
 
     Args:
-        inception: where :data:`INCEPTION` is: the file itself, a folder, or ``user/repo`` on the Hub; None downloads it from
+        inception: where :data:`INCEPTION` is: the file itself, a folder, or ``user/repo[@revision]`` on the Hub; None downloads it from
             its authors on first use.
         lpips: where :data:`ALEXNET` is, likewise.
 
@@ -39,7 +38,8 @@ class Backbones:
         missing: what cannot be measured, and why.
 
     Raises:
-        DataError: a file that was named does not exist, cannot be fetched or cannot be read.
+        DataError: a file that was named cannot be read, or holds more than weights.
+        stargan.models.config.ModelError: it does not exist, or cannot be fetched.
     """
 
     def __init__(
@@ -54,14 +54,14 @@ class Backbones:
             with _short_timeout():
                 self.inception = _inception(files[0]).to(device).eval()
         except Exception as error:
-            self.missing["FID and KID"] = _why(error, files[0], "--inception-weights")
+            self.missing["FID and KID"] = _why(error, "--inception-weights")
         try:
             with _short_timeout(), _torchvision_file(files[1]):
                 from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
                 self.lpips = LearnedPerceptualImagePatchSimilarity("alex", reduction="none").to(device)
         except Exception as error:
-            self.missing["LPIPS"] = _why(error, files[1], "--lpips-weights")
+            self.missing["LPIPS"] = _why(error, "--lpips-weights")
         for name, reason in self.missing.items():
             log.warning("%s left out: %s.", name, reason)
 
@@ -121,15 +121,12 @@ class _Given(torch.nn.Module):
 def _find(place: Path | str | None, name: str) -> Path | None:
     if place is None:
         return None
-    file = Path(place) / name if Path(place).is_dir() else Path(place)
-    if file.is_file():
-        return file
-    try:
-        return Path(hf_hub_download(str(place), name))
-    except HFValidationError:  # no name that a repository can have
-        raise DataError(f"The weights file {file} does not exist.") from None
-    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
-        raise DataError(f"There is no file {file} here, and none {name} of {place} to be had from the Hub.") from error
+    file = find_file(place, name)
+    try:  # the libraries would run what a pickle wants to be run
+        torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise DataError(f"The weights file {file} cannot be read, or holds more than weights.") from error
+    return file
 
 
 def _inception(file: Path | None) -> torch.nn.Module:
@@ -167,11 +164,9 @@ def _short_timeout(seconds: float = 20) -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-def _why(error: Exception, file: Path | None, option: str) -> str:
+def _why(error: Exception, option: str) -> str:
     if isinstance(error, ImportError):
         return f"{error} (install requirements-dev.txt)"
-    if file is not None:
-        raise DataError(f"The weights file {file} cannot be read.") from error
     if isinstance(error, OSError):
         return (
             f"the weights cannot be downloaded here ({str(error) or type(error).__name__}); give the file with {option}"

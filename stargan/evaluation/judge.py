@@ -3,8 +3,8 @@
 Two figures come of it. ``judged``: the share of the outputs that it takes for the target domain; beside it, ``judged real``, the
 same of the target's validation faces. ``feature``: the Fréchet distance between its features of the outputs and of the target's
 training faces, in total variances of the latter (:func:`stargan.evaluation.metrics.frechet_distance`); beside it, ``feature
-floor``, the same of all the target's validation faces, which is what a perfect model would reach with as many pictures. Most of
-those variances is how typical a drawing is for the classifier: outputs that are all typical are far off, too.
+floor``, the same of all the target's validation faces, which is what a perfect model would reach with as many pictures. The
+features vary most in how sure the classifier is: outputs that are all alike typical of their domain are far off, too.
 
 Pictures are brought to 64 px. In training, all domains alike are turned, lit, blurred and compressed at random, so that no
 domain is known by its sharpness. A judge knows the domains that it was trained on alone: figures by different judges, such as of

@@ -20,7 +20,7 @@ from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from huggingface_hub import CommitInfo, HfApi, snapshot_download, try_to_load_from_cache
+from huggingface_hub import CommitInfo, HfApi, hf_hub_download, snapshot_download, try_to_load_from_cache
 from huggingface_hub.constants import (
     DEFAULT_REVISION,
     ENDPOINT,
@@ -162,6 +162,26 @@ def find_model(
     """
     cache = Path(cache_dir or HF_HUB_CACHE).expanduser()
     return _found(name, Fetching(token, cache, force_download, local_files_only), progress, weights=True)
+
+
+def find_file(place: str | Path, name: str) -> Path:
+    """The file ``name`` of another program: ``place`` itself, in that folder, or of "user/repo[@revision]" on the Hub.
+
+    Raises:
+        ModelError: there is none, or it cannot be fetched.
+    """
+    path = Path(place).expanduser()
+    folder = path.is_dir()
+    if folder:
+        path /= name
+    if path.is_file():
+        return path
+    hub = None if folder else _hub_name(str(place))
+    if hub is None:
+        raise ModelError(f"The weights file {path} does not exist.")
+    repo, revision = hub
+    with _explained(repo, revision, f"{name} of {repo} cannot be fetched"):
+        return Path(hf_hub_download(repo, name, revision=revision))
 
 
 def find_weight_file(name: str) -> Path:

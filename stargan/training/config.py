@@ -60,7 +60,7 @@ class TrainConfig:
         grow_steps: of the regression by which the new level of a grown model learns alone.
         discriminator_warmup: iterations at the start in which the discriminator learns alone; for an ``init``
             without one, since an untrained one would spoil the generator.
-        bf16: forward passes in bf16, but for the R1 penalty; where the device has no instructions for it, all stays in fp32.
+        bf16: forward passes in bf16, but for the R1 penalty; where the device is not known to be fast at it, all stays in fp32.
         channels_last: pictures and weights laid out channels-last, which is what bf16 convolutions like.
         compile: forward passes by torch.compile.
         save_minutes: between two states, from which a stopped run goes on.

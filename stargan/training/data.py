@@ -44,8 +44,10 @@ def list_domains(root: Path) -> dict[str, list[Path]]:
 
 
 def evenly(total: int, count: int | None) -> list[int]:
-    """The places of ``count`` of ``total`` sorted pictures, evenly over them; None: of all. Names sort by where pictures come
-    from, so that the first ones are all of one kind."""
+    """The indices of ``count`` of ``total`` sorted pictures, at most, evenly over them; None: of all.
+
+    Names often sort by where pictures come from: the first ones are of one kind.
+    """
     count = total if count is None else min(count, total)
     return [index * total // count for index in range(count)]
 

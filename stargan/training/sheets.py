@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice, pairwise
 from pathlib import Path
 
 import torch
@@ -25,7 +26,7 @@ def fixed_faces(folder: Path, domains: tuple[str, ...], size: int) -> dict[str, 
         DataError: none of the domains is there, or has a picture that can be read.
     """
     faces = {
-        domain: [face for at in evenly(len(files), SOURCES) if (face := read_square(files[at], size))]
+        domain: _read_evenly(files, SOURCES, size)
         for domain, files in list_domains(folder).items()
         if domain in domains
     }
@@ -33,6 +34,14 @@ def fixed_faces(folder: Path, domains: tuple[str, ...], size: int) -> dict[str, 
     if not faces:
         raise DataError(f"{folder} has no pictures of the domains {', '.join(domains)}.")
     return faces
+
+
+def _read_evenly(files: Sequence[Path], count: int, size: int) -> list[Image.Image]:
+    """So many of them, evenly; in place of one that cannot be read, the next that can."""
+    read: list[Image.Image] = []
+    for start, end in pairwise([*evenly(len(files), count), len(files)]):
+        read += islice(filter(None, (read_square(file, size) for file in files[start:end])), 1)
+    return read
 
 
 @torch.no_grad()
@@ -44,7 +53,8 @@ def write_sheets(model: Model, folder: Path, iteration: int, faces: dict[str, li
     for target, name in enumerate(model.config.domains):
         others = [domain for domain in faces if domain != name] or [name]
         share = -(-SOURCES // len(others))
-        sources = [(picture, domain) for domain in others for picture in faces[domain][:share]][:SOURCES]
+        chosen = {domain: [faces[domain][at] for at in evenly(len(faces[domain]), share)] for domain in others}
+        sources = [(picture, domain) for domain in others for picture in chosen[domain]][:SOURCES]
         x = to_tensor([picture for picture, _ in sources]).to(device)
         sheets = {"latent": _latent(model, x, sources, target), "cycle": _cycle(model, x, sources, target)}
         if name in faces:
@@ -118,8 +128,7 @@ def results_sheet(model: Model, validation: Path, target: str, columns: int = 20
     device = next(model.generator.parameters()).device
     size, index = model.config.architecture.image_size, model.config.domains.index(target)
     others = [files for domain, files in list_domains(validation).items() if domain != target]
-    files = [found[at] for found in others for at in evenly(len(found), 50)]
-    sources = [picture for picture in (read_square(file, size) for file in files) if picture]
+    sources = [picture for files in others for picture in _read_evenly(files, 50, size)]
     if not sources:
         raise DataError(f"{validation} has no pictures of domains other than {target}.")
     # five spread over the domains

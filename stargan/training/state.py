@@ -107,7 +107,7 @@ def start_from(trainer: Trainer, folder: Path) -> None:
 
 def as_model(trainer: Trainer, name: str) -> Model:
     """The averaged networks as a model, with the facts of its training."""
-    defaults, chosen = asdict(TrainConfig()), {**asdict(trainer.config), "bf16": trainer.bf16}  # as it was computed
+    defaults, chosen = asdict(TrainConfig()), {**asdict(trainer.config), "bf16": trainer.bf16}  # as it is computed here
     facts = {
         "iterations": trainer.iteration,
         "samples": trainer.samples,

@@ -55,10 +55,8 @@ class Trainer:
         if config.compile and (why := obstacle(device)):
             raise TrainingError(f"Nothing can be compiled here, because {why}: train with --no-compile.")
         self.bf16 = config.bf16 and has_bf16(device)
-        if config.bf16 and not self.bf16:
-            log.warning(
-                "There are no instructions for bf16 here, without which it is many times slower: training in fp32."
-            )
+        if config.bf16 and not self.bf16 and not self.rank:
+            log.warning("bf16 is not known to be fast here, and may be many times slower: training in fp32.")
         self.iteration = self.samples = 0
         self.seconds = 0.0
         self.changes: list[dict[str, Any]] = []  # of options, on the way
