@@ -424,6 +424,17 @@ def test_backbones_from_local_files(
     assert backbones.diversity(outputs[:, :1].expand(-1, 3, -1, -1, -1))["lpips"] == pytest.approx(0, abs=1e-6)
 
 
+def test_weights_that_want_code_to_run_are_refused(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple:
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    torch.save({"weight": Evil()}, tmp_path / "w.pth")
+    with pytest.raises(DataError, match="holds more than weights"):
+        Backbones(torch.device("cpu"), tmp_path / "w.pth")
+    assert not (tmp_path / "ran").exists()
+
+
 def test_backbones_from_a_hub(weight_files: dict[str, Path], tmp_path: Path) -> None:
     hub = HubServer()
     try:
