@@ -153,7 +153,7 @@ def test_a_host_within_is_not_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     inside = elsewhere.replace("photos.test", "127.0.0.1")
     with pytest.raises(ValueError, match="failed validation"):
         asyncio.run(processing_utils.async_ssrf_protected_download(inside + "photo.png", str(tmp_path)))
-    assert SENT == []
+    assert not [asked for asked in SENT if not asked.endswith(" cut")]  # the end of an earlier test may be told late
 
 
 def test_the_app_fetches_so(elsewhere: str, tmp_path: Path) -> None:
