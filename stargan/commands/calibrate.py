@@ -13,8 +13,8 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "calibrate",
         help="fit a trained style encoder and mapping network to each other",
-        description="Reference-guided drawings of a trained model become as crisp as latent-guided ones, and those as light as "
-        "real pictures: the last layers of its style encoder are fitted, so that styles of pictures lie where the mapping "
+        description="Reference-guided drawings of a trained model become as crisp as latent-guided ones, and those "
+        "less dark: the last layers of its style encoder are fitted, so that styles of pictures lie where the mapping "
         "network's do, as far apart as before, and then the mapping network's, so that its styles are spread as those.",
     )
     parser.add_argument("model", help="a registered name, a model folder, or user/repo")
