@@ -263,6 +263,29 @@ def test_requests_take_no_branch_of_the_compiler(monkeypatch, picture):
     assert (levels(translator.decode(translator.encode(picture), styles)) == expected).all()
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_the_compiler_never_takes_over_the_call_of_modules(tmp_path):
+    """torch.fx's tracer does so in all threads: a request that is under way then fails. Some tracers pass calls on, and may."""
+    program = """
+import torch, test_translator
+traced, trace = [], torch.fx.Tracer.trace
+def watched(self, *args, **options):
+    traced.append(type(self).call_module is torch.fx.Tracer.call_module)
+    return trace(self, *args, **options)
+torch.fx.Tracer.trace = watched
+translator = test_translator.Translator(test_translator.build(32, base_channels=4, max_channels=8), "cpu", "exact")
+translator.compile_in_background().join()
+assert isinstance(translator._decoder, test_translator.compiling.CompiledDecoder)
+print(len(traced) > 0, any(traced))
+"""
+    paths = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
+    environment = {**os.environ, "PYTHONPATH": paths, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["True", "False"]
+
+
 def test_the_compilers_copy_shares_its_tensors():
     eager = Translator(build(), "cpu", "exact")._eager_decoder
     copied = folding.for_compiler(eager)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import shutil
@@ -43,6 +44,19 @@ def keep_cache() -> None:
         del os.environ["TORCHINDUCTOR_CACHE_DIR"]
 
 
+@functools.cache
+def _leave_modules_alone() -> None:
+    """Once a process, torch's compiler traces the identity by ``torch.fx.symbolic_trace``, which for that moment takes over the
+    call of every module, in every thread: a request under way would fail. It is given the graph that would come of it."""
+    with suppress(ImportError):  # a torch that is built in another way
+        from torch._inductor.loop_body import InterpreterShim
+
+        graph = torch.fx.Graph()
+        graph.output(graph.placeholder("x"))
+        traced = torch.fx.GraphModule(nn.Module(), graph)
+        InterpreterShim._dummy_gm = staticmethod(lambda: traced)  # type: ignore[method-assign, assignment]
+
+
 class CompiledDecoder:
     """A decoder that runs compiled for the numbers of styles it was warmed for, and as it is for others.
 
@@ -71,6 +85,7 @@ class CompiledDecoder:
     @torch.inference_mode()
     def warm(self, features: Tensor, style: Tensor, edges: Mapping[int, Tensor]) -> None:
         """Compiles for inputs of these shapes; takes from seconds to minutes."""
+        _leave_modules_alone()
         decoder = self._compiled
         # torch counts how often it compiled a function, whichever decoder it was for, and gives up at 8 by itself
         with torch._dynamo.config.patch(recompile_limit=torch._dynamo.config.accumulated_recompile_limit):
