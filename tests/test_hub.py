@@ -5,10 +5,15 @@ from __future__ import annotations
 import inspect
 import json
 import shutil
+import time
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
+import serving
+from gradio_client import Client as GradioClient
+from gradio_client import handle_file
 from hub_server import HubServer
 from huggingface_hub import ModelCard, ModelHubMixin
 from PIL import Image
@@ -258,3 +263,33 @@ def test_what_was_made_in_memory_cannot_be_saved_by_it(model: Model, tmp_path: P
         translator.save_pretrained(tmp_path / "saved")
     with pytest.raises(ModelError, match="made in memory"):
         translator.push_to_hub("user/memory")
+
+
+def test_a_visitor_sees_how_far_a_model_has_come(
+    hub: HubServer, environment: dict[str, str], folder: Path, tmp_path: Path
+) -> None:
+    """The Hub's library tells it in threads of its own, which know nothing of the visitor."""
+    hub.add("user/coming", {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()})
+    last = max(file.name for file in folder.glob("model-*"))
+    hub.held[f"user/coming/{last}"] = Event()
+    online = {**environment, "HF_HOME": str(tmp_path / "hf_home"), "STARGAN_MODELS": "user/coming"}
+    server = serving.start(**online)
+    try:
+        photo = handle_file(serving.ROOT / "examples" / "photos" / "collins.png")
+        visitor = GradioClient(server.url, verbose=False)
+        job = visitor.submit(photo=photo, model="user/coming", count=1, api_name="/latent_grid")
+        told: list[float] = []
+        deadline = time.monotonic() + 60
+        while not told and time.monotonic() < deadline:
+            time.sleep(0.05)
+            units = job.status().progress_data or []
+            told = [
+                unit.progress for unit in units if unit.desc == "Loading the model" and 0 < (unit.progress or 0) < 1
+            ]
+        assert told
+        hub.held.pop(f"user/coming/{last}").set()
+        assert job.result(timeout=60)
+    finally:
+        for event in hub.held.values():
+            event.set()
+        server.stop()

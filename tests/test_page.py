@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import random
 import threading
 import time
 
@@ -17,7 +18,7 @@ from stargan.drawing import Seeds
 from stargan.page import events, layout, memory
 from stargan.page.answers import CANCELLATIONS, Refusal, Told, answering
 from stargan.page.files import FILES
-from stargan.page.models import config_of, painter
+from stargan.page.models import READY, config_of, painter
 
 PORTRAIT = str(events.EXAMPLES / "photos" / "collins.png")
 
@@ -114,6 +115,32 @@ def test_work_that_is_cancelled_ends_and_other_work_goes_on() -> None:
     assert CANCELLATIONS._running == {}
 
 
+def test_work_that_waits_for_memory_is_cancelled() -> None:
+    photo = FILES.fresh("photo.png")
+    Image.new("RGB", (64, 64)).save(photo)
+
+    @answering
+    def waiting(_photo: str) -> None:
+        Told("filming")
+
+    said: list[Refusal] = []
+
+    def visit() -> None:
+        with pytest.raises(Refusal, match=r"It was cancelled\.") as refused:
+            waiting(str(photo))
+        said.append(refused.value)
+
+    visitor = threading.Thread(target=visit, daemon=True)
+    with memory.ANSWERED.taking(memory.ANSWERED.limit):
+        visitor.start()
+        deadline = time.monotonic() + 60
+        while not memory.ANSWERED.waiting and time.monotonic() < deadline:
+            time.sleep(0.001)
+        CANCELLATIONS.cancel("waiting")
+    visitor.join(60)
+    assert len(said) == 1
+
+
 def test_a_film_is_cancelled() -> None:
     """The real one, with the real model."""
     config = config_of(None)
@@ -123,6 +150,24 @@ def test_a_film_is_cancelled() -> None:
     cancelled_soon("film")
     with pytest.raises(Refusal, match="cancelled"):
         events.film(None, a, b, "MP4", PORTRAIT, [1], *drawing.MIDDLE, False)
+
+
+def test_the_dice_do_not_repeat_themselves() -> None:
+    """Compiling in the background sets Python's generator back to where it was before."""
+    before = random.getstate()
+    thrown = [events.new_seed() for _ in range(9)]
+    random.setstate(before)
+    assert [events.new_seed() for _ in range(9)] != thrown
+    assert all(0 <= seed <= events.MAX_NEW_SEED for seed in thrown)
+
+
+def test_a_page_that_draws_is_ready() -> None:
+    """Though what was tried at its start failed."""
+    READY.clear()
+    config = config_of(None)
+    crops = drawing.prepare(drawing.Source.open(PORTRAIT), config).crops
+    painter(None)(drawing.Task(crops, Seeds("anime", (5,), 1.0)), drawing.silent)
+    assert READY.is_set()
 
 
 def test_progress_is_sent_to_another_process() -> None:

@@ -334,6 +334,26 @@ def test_exact_convolutions_leave_the_process_as_it_was(monkeypatch):
     assert torch.backends.cudnn.allow_tf32 == before
 
 
+def test_requests_go_on_while_exact_convolutions_are_compiled(monkeypatch):
+    """Compiling takes minutes, without TF32 all the while; it waits for requests, and they must not wait for it."""
+    translator = Translator(build(), "cpu", "exact")
+    translator._exact_cuda = True  # as on CUDA
+    before, seen = torch.backends.cudnn.allow_tf32, []
+
+    def warm(decoder: compiling.CompiledDecoder, *_: object) -> None:
+        request = threading.Thread(target=translator.encode, args=(Image.new("RGB", (64, 64)),), daemon=True)
+        request.start()
+        request.join(60)
+        assert not request.is_alive()
+        with decoder._lane:
+            seen.append(torch.backends.cudnn.allow_tf32)
+
+    monkeypatch.setattr(compiling.CompiledDecoder, "warm", warm)
+    translator.compile()
+    assert set(seen) == {False}
+    assert torch.backends.cudnn.allow_tf32 == before
+
+
 def test_every_size_of_every_model_is_compiled(monkeypatch, picture):
     compiled = []
 

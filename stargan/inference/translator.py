@@ -261,7 +261,7 @@ class Translator:
         traced = for_compiler(self._eager_decoder)
         compiled = compiling.CompiledDecoder(self._eager_decoder, traced, self._lock, graphs=graphs)
         encoded = self.encode(Image.new("RGB", (self.image_size, self.image_size)))
-        with _full_fp32() if self._exact_cuda else contextlib.nullcontext():
+        with _full_fp32 if self._exact_cuda else contextlib.nullcontext():
             for count in (1 << power for power in range(self._limit().bit_length())):  # see batch_sizes
                 style = torch.zeros(count, self.config.architecture.style_dim, device=self.device)
                 compiled.warm(encoded.features, style, encoded.edges)
@@ -272,7 +272,7 @@ class Translator:
 
     @contextlib.contextmanager
     def _computing(self, name: str) -> Iterator[None]:
-        with self._lock, stage(name), _full_fp32() if self._exact_cuda else contextlib.nullcontext():
+        with self._lock, stage(name), _full_fp32 if self._exact_cuda else contextlib.nullcontext():
             yield
 
     def _map(self, codes: Tensor, domain: str) -> Tensor:
@@ -286,19 +286,28 @@ class Translator:
         return to_tensor(fitting).to(self.device, memory_format=torch.channels_last)
 
 
-_tf32_lock = threading.Lock()
+class _FullFP32:
+    """Convolutions without TF32, which cuDNN takes by default and which is only 10 bits exact. It is a setting of the process:
+    the first who needs it makes it, and the last one takes it back."""
+
+    def __init__(self) -> None:
+        self._lock, self._users, self._before = threading.Lock(), 0, True
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._users:
+                self._before = torch.backends.cudnn.allow_tf32
+                torch.backends.cudnn.allow_tf32 = False
+            self._users += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if not self._users:
+                torch.backends.cudnn.allow_tf32 = self._before
 
 
-@contextlib.contextmanager
-def _full_fp32() -> Iterator[None]:
-    """Convolutions without TF32, which cuDNN takes by default and which is only 10 bits exact; a setting of the process."""
-    with _tf32_lock:
-        before = torch.backends.cudnn.allow_tf32
-        torch.backends.cudnn.allow_tf32 = False
-        try:
-            yield
-        finally:
-            torch.backends.cudnn.allow_tf32 = before
+_full_fp32 = _FullFP32()
 
 
 class FairLock:

@@ -173,8 +173,8 @@ def answering(handler: Handler) -> Handler:
             try:
                 with (
                     TRAFFIC.request(),
+                    CANCELLATIONS.piece(handler.__name__),  # what waits for memory can be cancelled, too
                     ANSWERED.taking(pixels_in((*args, *options.values()), FILES.root)),
-                    CANCELLATIONS.piece(handler.__name__),
                 ):
                     return handler(*args, **options)
             except Exception as error:

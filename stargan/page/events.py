@@ -9,6 +9,7 @@ import base64
 import binascii
 import io
 import math
+import secrets
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -86,6 +87,11 @@ class Subject:
         if self.chosen and not chosen:
             chosen = [1]
         return drawing.prepare(source, config, chosen, self.square)
+
+
+def new_seed() -> int:
+    """Not by Python's generator: compiling in the background sets that back, and the dice would throw the same again."""
+    return secrets.randbelow(MAX_NEW_SEED + 1)
 
 
 def square_of(x: Any, y: Any, size: Any) -> Square:

@@ -9,7 +9,6 @@ import base64
 import contextlib
 import io
 import math
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -24,7 +23,7 @@ from stargan.drawing import Drawn, Styles
 from stargan.errors import RequestError
 from stargan.models.config import ModelConfig, ModelError
 from stargan.page.answers import answering, say
-from stargan.page.events import MAX_NEW_SEED, Aside, Chosen, Results, beside, caption, saved
+from stargan.page.events import Aside, Chosen, Results, beside, caption, new_seed, saved
 from stargan.page.models import config_of, menu
 from stargan.pictures.io import open_photo, pixels_of
 from stargan.pictures.provenance import save_picture
@@ -271,6 +270,6 @@ def more_like(drawn: Drawn | None, aside: Aside | None, chosen: int, *shown: Any
     if drawn is None:
         raise RequestError("nothing_chosen")
     style = one_style(drawn, chosen)
-    recipe = drawing.near(style, NEARBY, MANY, random.randint(0, MAX_NEW_SEED))
+    recipe = drawing.near(style, NEARBY, MANY, new_seed())
     new = Aside(recipe, menu_name(style.model), aside.chosen if aside else chosen)
     return beside(new, *shown)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ from stargan.drawing import MAX_COUNT, MAX_PSI, MAX_SEED
 from stargan.page import comparing, events, favourites, sharing, texts
 from stargan.page.answers import AT_ONCE, PRIVATE, guard, i18n
 from stargan.page.endpoints import endpoints
-from stargan.page.events import DEFAULTS, DRAWINGS, MAX_NEW_SEED, VIDEOS, domain_choices
+from stargan.page.events import DEFAULTS, DRAWINGS, VIDEOS, domain_choices
 from stargan.page.longwork import long_work
 from stargan.page.models import config_of
 from stargan.page.subject import SubjectPanel, square_fields, subject_panel
@@ -281,9 +280,7 @@ def diversity_tab(subject: SubjectPanel) -> DiversityTab:
     outputs = panel.outputs
     drawing = {"show_progress_on": panel.gallery, "trigger_mode": "always_last", **PRIVATE}
     subject.standing.change(events.draw_first, [*settled, *subject.standing_parts], outputs, **drawing)
-    dice.click(lambda: random.randint(0, MAX_NEW_SEED), None, seed, **AT_ONCE).then(
-        events.draw_latent, inputs, outputs, **drawing
-    )
+    dice.click(events.new_seed, None, seed, **AT_ONCE).then(events.draw_latent, inputs, outputs, **drawing)
     gr.on([part.input for part in (domain, count, seed, psi)], events.draw_first, inputs, outputs, **drawing)
     parts = [part.input for part in subject.parts[1:]]
     gr.on(parts, events.redraw_latent, [panel.aside, *inputs], outputs, **drawing)

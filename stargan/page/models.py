@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from contextvars import copy_context
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
@@ -70,8 +71,12 @@ def config_of(name: str | None) -> ModelConfig:
 
 def translator_for(name: str) -> Translator:
     """A model on the menu; whoever is first waits for it, with progress."""
-    text = say("loading")
-    return load_translator(name, progress=lambda part, _: gr.Progress()(part, desc=text))
+    text, visitor = say("loading"), copy_context()
+
+    def progress(part: float, _: str) -> None:  # the Hub's library calls it in threads of its own
+        visitor.copy().run(lambda: gr.Progress()(part, desc=text))
+
+    return load_translator(name, progress=progress)
 
 
 def gpu_seconds(_name: str, task: Task, _progress: Progress | None = None) -> int:
@@ -115,6 +120,7 @@ def painter(name: str | None) -> Paint:
         include(stages)
         if painted is None:
             raise _told(error or RuntimeError("nothing was drawn"))
+        READY.set()
         return painted
 
     return paint

@@ -43,6 +43,9 @@ FAST_PIXELS = 200_000
 _SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 _XMP_KEY = "XML:com.adobe.xmp"
 _IPTC = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
+_META, _RDF = "adobe:ns:meta/", "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
+for _prefix, _uri in (("x", _META), ("rdf", _RDF), ("Iptc4xmpExt", _IPTC)):
+    ElementTree.register_namespace(_prefix, _uri)  # in all threads: once, and here
 
 
 def save_picture(picture: Image.Image, path: str | Path | BinaryIO, provenance: Provenance, kind: str = "PNG") -> None:
@@ -73,12 +76,9 @@ def compress_level(picture: Image.Image) -> int:
 
 def _xmp(source_type: str) -> str:
     # built by name, so that no value can break the XML
-    rdf = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
-    for prefix, uri in (("x", "adobe:ns:meta/"), ("rdf", rdf), ("Iptc4xmpExt", _IPTC)):
-        ElementTree.register_namespace(prefix, uri)
-    packet = ElementTree.Element("{adobe:ns:meta/}xmpmeta")
-    about = ElementTree.SubElement(ElementTree.SubElement(packet, f"{{{rdf}}}RDF"), f"{{{rdf}}}Description")
-    about.set(f"{{{rdf}}}about", "")
+    packet = ElementTree.Element(f"{{{_META}}}xmpmeta")
+    about = ElementTree.SubElement(ElementTree.SubElement(packet, f"{{{_RDF}}}RDF"), f"{{{_RDF}}}Description")
+    about.set(f"{{{_RDF}}}about", "")
     ElementTree.SubElement(about, f"{{{_IPTC}}}DigitalSourceType").text = source_type
     return ElementTree.tostring(packet, encoding="unicode")
 
