@@ -541,7 +541,9 @@ def _bar(progress: Progress, size: int, text: str) -> type[tqdm]:
 
     class Bar(tqdm):
         def __init__(self, *args, **kwargs) -> None:
-            super().__init__(*args, **{**kwargs, "file": io.StringIO(), "leave": False, "disable": False})
+            # every step is told, the last one before a line stalls, too
+            steps = {"mininterval": 0, "miniters": 1}
+            super().__init__(*args, **{**kwargs, **steps, "file": io.StringIO(), "leave": False, "disable": False})
 
         def display(self, *_args, **_kwargs) -> None:
             nonlocal reached

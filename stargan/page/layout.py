@@ -280,7 +280,7 @@ def diversity_tab(subject: SubjectPanel) -> DiversityTab:
     outputs = panel.outputs
     drawing = {"show_progress_on": panel.gallery, "trigger_mode": "always_last", **PRIVATE}
     subject.standing.change(events.draw_first, [*settled, *subject.standing_parts], outputs, **drawing)
-    dice.click(events.new_seed, None, seed, **AT_ONCE).then(events.draw_latent, inputs, outputs, **drawing)
+    dice.click(lambda: events.new_seed(), None, seed, **AT_ONCE).then(events.draw_latent, inputs, outputs, **drawing)
     gr.on([part.input for part in (domain, count, seed, psi)], events.draw_first, inputs, outputs, **drawing)
     parts = [part.input for part in subject.parts[1:]]
     gr.on(parts, events.redraw_latent, [panel.aside, *inputs], outputs, **drawing)
