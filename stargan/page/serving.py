@@ -126,7 +126,9 @@ def serve(page: gr.Blocks, host: str, port: int | None, *, share: bool = False, 
     _empty(page)
     # gradio's threads may take longer than whoever stops the app wants to wait
     threading.Timer(1.0, os._exit, [0]).start()
-    page.close(verbose=False)
+    # page.close() would tell who comes in this very moment that the server "stopped unexpectedly"
+    page.app.stop_event.set()  # ends what open pages listen to
+    page.server.close()
     logging.shutdown()
     sys.stdout.flush()
     os._exit(0)
