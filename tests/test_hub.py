@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 import json
 import shutil
-import time
 from pathlib import Path
 from threading import Event
 
 import numpy as np
 import pytest
 import serving
+from asking import wait_until
 from gradio_client import Client as GradioClient
 from gradio_client import handle_file
 from hub_server import HubServer
@@ -278,15 +278,12 @@ def test_a_visitor_sees_how_far_a_model_has_come(
         photo = handle_file(serving.ROOT / "examples" / "photos" / "collins.png")
         visitor = GradioClient(server.url, verbose=False)
         job = visitor.submit(photo=photo, model="user/coming", count=1, api_name="/latent_grid")
-        told: list[float] = []
-        deadline = time.monotonic() + 60
-        while not told and time.monotonic() < deadline:
-            time.sleep(0.05)
+
+        def told() -> bool:
             units = job.status().progress_data or []
-            told = [
-                unit.progress for unit in units if unit.desc == "Loading the model" and 0 < (unit.progress or 0) < 1
-            ]
-        assert told
+            return any(unit.desc == "Loading the model" and 0 < (unit.progress or 0) < 1 for unit in units)
+
+        assert wait_until(told, 60)
         hub.held.pop(f"user/coming/{last}").set()
         assert job.result(timeout=60)
     finally:

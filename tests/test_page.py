@@ -10,6 +10,7 @@ import time
 
 import gradio as gr
 import pytest
+from asking import wait_until
 from gradio.state_holder import SessionState, StateHolder
 from PIL import Image
 
@@ -133,9 +134,7 @@ def test_work_that_waits_for_memory_is_cancelled() -> None:
     visitor = threading.Thread(target=visit, daemon=True)
     with memory.ANSWERED.taking(memory.ANSWERED.limit):
         visitor.start()
-        deadline = time.monotonic() + 60
-        while not memory.ANSWERED.waiting and time.monotonic() < deadline:
-            time.sleep(0.001)
+        assert wait_until(lambda: memory.ANSWERED.waiting > 0, 60)
         CANCELLATIONS.cancel("waiting")
     visitor.join(60)
     assert len(said) == 1
