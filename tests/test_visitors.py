@@ -272,6 +272,27 @@ def test_everybody_is_answered_though_a_replica_and_a_page_end(
     print(f"{len(taken)} answers, p50 {statistics.median(taken):.2f} s; refused: {refused}; broken: {broken}")
 
 
+def test_an_upload_outlives_the_page_that_took_it(pages: list[serving.Server], visitors: list[Visitor]) -> None:
+    """What a page has begun to answer in its last moment, another page answers."""
+    stopping = serving.start()
+    photo, stopped, codes = visitors[0].photo.read_bytes(), threading.Event(), set()
+
+    def upload(url: str) -> None:
+        with httpx.Client(base_url=url, timeout=SECONDS, trust_env=False) as http:
+            while not stopped.is_set():
+                codes.add(http.post("gradio_api/upload", files={"files": ("photo.png", photo)}).status_code)
+
+    with nginx([stopping.url, pages[1].url]) as url, ThreadPoolExecutor(VISITORS) as pool:
+        uploads = [pool.submit(upload, url) for _ in visitors]
+        time.sleep(2)
+        stopping.process.terminate()
+        assert stopping.process.wait(20) == 0
+        stopped.set()
+        for done in uploads:
+            done.result(SECONDS)
+    assert codes == {200}
+
+
 def test_a_page_whose_replicas_are_gone_is_not_ready(cluster: Cluster, pages: list[serving.Server]) -> None:
     assert health(pages[1]) == 200
     code = f"import ray; from ray import serve; ray.init({cluster.address!r}); serve.delete('stargan')"

@@ -146,7 +146,10 @@ def load(name: str) -> None:
         faces.find(Image.new("RGB", (64, 64)))  # before the compiler wants the cores
         config = config_of(name)
         blank = Image.new("RGB", (config.architecture.image_size,) * 2)
-        painter(name)(Task((blank,), Seeds(config.domains[0], (0,), 1.0), passing=True), silent)
+        # here, where this process draws: a Space lends its GPU to what visitors ask for, not to this
+        paint = translator.paint if translator else painter(name)
+        paint(Task((blank,), Seeds(config.domains[0], (0,), 1.0), passing=True), silent)
+        READY.set()
         if translator:
             translator.compile_in_background()
     except (ModelError, RequestError) as error:  # every request says so too
