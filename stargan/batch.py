@@ -107,7 +107,10 @@ def reference_plan(config: ModelConfig, domain: str | None, references: Iterable
             raise ValueError(f"{path}: {error}") from error
         digests.append(source.digest[:16])  # by content, as its name is the person's own matter
     recipe = References(domain, tuple(pictures), tuple(digests), None, strength)
-    return Plan([f"{domain}-like-{name.replace('/', '-')}" for name in files], recipe, pictures)
+    names = [f"{domain}-like-{name.replace('/', '-')}" for name in files]
+    if twice := [name for name, times in Counter(names).items() if times > 1]:
+        raise ValueError(f"Two references would both give files named {twice[0]}: give one of them another name.")
+    return Plan(names, recipe, pictures)
 
 
 def find_photos(places: Iterable[Path], output: Path | None = None) -> dict[str, Path]:
@@ -122,7 +125,7 @@ def find_photos(places: Iterable[Path], output: Path | None = None) -> dict[str,
         ValueError: a place does not exist, there are no pictures, or two would get one name.
     """
     found: dict[Path, Path] = {}  # resolved file → path below its place
-    for place in places:
+    for place in (places := list(places)):
         if place.is_dir():
             files = sorted(file for file in place.rglob("*") if _is_photo(file, output))
         elif place.exists():
@@ -271,7 +274,7 @@ class Row:
 
 @dataclass
 class Tally:
-    """How many photos were drawn, found done, and failed."""
+    """How many photos were drawn, found done, and failed; a grid that could not be written is among the last."""
 
     drawn: int = 0
     done: int = 0
@@ -310,11 +313,15 @@ def translate_all(
     """
     tally = Tally()
     for group in share:
-        for row in translate_group(paint, job, files, group):
-            tally.add(row.status)
-            if row.sentence:
-                report(f"{row.source}: {row.sentence}")
-            progress(1)
+        try:
+            for row in translate_group(paint, job, files, group):
+                tally.add(row.status)
+                if row.sentence:
+                    report(f"{row.source}: {row.sentence}")
+                progress(1)
+        except OSError as error:  # noqa: PERF203 - of the grid, which comes last
+            tally.failed += 1
+            report(f"grid-{group.number + 1}.png: {error}")
     return tally
 
 

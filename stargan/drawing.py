@@ -33,7 +33,7 @@ from torch import Tensor
 from stargan.cache import ByteCache
 from stargan.constants import DEFAULT_MODEL, MAX_PSI
 from stargan.errors import NoFaceError, RequestError
-from stargan.inference.translator import Encoded, best_device
+from stargan.inference.translator import Encoded, find_device
 from stargan.inference.translator import Translator as CropTranslator
 from stargan.models.cards import copy_model
 from stargan.models.checkpoint import load_model
@@ -988,9 +988,11 @@ def load_translator(
 
     Raises:
         stargan.models.config.ModelError: the model cannot be found, fetched or read.
+        ValueError: this machine has no such device.
     """
     name = name or DEFAULT_MODEL
-    key = (name, str(device or best_device()), precision)
+    device = find_device(device)
+    key = (name, str(device), precision)
     with _loading_lock:
         own = _loading.setdefault(key, threading.Lock())
     with own:

@@ -177,6 +177,26 @@ def test_presets_are_named(
     assert not list(tmp_path.iterdir())
 
 
+def test_what_the_machine_lacks_or_refuses_is_a_sentence(
+    models: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    train = ["train", "--preset", "tiny", "--data", photos, "--run"]
+    model, video = models / "whole", tmp_path / "a.mp4"
+    for arguments, sentence in (
+        ([*train, photos / "a.png"], "File exists"),
+        ([*train, tmp_path / "run", "--device", "gpu"], "This machine has no device 'gpu'."),
+        ([*train, tmp_path / "run", "--device", "cuda:63"], "This machine has no device 'cuda:63'."),
+        (["evaluate", model, "--data", photos, "--validation", photos, "--device", "gpu"], "no device 'gpu'."),
+        (["translate", photos, "--model", model, "--output", video, "--device", "xpu"], "no device 'xpu'."),
+        (["translate", tmp_path, "--model", model, "--output", tmp_path], f"There are no pictures in {tmp_path}."),
+        (["video", photos / "a.png", "--model", model, "--output", video, "--device", "cuda:63"], "no device"),
+        (["sheet", model, "--validation", photos, "--output", tmp_path / "sheet"], "is no picture's name"),
+    ):
+        assert main([*map(str, arguments)]) == 2
+        assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "run" / "state.pt").exists()
+
+
 # translate
 
 
@@ -280,6 +300,31 @@ def test_references(translate: Callable, face: Image.Image, tmp_path: Path) -> N
 
     (references / "broken.png").write_text("not a picture")
     assert translate(tmp_path / "a.png", "--references", references) == 2
+
+
+def test_references_with_one_name(
+    translate: Callable, photos: Path, face: Image.Image, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    references = tmp_path / "references"
+    (references / "a").mkdir(parents=True)
+    face.save(references / "a" / "b.png")
+    face.save(references / "a-b.png")
+    assert translate(photos, "--references", references, model="whole") == 2
+    assert "Two references would both give files named anime-like-a-b" in capsys.readouterr().err
+
+
+def test_a_grid_that_cannot_be_written_is_told_and_the_others_go_on(
+    translate: Callable, face: Image.Image, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    for number in range(GRID_ROWS + 1):
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        face.save(tmp_path / "photos" / f"{number}.png")
+    (tmp_path / "out" / "grid-1.png").mkdir(parents=True)
+    assert translate(tmp_path / "photos", "--count", 1, model="whole") == 1
+    told = capsys.readouterr()
+    assert "grid-1.png: " in told.err
+    assert f"{GRID_ROWS + 1} photos: {GRID_ROWS + 1} drawn, 0 already there, 1 failed" in told.out
+    assert (tmp_path / "out" / "grid-2.png").is_file()
 
 
 def test_whole_photo(translate: Callable, face: Image.Image, tmp_path: Path) -> None:

@@ -122,9 +122,11 @@ def test_writes_what_one_machine_writes(
     expected: tuple[dict[str, str], list[str]],
     tmp_path: Path,
     capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     there = tmp_path / "there" / "deep"
-    common = ["--model", models / "faces", "--ray", cluster.address]
+    monkeypatch.chdir(models)  # where the cluster's processes are not
+    common = ["--model", "faces", "--ray", cluster.address]
     assert translate(f"file://{photos}", "--output", f"file://{there}", *common) == 1
     assert contents(there) == expected[0]
     out = capsys.readouterr()

@@ -340,6 +340,16 @@ def test_what_cannot_be_evaluated_is_said(
     assert sentence in capsys.readouterr().err
 
 
+def test_a_domain_with_one_face_is_told_before_any_work(
+    data: Path, models: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    shutil.copytree(data, tmp_path / "data")
+    for face in sorted((tmp_path / "data" / "val" / "anime").iterdir())[1:]:
+        face.unlink()
+    assert run(tmp_path / "data", models[0], "--no-backbones", "--no-judge") == 2
+    assert f"Of anime, {tmp_path / 'data' / 'val'} has fewer than two different faces" in capsys.readouterr().err
+
+
 def test_a_model_without_two_of_the_datas_domains(models: list[str], data: Path, tmp_path: Path) -> None:
     for part in ("train", "val"):
         (tmp_path / part).mkdir()

@@ -170,6 +170,23 @@ def test_saved_and_loaded(saved, high_pass: Checkpoint, celeba_pictures: Picture
     assert draws(model, celeba_pictures)
 
 
+def test_a_sheet_is_of_what_the_model_draws(saved, high_pass: Checkpoint, wing: Path, tmp_path: Path) -> None:
+    """With the edges of the high-pass filter."""
+    folder, faces, file = tmp_path / "celeba", tmp_path / "val" / "female", tmp_path / "cards" / "sheet.png"
+    faces.mkdir(parents=True)
+    Image.effect_noise((64, 64), 90).convert("RGB").save(faces / "a.png")
+    assert main(["import", str(saved(high_pass)), "--landmarks", str(wing), "--output", str(folder)]) == 0
+    command = ["sheet", str(folder), "--validation", str(faces.parent), "--domain", "male"]
+    assert main([*command, "--output", str(file)]) == 0
+    model = load_translator(str(folder))
+    face = Image.open(faces / "a.png").resize((model.image_size, model.image_size), Image.Resampling.LANCZOS)
+    drawn = model.decode(model.encode(face), model.latent_styles("male", [1]), "male")[0]
+    begin, size = model.image_size + 2, model.image_size
+    with Image.open(file) as sheet:
+        cell = np.asarray(sheet.convert("RGB").crop((begin, 0, begin + size, size)), int)
+    assert np.abs(cell - np.asarray(drawn, int)).max() <= 2
+
+
 def test_published_widths(saved) -> None:
     """At 256 px: the released architecture, in zeros that take no memory."""
     with torch.device("meta"):

@@ -75,6 +75,26 @@ def test_nothing_is_overwritten_unless_asked_for(photos: Path, tmp_path: Path) -
     assert Image.open(mine).size == (64, 64)
 
 
+def test_what_is_made_again_leaves_no_earlier_face(photos: Path, tmp_path: Path) -> None:
+    faces, job = tmp_path / "faces", Job(64, ANIME_FRAMING, smallest=64)
+    prepare(photos, faces, job, processes=1)
+    assert len(list_domains(faces)["people"]) == 3
+    fewer = prepare(photos, faces, replace(job, smallest=130, overwrite=True), processes=1)
+    written = {faces / name for names in fewer.written.values() for name in names}
+    assert 0 < len(written) < 3
+    assert {*faces.rglob("*.png")} == written
+    prepare(photos, faces, replace(job, smallest=10_000, overwrite=True), processes=1)
+    assert not [*faces.rglob("*.png")]
+
+
+def test_links_to_photos_elsewhere(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "a.jpg").symlink_to(photos / "people" / "one.jpg")
+    report = prepare(tmp_path / "linked", tmp_path / "faces", Job(64, None), processes=1)
+    assert report.written == {(photos / "people" / "one.jpg").as_posix(): ["a.png"]}
+    assert (tmp_path / "faces" / "report.json").exists()
+
+
 def test_a_fixed_crop_for_drawings(tmp_path: Path) -> None:
     drawing = Image.new("RGB", (200, 100), "white")
     drawing.paste((255, 0, 0), (50, 20, 100, 70))

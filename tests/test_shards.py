@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import os
+import signal
 import subprocess
 import sys
 import tarfile
@@ -13,8 +16,10 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
+from asking import wait_until
 from PIL import Image
 
 pytest.importorskip("webdataset", reason="webdataset is not installed: pip install -r requirements-cluster.txt")
@@ -158,6 +163,67 @@ def test_trains_from_another_machine(faces: Path, served: str, tmp_path: Path) -
         main(["train", "--data", str(faces), "--iterations", "5", "--device", "cpu", "--run", str(tmp_path / "run")])
         == 0
     )
+
+
+def test_told_to_stop_with_all_its_processes_a_run_saves_first(shards: Path, tmp_path: Path) -> None:
+    """As torchrun, SLURM, systemd and timeout tell it: the processes that decode get the signal, too."""
+    arguments = ["--preset", "tiny", "--iterations", "100000", "--save-minutes", "60", "--run", str(tmp_path)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stargan", "train", "--data", str(shards), "--device", "cpu", *arguments],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        figures = tmp_path / "metrics.jsonl"
+        assert wait_until(lambda: figures.exists() and figures.read_bytes().count(b"\n") >= 3, 120)
+        decoding = psutil.Process(process.pid).children()
+        assert len(decoding) >= len(COUNTS)
+        os.killpg(process.pid, signal.SIGTERM)
+        _, told = process.communicate(timeout=60)
+        assert process.returncode == 0, told
+    finally:
+        process.kill()
+    assert torch.load(tmp_path / STATE_FILE)["iteration"] == figures.read_bytes().count(b"\n")
+    assert wait_until(lambda: not any(one.is_running() for one in decoding), 20)
+
+
+def test_shards_are_replaced_as_a_whole_and_nothing_else_is(faces: Path, tmp_path: Path) -> None:
+    (tmp_path / "dataset.tar").write_text("mine")
+    with pytest.raises(DataError, match=r"dataset.tar is no shard of faces: shards need a folder of their own"):
+        write_shards(faces, tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["dataset.tar"]
+    (tmp_path / "dataset.tar").unlink()
+    for name in ("anime-000000.tar", "anime-000001.tar", "manga-000000.tar"):
+        (tmp_path / name).write_text("an earlier one")
+    assert write_shards(faces, tmp_path) == len(COUNTS)
+    assert {file.name for file in tmp_path.iterdir()} == {f"{domain}-000000.tar" for domain in COUNTS}
+    assert tarfile.is_tarfile(tmp_path / "anime-000000.tar")
+
+
+def packed(shard: Path, files: dict[str, bytes]) -> Path:
+    """As other programs name what they pack."""
+    with tarfile.open(shard, "w") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return shard
+
+
+def test_pictures_with_dots_in_their_names(faces: Path, tmp_path: Path) -> None:
+    files = {f"IMG.2020.{file.name}": file.read_bytes() for file in (faces / "anime").iterdir()}
+    x = ShardedFaces(packed(tmp_path / "anime-000000.tar", files), 32, CPU).sample(
+        torch.zeros(8, dtype=torch.int64), torch.Generator()
+    )
+    assert {*identities(x)} <= known(faces).keys()
+
+
+def test_shards_without_pictures_end_training(tmp_path: Path) -> None:
+    streams = ShardedFaces(packed(tmp_path / "anime-000000.tar", {f"{n}.png": b"no" for n in range(40)}), 32, CPU)
+    with pytest.raises(DataError, match="1000 samples in a row have no picture that can be read, such as"):
+        streams.sample(torch.zeros(8, dtype=torch.int64), torch.Generator())
 
 
 def test_what_cannot_be_read_is_said(shards: Path, served: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

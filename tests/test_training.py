@@ -848,6 +848,14 @@ def test_a_run_starts_from_a_model_and_warms_its_discriminator_up(data: Path, tm
     assert load_model(tmp_path / "second" / "snapshots" / "000003").config.training["options"]["init"] == init
 
 
+def test_a_run_keeps_what_it_started_from(data: Path, tmp_path: Path) -> None:
+    train(tmp_path / "run", data / "train", preset="tiny", device="cpu")
+    before = saved(tmp_path / "run")
+    with pytest.raises(TrainingError, match="started from random weights: another --init needs another --run"):
+        train(tmp_path / "run", data / "train", change=options(init="anime-128", iterations=5), device="cpu")
+    assert saved(tmp_path / "run")["iteration"] == before["iteration"]
+
+
 def test_a_model_that_does_not_fit_cannot_be_started_from(data: Path, tmp_path: Path, capsys) -> None:
     arguments = ["train", "--preset", "tiny", "--data", str(data / "train"), "--run", str(tmp_path), "--device", "cpu"]
     for model, sentence in (("anime-128", "cannot start from there"), ("no-such", "There is no model 'no-such'")):

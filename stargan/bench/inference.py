@@ -26,7 +26,7 @@ from stargan.bench.measuring import machine, peak_memory, timed
 from stargan.drawing import CACHE, Source, Translator, prepare
 from stargan.inference import compiling
 from stargan.inference.folding import FoldedDecoder, FoldedEncoder
-from stargan.inference.translator import Encoded, has_bf16
+from stargan.inference.translator import Encoded, find_device, has_bf16
 from stargan.models.checkpoint import Model, load_model
 from stargan.models.config import Architecture, ModelConfig
 from stargan.models.registry import find_model
@@ -92,7 +92,7 @@ def infer(
         devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     results: list[Result] = []
     for name in devices:
-        device = torch.device(name)
+        device = find_device(name)
         obstacle = compiling.obstacle(device)
         if obstacle and compiled in ("plain", "graphs"):
             raise ValueError(f"Nothing is compiled on {device}: {obstacle}.")

@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 
 from stargan.bench.measuring import machine, peak_memory, timed
+from stargan.inference.translator import find_device
 from stargan.training.config import TrainConfig
 from stargan.training.data import Faces
 from stargan.training.trainer import Trainer
@@ -63,7 +64,7 @@ def train(
     Raises:
         TrainingError: nothing can be compiled on the device.
     """
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    place = find_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     paths = {
         "eager": replace(config, bf16=False, channels_last=False, compile=False),
         "tuned": replace(config, bf16=True, channels_last=True, compile=compiled),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 
 from stargan.commands import (
     bench,
@@ -22,7 +23,7 @@ from stargan.commands import (
 
 
 def main(arguments: list[str] | None = None, program: str = "stargan") -> int:
-    """Runs one command; returns the exit status."""
+    """Runs one command; returns the exit status. What it refuses to do, or cannot, is said in a sentence: 2."""
     parser = command_line(program)
     options, rest = parser.parse_known_args(arguments)
     if rest and "rest" not in options:
@@ -30,7 +31,11 @@ def main(arguments: list[str] | None = None, program: str = "stargan") -> int:
     options.rest = rest
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     logging.getLogger("huggingface_hub").setLevel(logging.WARNING)  # it reports every file that it writes
-    return options.run(options)
+    try:
+        return options.run(options)
+    except (ValueError, OSError) as error:  # what this package tells people comes as ValueErrors
+        print(error, file=sys.stderr)
+        return 2
 
 
 def command_line(program: str = "stargan") -> argparse.ArgumentParser:

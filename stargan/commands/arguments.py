@@ -1,4 +1,4 @@
-"""What several commands take in common: types of options, the model and its styles, refusals.
+"""What several commands take in common: types of options, the model and its styles.
 
 Nothing heavy is imported to make a parser: ``--help`` answers at once.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -91,9 +90,3 @@ def within(least: float, most: float) -> Callable[[str], float]:
         return value
 
     return number
-
-
-def refused(error: Exception) -> int:
-    """A sentence for the person at the terminal; what this package tells people comes as ValueErrors."""
-    print(error, file=sys.stderr)
-    return 2

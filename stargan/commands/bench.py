@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from stargan.commands.arguments import at_least, refused
+from stargan.commands.arguments import at_least
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -55,10 +55,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 def _bench_infer(options: argparse.Namespace) -> int:
     from stargan.bench.inference import infer
 
-    try:
-        infer(options.model, options.size, options.device, options.cases, options.turns, options.compiled, options.json)
-    except ValueError as error:
-        return refused(error)
+    infer(options.model, options.size, options.device, options.cases, options.turns, options.compiled, options.json)
     return 0
 
 
@@ -66,11 +63,8 @@ def _bench_train(options: argparse.Namespace) -> int:
     from stargan.bench.training import train
     from stargan.training.config import find_preset, with_options
 
-    try:
-        config = with_options(find_preset(options.preset), options.rest)
-        train(options.preset, config, options.device, options.turns, options.compile, options.json)
-    except ValueError as error:
-        return refused(error)
+    config = with_options(find_preset(options.preset), options.rest)
+    train(options.preset, config, options.device, options.turns, options.compile, options.json)
     return 0
 
 

@@ -6,8 +6,6 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from stargan.commands.arguments import refused
-
 
 def add(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
@@ -32,15 +30,12 @@ def run(options: argparse.Namespace) -> int:
     from stargan.training.data import Faces
 
     if options.output.is_file():
-        return refused(NotADirectoryError(f"{options.output} is a file: --output names the model's folder."))
-    try:
-        model = load_model(find_model(options.model))
-        faces = Faces(options.data, model.config.architecture.image_size, torch.device("cpu"))
-        found = calibrate(model, faces)
-        model.config = replace(model.config, name=options.output.resolve().name)
-        save_model(model, options.output)
-    except (ValueError, OSError) as error:
-        return refused(error)
+        raise NotADirectoryError(f"{options.output} is a file: --output names the model's folder.")
+    model = load_model(find_model(options.model))
+    faces = Faces(options.data, model.config.architecture.image_size, torch.device("cpu"))
+    found = calibrate(model, faces)
+    model.config = replace(model.config, name=options.output.resolve().name)
+    save_model(model, options.output)
     for domain, (before, after) in found.items():
         print(f"{domain}: styles of pictures are {after:.2f} from their aims; before, {before:.2f}")
     return 0

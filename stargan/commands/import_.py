@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from stargan.commands.arguments import one_of, refused
+from stargan.commands.arguments import one_of
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -48,19 +48,16 @@ def run(options: argparse.Namespace) -> int:
     from stargan.models.checkpoint import save_model
     from stargan.models.importing import PUBLISHED_LICENCE, import_checkpoint
 
-    try:
-        model = import_checkpoint(
-            options.file,
-            landmarks=options.landmarks,
-            domains=options.domains,
-            name=options.output.resolve().name,
-            framing=options.framing,
-            high_pass_weight=options.high_pass_weight,
-            licence=options.licence or PUBLISHED_LICENCE,
-        )
-        save_model(model, options.output, torch.float32)  # as published; half precision would round it
-    except (ValueError, OSError) as error:
-        return refused(error)
+    model = import_checkpoint(
+        options.file,
+        landmarks=options.landmarks,
+        domains=options.domains,
+        name=options.output.resolve().name,
+        framing=options.framing,
+        high_pass_weight=options.high_pass_weight,
+        licence=options.licence or PUBLISHED_LICENCE,
+    )
+    save_model(model, options.output, torch.float32)  # as published; half precision would round it
     a = model.config.architecture
     high_pass = f"high-pass weight {a.high_pass_weight:g}" if a.high_pass_weight else "no high-pass filter"
     print(f"{options.output}: {a.image_size} px, {high_pass}, domains {', '.join(model.config.domains)}")

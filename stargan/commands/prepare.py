@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from stargan.commands.arguments import at_least, one_of, refused
+from stargan.commands.arguments import at_least, one_of
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -37,7 +37,8 @@ def add(commands: argparse._SubParsersAction) -> None:
         "--shards",
         type=Path,
         metavar="FOLDER",
-        help="also pack the faces of each folder below, a domain, into WebDataset shards there, for sets larger than memory",
+        help="also pack the faces of each folder below, a domain, into WebDataset shards there, for sets larger than memory; "
+        "earlier shards are replaced",
     )
     parser.add_argument("--processes", type=at_least(1), help="default: one a core")
     parser.set_defaults(run=run)
@@ -49,15 +50,10 @@ def run(options: argparse.Namespace) -> int:
     from stargan.training.shards import write_shards
 
     preset = PRESETS[options.preset]
-    try:
-        crop = parse_crop(options.crop) if options.crop else None
-        job = Job(
-            options.size or preset.architecture.image_size, preset.framing, crop, options.smallest, options.overwrite
-        )
-        report = prepare(options.photos, options.faces, job, options.processes)
-        print(report)
-        if options.shards:
-            print(f"{write_shards(options.faces, options.shards)} shards: {options.shards}")
-    except ValueError as error:
-        return refused(error)
+    crop = parse_crop(options.crop) if options.crop else None
+    job = Job(options.size or preset.architecture.image_size, preset.framing, crop, options.smallest, options.overwrite)
+    report = prepare(options.photos, options.faces, job, options.processes)
+    print(report)
+    if options.shards:
+        print(f"{write_shards(options.faces, options.shards)} shards: {options.shards}")
     return 0

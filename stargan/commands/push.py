@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from stargan.commands.arguments import refused
-
 
 def add(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
@@ -24,8 +22,5 @@ def add(commands: argparse._SubParsersAction) -> None:
 def run(options: argparse.Namespace) -> int:
     from stargan.models.registry import push_model
 
-    try:
-        print(push_model(options.folder, options.repo, private=options.private))
-    except ValueError as error:
-        return refused(error)
+    print(push_model(options.folder, options.repo, private=options.private))
     return 0

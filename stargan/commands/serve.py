@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-from stargan.commands.arguments import refused
-
 
 def add(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
@@ -24,14 +22,11 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def run(options: argparse.Namespace) -> int:
     try:
-        try:
-            from stargan.cluster.serving import deploy
-        except ModuleNotFoundError as error:
-            raise ValueError(f"This needs more packages ({error.name}): pip install 'ray[serve]'.") from error
-        fewest, most = options.replicas
-        deploy(options.address, fewest, most, options.device)
-    except ValueError as error:
-        return refused(error)
+        from stargan.cluster.serving import deploy
+    except ModuleNotFoundError as error:
+        raise ValueError(f"This needs more packages ({error.name}): pip install 'ray[serve]'.") from error
+    fewest, most = options.replicas
+    deploy(options.address, fewest, most, options.device)
     print(f"Replicas draw at {options.address}. Pages: python app.py --serve {options.address}")
     return 0
 

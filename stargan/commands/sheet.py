@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from stargan.commands.arguments import refused
-
 
 def add(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("sheet", help="a model's results on validation faces in one picture, for its card")
@@ -18,13 +16,17 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    from PIL import Image
+
+    from stargan.inference.translator import Translator
     from stargan.models.checkpoint import load_model
     from stargan.models.registry import find_model
     from stargan.training.sheets import results_sheet
 
-    try:
-        sheet = results_sheet(load_model(find_model(options.model)), options.validation, options.domain)
-    except ValueError as error:
-        return refused(error)
-    sheet.save(options.output)
+    # what is wrong with it is said before the work
+    if options.output.suffix.lower() not in Image.registered_extensions():
+        raise ValueError(f"{options.output} is no picture's name, such as sheet.png.")
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    translator = Translator(load_model(find_model(options.model)))
+    results_sheet(translator, options.validation, options.domain).save(options.output)
     return 0

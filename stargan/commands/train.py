@@ -7,8 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from stargan.commands.arguments import refused
-
 
 def add(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
@@ -29,7 +27,11 @@ def add(commands: argparse._SubParsersAction) -> None:
         help="folder with a folder of pictures for each domain, held in memory; or shards of larger sets (see prepare --shards): "
         "a folder of them, or a path or URL such as https://host/{anime,female}-{000000..000007}.tar",
     )
-    parser.add_argument("--validation", type=Path, help="the same layout; its first faces are on the sample sheets")
+    parser.add_argument(
+        "--validation",
+        type=Path,
+        help="the same layout; a few of its faces, evenly over them, are on the sample sheets",
+    )
     parser.add_argument(
         "--run",
         "--run-folder",  # torchrun takes "--run" for one of its own options, wherever it stands
@@ -47,17 +49,14 @@ def run(options: argparse.Namespace) -> int:
     from stargan.training.config import with_options
     from stargan.training.run import train
 
-    try:
-        train(
-            options.folder,
-            options.data,
-            options.validation,
-            preset=options.preset,
-            change=partial(with_options, arguments=options.rest),
-            device=options.device,
-        )
-    except ValueError as error:
-        return refused(error)
+    train(
+        options.folder,
+        options.data,
+        options.validation,
+        preset=options.preset,
+        change=partial(with_options, arguments=options.rest),
+        device=options.device,
+    )
     return 0
 
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stargan.commands.arguments import add_styles, at_least, load_translator, refused
+from stargan.commands.arguments import add_styles, at_least, load_translator
 
 if TYPE_CHECKING:
     from stargan.batch import Plan
@@ -61,27 +61,24 @@ def _run_here(options: argparse.Namespace) -> int:
     bound_memory()
     bound_kernels()
     rank, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    try:
-        if uris := [place for place in [*options.photos, options.output] if "://" in place]:
-            raise ValueError(f"{uris[0]} is no folder of this machine: URIs need --ray.")  # noqa: TRY301
-        output = Path(options.output)
-        photos = batch.find_photos(map(Path, options.photos), output)
-        translator = load_translator(options)
-        looks = _plan(options, translator.config).looks(translator.paint)
-        job = batch.Job(translator.config, looks, options.grid, options.whole_photo, options.overwrite)
-        share = batch.groups(photos)[rank::processes]
-        mine = sum(len(group.photos) for group in share)
-        with tqdm(total=mine, unit="photo", disable=None, position=int(os.environ.get("LOCAL_RANK", 0))) as bar:
-            tally = batch.translate_all(
-                translator.paint,
-                job,
-                batch.LocalFiles(output),
-                share,
-                report=lambda sentence: tqdm.write(sentence, file=sys.stderr),
-                progress=bar.update,
-            )
-    except ValueError as error:
-        return refused(error)
+    if uris := [place for place in [*options.photos, options.output] if "://" in place]:
+        raise ValueError(f"{uris[0]} is no folder of this machine: URIs need --ray.")
+    output = Path(options.output)
+    photos = batch.find_photos(map(Path, options.photos), output)
+    translator = load_translator(options)
+    looks = _plan(options, translator.config).looks(translator.paint)
+    job = batch.Job(translator.config, looks, options.grid, options.whole_photo, options.overwrite)
+    share = batch.groups(photos)[rank::processes]
+    mine = sum(len(group.photos) for group in share)
+    with tqdm(total=mine, unit="photo", disable=None, position=int(os.environ.get("LOCAL_RANK", 0))) as bar:
+        tally = batch.translate_all(
+            translator.paint,
+            job,
+            batch.LocalFiles(output),
+            share,
+            report=lambda sentence: tqdm.write(sentence, file=sys.stderr),
+            progress=bar.update,
+        )
     print(f"{mine} photos: {tally.drawn} drawn, {tally.done} already there, {tally.failed} failed. {options.output}")
     return 1 if tally.failed else 0
 
@@ -90,35 +87,34 @@ def _run_on_ray(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from stargan.constants import DEFAULT_MODEL
-    from stargan.models.registry import config_of
+    from stargan.models.registry import MODELS, config_of
 
     try:
-        try:
-            from stargan.cluster import connected, translating
-        except ModuleNotFoundError as error:
-            raise ValueError(f"--ray needs more packages ({error.name}): pip install 'ray[data]'.") from error
-        model = options.model or DEFAULT_MODEL
-        config = config_of(model)
-        photos, places = translating.find_photos(options.photos, options.output)
-        order = translating.Order(
-            model,
-            options.device,
-            _plan(options, config),
-            places,
-            translating.place_of(options.output),
-            options.grid,
-            options.whole_photo,
-            options.overwrite,
+        from stargan.cluster import connected, translating
+    except ModuleNotFoundError as error:
+        raise ValueError(f"--ray needs more packages ({error.name}): pip install 'ray[data]'.") from error
+    model = options.model or DEFAULT_MODEL
+    if model not in MODELS and (folder := Path(model).expanduser()).is_dir():
+        model = str(folder.resolve())  # the processes there work in folders of their own
+    config = config_of(model)
+    photos, places = translating.find_photos(options.photos, options.output)
+    order = translating.Order(
+        model,
+        options.device,
+        _plan(options, config),
+        places,
+        translating.place_of(options.output),
+        options.grid,
+        options.whole_photo,
+        options.overwrite,
+    )
+    with connected(options.ray), tqdm(total=len(photos), unit="photo", disable=None) as bar:
+        tally = translating.translate_all(
+            order,
+            photos,
+            report=lambda sentence: tqdm.write(sentence, file=sys.stderr),
+            progress=bar.update,
         )
-        with connected(options.ray), tqdm(total=len(photos), unit="photo", disable=None) as bar:
-            tally = translating.translate_all(
-                order,
-                photos,
-                report=lambda sentence: tqdm.write(sentence, file=sys.stderr),
-                progress=bar.update,
-            )
-    except ValueError as error:
-        return refused(error)
     print(
         f"{len(photos)} photos: {tally.drawn} drawn, {tally.done} already there, {tally.failed} failed. {options.output}"
     )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stargan.commands.arguments import add_styles, load_translator, refused
+from stargan.commands.arguments import add_styles, load_translator
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -44,24 +44,21 @@ def run(options: argparse.Namespace) -> int:
     from stargan.video import is_video
 
     make = _clip if is_video(options.source) else _walk
-    try:
-        translator = load_translator(options)
-        paint, config = translator.paint, translator.config
-        if options.references:
-            looks = batch.reference_plan(config, options.domain, options.references, options.strength).looks(paint)
-            note = f"{looks.styles.domain}, {len(looks.names)} references, strength {options.strength:g}"
-        else:
-            looks = batch.latent_plan(config, options.domain, options.seeds, options.psi).looks(paint)
-            note = f"{looks.styles.domain}, seeds {', '.join(map(str, options.seeds))}, psi {options.psi:g}"
-        with tqdm(unit="frame", disable=None) as bar:
+    translator = load_translator(options)
+    paint, config = translator.paint, translator.config
+    if options.references:
+        looks = batch.reference_plan(config, options.domain, options.references, options.strength).looks(paint)
+        note = f"{looks.styles.domain}, {len(looks.names)} references, strength {options.strength:g}"
+    else:
+        looks = batch.latent_plan(config, options.domain, options.seeds, options.psi).looks(paint)
+        note = f"{looks.styles.domain}, seeds {', '.join(map(str, options.seeds))}, psi {options.psi:g}"
+    with tqdm(unit="frame", disable=None) as bar:
 
-            def progress(done: int, total: int) -> None:
-                bar.total = total
-                bar.update(done - bar.n)
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
 
-            make(options, translator, looks.styles, note, progress)
-    except (ValueError, OSError) as error:
-        return refused(error)
+        make(options, translator, looks.styles, note, progress)
     print(options.output)
     return 0
 

@@ -53,7 +53,7 @@ class Profile:
 
     Attributes:
         quantiles: ``(512, 4096)`` a level, keyed by its side in px.
-        scales: mean and deviation of each channel of the patches, by which they were normalised, ``(1, 3, 1, 1)`` each.
+        scales: deviation and mean of each channel of the patches, by which they were normalised, ``(1, 3, 1, 1)`` each.
     """
 
     quantiles: dict[int, Tensor]

@@ -113,6 +113,9 @@ class Evaluation:
             )
         if not pairs:
             raise DataError(f"The model {name} and the data share fewer than two domains: {domains}.")
+        for role, target in itertools.product(("training", "validation"), sorted({target for _, target in pairs})):
+            if len(found := self._pictures(role, size, target)) < 2 or (found == found[0]).all():
+                raise DataError(f"Of {target}, {self.folders[role]} has fewer than two different faces.")
         sets = [
             (source, target, group)
             for (source, target), group in itertools.product(pairs, self.protocol.groups or [""])

@@ -72,6 +72,9 @@ class Translator:
         device: None chooses CUDA, then Apple's MPS, then the CPU.
         precision: "exact" computes in fp32; "bf16" in bfloat16, with norms in fp32; "auto" takes bf16 where the device has it.
 
+    Raises:
+        ValueError: this machine has no such device, or there is no such precision.
+
     Attributes:
         number: no other translator of this process has it.
     """
@@ -83,7 +86,7 @@ class Translator:
             raise ValueError(f"precision must be auto, exact or bf16, not {precision!r}")
         self.number = next(self._numbers)
         self.config = model.config
-        self.device = torch.device(device) if device else best_device()
+        self.device = find_device(device)
         self.dtype = torch.float32 if precision == "exact" else torch.bfloat16
         if precision == "auto" and not has_bf16(self.device):
             self.dtype = torch.float32
@@ -342,11 +345,28 @@ def batch_sizes(count: int, limit: int) -> list[int]:
     return sizes
 
 
-def best_device() -> torch.device:
-    """CUDA where there is one, else Apple's MPS, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+def find_device(name: str | torch.device | None = None) -> torch.device:
+    """The device of that name; without one, CUDA where there is one, else Apple's MPS, else the CPU.
+
+    Raises:
+        ValueError: this machine has no such device.
+    """
+    if name is None:
+        accelerators = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        return torch.device(next((kind for kind, there in accelerators.items() if there), "cpu"))
+    try:
+        device = torch.device(name)
+        if (
+            device.type == "cuda"
+        ):  # counted, not tried: a process that has another GPU must not take memory of the first
+            there = (device.index or 0) < torch.cuda.device_count()
+        else:
+            there = torch.empty(0, device=device).device.type == device.type
+    except (RuntimeError, AssertionError, NotImplementedError):
+        there = False
+    if not there:
+        raise ValueError(f"This machine has no device {str(name)!r}.")
+    return device
 
 
 def has_bf16(device: torch.device) -> bool:

@@ -21,10 +21,9 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from stargan.models.checkpoint import is_weight_file, weight_files
-from stargan.models.config import CONFIG_FILE, ModelConfig, ModelError, brief, read_config, read_text
+from stargan.models.config import CONFIG_FILE, EVALUATION_FILE, ModelConfig, ModelError, brief, read_config, read_text
 
 CARD_ENTRIES = ("license", "tags", "library_name")
-EVALUATION_FILE = "evaluation.json"
 MAX_EVALUATION_BYTES = 10_000_000
 _PICTURE = re.compile(r"!\[([^\]]*)\]\((\w[\w./ -]*\.(?:png|jpe?g|webp|gif))\)", re.IGNORECASE)
 

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from stargan.errors import ECHO
-from stargan.models.config import CONFIG_FILE, ModelConfig, ModelError, brief, read_config, read_text
+from stargan.models.config import CONFIG_FILE, EVALUATION_FILE, ModelConfig, ModelError, brief, read_config, read_text
 from stargan.networks import Generator, MappingNetwork, StyleEncoder
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Model:
 
 
 def save_model(model: Model, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
-    """Writes ``config.json`` and the weights, floats as ``dtype``; shards of an earlier model there are replaced."""
+    """Writes ``config.json`` and the weights, floats as ``dtype``; shards and figures of an earlier model there go."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     state = {
@@ -88,6 +88,7 @@ def save_model(model: Model, folder: str | Path, dtype: torch.dtype = torch.floa
             raise ModelError(f"The tensor {name} holds values that {dtype} cannot.")
     save_torch_state_dict(state, folder, max_shard_size=SHARD_SIZE, force_contiguous=True)
     (folder / CONFIG_FILE).write_text(model.config.to_json(), encoding="utf-8")
+    (folder / EVALUATION_FILE).unlink(missing_ok=True)
 
 
 def load_model(folder: str | Path) -> Model:

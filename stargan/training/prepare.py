@@ -14,6 +14,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import partial
+from itertools import count, takewhile
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -104,14 +106,15 @@ def prepare(photos: Path, faces: Path, job: Job, processes: int | None = None) -
     Raises:
         ValueError: there are no pictures in ``photos``.
     """
-    named = find_photos([photos], faces)
+    named, folder = find_photos([photos], faces), photos.resolve()
     report = Report(len(named))
     faces.mkdir(parents=True, exist_ok=True)
     chosen = processes or os.cpu_count() or 1
     tasks = [(file, faces / _base(name, file, named), job) for name, file in named.items()]
     with tqdm(total=len(tasks), unit="photo") as bar:
         for file, (written, left_out) in zip(named.values(), _results(tasks, min(chosen, len(tasks))), strict=True):
-            name = file.relative_to(photos.resolve()).as_posix()
+            # a link may lead out of the folder
+            name = (file.relative_to(folder) if file.is_relative_to(folder) else file).as_posix()
             if written:
                 report.written[name] = [path.relative_to(faces).as_posix() for path in written]
             if left_out:
@@ -134,7 +137,7 @@ def _results(tasks: Sequence[tuple[Path, Path, Job]], processes: int) -> Iterato
 def _faces_of(task: tuple[Path, Path, Job]) -> tuple[list[Path], list[str]]:
     """Writes the faces of one photo: the files, and the reasons for what was left out."""
     photo, base, job = task
-    if not job.overwrite and (_face_file(base, 0).exists() or _face_file(base, 1).exists()):
+    if not job.overwrite and any(_faces_there(base)):
         return [], [PRESENT]
     try:
         picture = open_photo(photo)
@@ -146,6 +149,9 @@ def _faces_of(task: tuple[Path, Path, Job]) -> tuple[list[Path], list[str]]:
     if kept:
         base.parent.mkdir(parents=True, exist_ok=True)
     written = [_face_file(base, index + (len(kept) > 1)) for index in range(len(kept))]
+    for earlier in _faces_there(base):  # where they are made again, it may be of fewer
+        if earlier not in written:
+            earlier.unlink()
     # The first comes last, and under another name first: a photo whose first face is there is complete.
     for aligned, path in reversed(list(zip(kept, written, strict=True))):
         partial = path.with_name(f".{path.name}.partial")
@@ -163,6 +169,13 @@ def _base(name: str, photo: Path, names: Mapping[str, Path]) -> str:
 def _face_file(base: Path, number: int) -> Path:
     """Of a photo's only face, number 0, or of one of several, counted from 1."""
     return base.with_name(f"{base.name}-{number}.png" if number else f"{base.name}.png")
+
+
+def _faces_there(base: Path) -> Iterator[Path]:
+    """A photo's faces that are there already."""
+    if (only := _face_file(base, 0)).exists():
+        yield only
+    yield from takewhile(Path.exists, map(partial(_face_file, base), count(1)))
 
 
 def _crops(picture: Image.Image, job: Job) -> Iterator[Aligned]:

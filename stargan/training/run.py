@@ -27,6 +27,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from stargan.inference.translator import find_device
 from stargan.models.registry import find_model
 from stargan.training import loop
 from stargan.training.config import PRESETS, TrainConfig, differences, find_preset, from_state
@@ -63,6 +64,7 @@ def train(
 
     Raises:
         stargan.training.config.ConfigError, stargan.training.data.DataError, TrainingError: it cannot start or go on.
+        ValueError: this machine has no such device.
     """
     with _process(device) as place, loop.locked(folder, dist.get_rank() if dist.is_initialized() else 0):
         config, state = _config_and_state(folder, preset, change)
@@ -99,6 +101,10 @@ def _config_and_state(folder: Path, preset: str | None, change: Change) -> tuple
         )
     if config.architecture != before.architecture:
         raise TrainingError(f"A run's architecture cannot change ({'; '.join(differences(before, config))}).")
+    if config.init != before.init:
+        raise TrainingError(
+            f"The run in {folder} started from {before.init or 'random weights'}: another --init needs another --run."
+        )
     return config, state
 
 
@@ -130,7 +136,7 @@ def _agreed(own: dict[str, Any] | None) -> dict[str, Any] | None:
 @contextlib.contextmanager
 def _process(device: str | None) -> Iterator[torch.device]:
     """This process's device; under torchrun, which sets the variables read here, a member of the group of processes."""
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    place = find_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if "LOCAL_RANK" not in os.environ:
         yield place
         return

@@ -12,6 +12,8 @@ import os
 import random
 import re
 import signal
+import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -34,8 +36,11 @@ SHUFFLED = 2_000
 CHUNK, AHEAD = 32, 4
 # Shards that cannot be read, one after another, before training gives up.
 PATIENCE = 10
+# Samples without a picture that can be read, one after another, before training gives up.
+BLANKS = 1_000
 # Processes that decode, at most, for each domain.
 MAX_WORKERS = 4
+_SHARD = re.compile(r"(.+)-\d+\.tar")
 
 
 def is_sharded(data: str | Path) -> bool:
@@ -61,7 +66,7 @@ def find_shards(data: str | Path) -> dict[str, list[str]]:
             raise DataError(f"There is no shard {missing[0]}.")
     domains: dict[str, list[str]] = {}
     for shard in shards:
-        named = re.fullmatch(r"(.+)-\d+\.tar", PurePosixPath(shard).name)
+        named = _SHARD.fullmatch(PurePosixPath(shard).name)
         if not named:
             raise DataError(f"A shard's name is its domain's and a number, such as anime-000000.tar, unlike {shard}.")
         domains.setdefault(named[1], []).append(shard)
@@ -75,13 +80,24 @@ def write_shards(faces: Path, shards: Path, seed: int = 0) -> int:
         How many shards there are.
 
     Raises:
-        DataError: there are no faces, or webdataset is not installed.
+        DataError: there are no faces, a tar file in ``shards`` is no shard, or webdataset is not installed.
     """
     wds = _webdataset("webdataset")
     domains = list_domains(faces)
     shards.mkdir(parents=True, exist_ok=True)
-    for old in shards.glob("*.tar"):
+    before = set(shards.glob("*.tar"))
+    if others := sorted(file for file in before if not _SHARD.fullmatch(file.name)):
+        raise DataError(f"{others[0]} is no shard of faces: shards need a folder of their own.")
+    with tempfile.TemporaryDirectory(prefix=".partial-", dir=shards) as folder:
+        _pack(wds, domains, Path(folder), seed)
+        # the earlier ones stay until these are whole
+        written = {file.replace(shards / file.name) for file in Path(folder).iterdir()}
+    for old in before - written:
         old.unlink()
+    return len(written)
+
+
+def _pack(wds: Any, domains: Mapping[str, list[Path]], shards: Path, seed: int) -> None:
     for domain, files in domains.items():
         # in a random order: what is read one after the other must not be alike
         random.Random(seed).shuffle(files)
@@ -89,7 +105,6 @@ def write_shards(faces: Path, shards: Path, seed: int = 0) -> int:
         with wds.ShardWriter(pattern, SHARD_PICTURES, SHARD_BYTES, verbose=0, mtime=0) as writer:
             for number, file in enumerate(files):
                 writer.write({"__key__": f"{domain}/{number:08d}", file.suffix[1:].lower(): file.read_bytes()})
-    return len(list(shards.glob("*.tar")))
 
 
 class ShardedFaces:
@@ -212,22 +227,31 @@ class _Decoder:
     def __call__(self, samples: Iterator[dict[str, Any]]) -> Iterator[Tensor]:
         chunk: list[Tensor] = []
         for sample in samples:
-            self.patience.left = PATIENCE
-            for name, content in sample.items():
-                if f".{name.lower()}" in SUFFIXES:
-                    picture = read_square(io.BytesIO(content), self.size, sample["__key__"])
-                    if picture is not None:
-                        chunk.append(torch.from_numpy(np.array(picture)).permute(2, 0, 1))
+            pictures = [
+                read_square(io.BytesIO(content), self.size, sample["__key__"])
+                for name, content in sample.items()
+                # webdataset takes all behind the first dot for the ending
+                if f".{name.lower().rpartition('.')[2]}" in SUFFIXES
+            ]
+            read = [torch.from_numpy(np.array(picture)).permute(2, 0, 1) for picture in pictures if picture is not None]
+            self.patience.came(sample["__key__"], len(read))
+            chunk += read
             if len(chunk) >= CHUNK:
                 yield torch.stack(chunk)
                 chunk = []
 
 
 class _Patience:
-    """Goes on after a shard that cannot be read, but not for ever."""
+    """Goes on after a shard that cannot be read, or a sample without a picture, but not for ever."""
 
     def __init__(self, urls: Sequence[str]) -> None:
-        self.urls, self.left = urls, PATIENCE
+        self.urls, self.left, self.blanks = urls, PATIENCE, 0
+
+    def came(self, sample: str, pictures: int) -> None:
+        self.left = PATIENCE
+        self.blanks = 0 if pictures else self.blanks + 1
+        if self.blanks >= BLANKS:
+            raise DataError(f"{BLANKS} samples in a row have no picture that can be read, such as {sample}")
 
     def failed(self, error: Exception) -> bool:
         log.warning("skipped a shard: %s", error)
@@ -238,9 +262,19 @@ class _Patience:
 
 
 def _at_start(_worker: int) -> None:
-    """A process that decodes ends with training, which must not lose it when it is told to stop and saves first."""
+    """A process that decodes ends when training ends it, and by no signal that a whole group of processes gets: training, which
+    is told to stop then, must not lose it before it has saved."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if hasattr(signal, "sigwaitinfo"):  # but for macOS and Windows
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_when_told_by, args=[os.getppid()], daemon=True).start()
+
+
+def _end_when_told_by(training: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != training:
+        pass
+    os._exit(0)
 
 
 def _webdataset(name: str) -> Any:

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from stargan.inference.translator import Translator
 from stargan.models.checkpoint import Model
 from stargan.networks import latent_code, mean_style
 from stargan.pictures.tensors import grid, to_grayscale, to_pictures, to_tensor
@@ -112,8 +113,7 @@ def _cycle(model: Model, x: Tensor, sources: list[tuple[Image.Image, str]], targ
     return grid([[picture for picture, _ in sources], _shown(model, fake, target), to_pictures(restored)])
 
 
-@torch.no_grad()
-def results_sheet(model: Model, validation: Path, target: str, columns: int = 20) -> Image.Image:
+def results_sheet(translator: Translator, validation: Path, target: str, columns: int = 20) -> Image.Image:
     """Results alone, without the faces they were made of, which may not be shown: for a model card.
 
     Five rows of one source each, a seed a column; then up to 50 sources of each other domain, evenly over them, each with a seed of its own.
@@ -121,24 +121,19 @@ def results_sheet(model: Model, validation: Path, target: str, columns: int = 20
     Raises:
         DataError: the model has no such domain, or there are no pictures of the others.
     """
-    if target not in model.config.domains:
-        raise DataError(
-            f"The model {model.config.name} has the domains {', '.join(model.config.domains)}, not {target!r}."
-        )
-    device = next(model.generator.parameters()).device
-    size, index = model.config.architecture.image_size, model.config.domains.index(target)
+    if target not in translator.domains:
+        raise DataError(f"The model {translator.name} has the domains {', '.join(translator.domains)}, not {target!r}.")
     others = [files for domain, files in list_domains(validation).items() if domain != target]
-    sources = [picture for files in others for picture in _read_evenly(files, 50, size)]
+    sources = [picture for files in others for picture in _read_evenly(files, 50, translator.image_size)]
     if not sources:
         raise DataError(f"{validation} has no pictures of domains other than {target}.")
+    styles = translator.latent_styles(target, range(max(columns, len(sources))))
     # five spread over the domains
-    many = [sources[at] for at in evenly(len(sources), 5) for _ in range(columns)]
-    x = to_tensor(many + sources).to(device)
-    seeds = [*list(range(columns)) * (len(many) // columns), *range(len(sources))]
-    styles = _styles_of_seeds(model, seeds, index)
-    drawn = [
-        picture
-        for part, style in zip(x.split(16), styles.split(16), strict=True)
-        for picture in _shown(model, model.generator(part, style), index)
+    rows = [
+        translator.decode(translator.encode(sources[at]), styles[:columns], target) for at in evenly(len(sources), 5)
     ]
-    return grid([drawn[i : i + columns] for i in range(0, len(drawn), columns)])
+    each = [
+        translator.decode(translator.encode(source), style[None], target)[0]
+        for source, style in zip(sources, styles[: len(sources)], strict=True)
+    ]
+    return grid(rows + [each[first : first + columns] for first in range(0, len(each), columns)])
