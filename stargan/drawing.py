@@ -482,14 +482,18 @@ class Near:
 
 
 def seeds(config: ModelConfig, domain: str | None, count: object, seed: object, psi: object) -> Seeds:
-    """The styles of the seeds ``seed``, ``seed + 1``, …
+    """The styles of the seeds ``seed``, ``seed + 1``, …; after the last that there is comes 0.
 
     Raises:
         stargan.errors.RequestError: there is no such domain, or a number is out of range.
     """
-    count = whole("count", count, 1, MAX_COUNT)
+    numbers = _in_a_row(seed, whole("count", count, 1, MAX_COUNT))
+    return Seeds(checked_domain(config, domain), numbers, number("psi", psi, 0, MAX_PSI))
+
+
+def _in_a_row(seed: object, count: int) -> tuple[int, ...]:
     first = whole("seed", seed, 0, MAX_SEED)
-    return Seeds(checked_domain(config, domain), tuple(range(first, first + count)), number("psi", psi, 0, MAX_PSI))
+    return tuple(n % (MAX_SEED + 1) for n in range(first, first + count))
 
 
 def seed_pair(config: ModelConfig, domain: str | None, start: object, end: object, psi: object) -> Seeds:
@@ -542,8 +546,8 @@ def near(style: Styles, distance: object, count: object, seed: object) -> Near:
     Raises:
         stargan.errors.RequestError: a number is out of range.
     """
-    count, first = whole("count", count, 1, MAX_COUNT), whole("seed", seed, 0, MAX_SEED)
-    return Near(style, tuple(range(first, first + count)), number("distance", distance, 0, 1))
+    numbers = _in_a_row(seed, whole("count", count, 1, MAX_COUNT))
+    return Near(style, numbers, number("distance", distance, 0, 1))
 
 
 # Drawing
@@ -936,11 +940,8 @@ class Translator(CropTranslator):
             stargan.errors.UserError: (a ValueError) the photo cannot be read or shows no face; there is no such domain; a
                 number is out of range.
         """
-        count = whole("count", count, 0, MAX_SEED)
-        first = whole("seed", seed, 0, MAX_SEED)
-        recipe = Seeds(
-            checked_domain(self.config, domain), tuple(range(first, first + count)), number("psi", psi, 0, MAX_PSI)
-        )
+        numbers = _in_a_row(seed, whole("count", count, 0, MAX_SEED))
+        recipe = Seeds(checked_domain(self.config, domain), numbers, number("psi", psi, 0, MAX_PSI))
         return self._drawn(photo, recipe)
 
     def reference(

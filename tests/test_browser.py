@@ -347,6 +347,18 @@ def test_a_photo_is_uploaded_by_a_labelled_button(
     assert not set(contents(page, DRAWN)) & set(before)
 
 
+def test_a_format_that_the_browser_does_not_know(visit: Callable[..., Page], pictures: Path) -> None:
+    """It gives such a file no type, and gr.Image takes what is called a picture."""
+    page = visit("?count=2&example=female-2")
+    content = (pictures / "phone.heic").read_bytes()
+    with redrawing(page):
+        with page.expect_file_chooser() as chooser:
+            page.locator("#upload-photo").click()
+        chooser.value.set_files({"name": "mine.HEIC", "mimeType": "", "buffer": content})
+    expect(page.locator("#photo img")).to_have_attribute("src", re.compile("mine"))
+    assert ".heic" in page.locator("#photo input[type=file]").get_attribute("accept")
+
+
 def test_the_camera_takes_what_it_shows(visit: Callable[..., Page], portrait: Image.Image) -> None:
     page = visit("?count=1&example=female-2")
     before = contents(page, DRAWN)

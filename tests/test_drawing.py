@@ -395,6 +395,13 @@ def test_a_walk_has_a_picture_a_frame(translator: Translator, portrait: Image.Im
     assert same([frames[0], frames[-1]], list(ends))
 
 
+def test_after_the_last_seed_comes_the_first(translator: Translator) -> None:
+    last = drawing.MAX_SEED
+    assert drawing.seeds(translator.config, None, 3, last - 1, 0.7).numbers == (last - 1, last, 0)
+    style = drawing.seeds(translator.config, None, 1, last, 0.7)
+    assert drawing.near(style, 0.5, 2, last).numbers == (last, 0)
+
+
 @pytest.mark.parametrize(
     "value", [None, "much", [], {}, "9" * 200_000, float("inf"), float("nan"), -1, 17, 1.5, 10**400, b"\0"]
 )

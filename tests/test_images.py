@@ -207,6 +207,7 @@ def test_colour_profile_is_followed() -> None:
     red, green_, _ = open_photo(encoded(green, "PNG", icc_profile=swapped)).getpixel((9, 9))
     assert red > 250
     assert green_ < 5
+    assert open_photo(encoded(green.convert("RGBA"), "PNG", icc_profile=swapped)).getpixel((9, 9)) == (red, green_, _)
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     for harmless in (srgb, b"no profile", swapped[:200]):
         assert open_photo(encoded(green, "PNG", icc_profile=harmless)).getpixel((9, 9)) == (0, 255, 0)

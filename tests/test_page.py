@@ -7,10 +7,14 @@ import pickle
 import random
 import threading
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import gradio as gr
+import numpy as np
 import pytest
 from asking import wait_until
+from gradio.context import LocalContext
 from gradio.state_holder import SessionState, StateHolder
 from PIL import Image
 
@@ -173,3 +177,42 @@ def test_progress_is_sent_to_another_process() -> None:
     told = pickle.loads(pickle.dumps(Told("drawing")))
     assert told.text == "Drawing"
     told(0.5)
+
+
+def test_what_browsers_do_not_show_is_sent_as_they_do(tmp_path: Path) -> None:
+    """Large ones as JPEG: a PNG of 50 megapixels would be refused for its size."""
+    noise = Image.effect_noise((2200, 2000), 40).convert("RGB")
+    noise.save(large := tmp_path / "large.tif")
+    noise.crop((0, 0, 900, 900)).save(small := tmp_path / "small.tif")
+    noise.crop((0, 0, 90, 90)).save(plain := tmp_path / "plain.png")
+    for file, suffix, most in ((large, ".jpg", large.stat().st_size / 3), (small, ".png", small.stat().st_size)):
+        shown, note = events.displayable(str(file), None)
+        assert (Path(shown).name, note) == (f"{file.stem}{suffix}", gr.skip())
+        assert Path(shown).stat().st_size < most
+        with Image.open(file) as before, Image.open(shown) as after:
+            assert after.size == before.size
+            difference = np.abs(np.asarray(after, int) - np.asarray(before, int))
+            assert difference.mean() <= (3 if suffix == ".jpg" else 0)
+    assert events.displayable(str(plain), None) == (gr.skip(), gr.skip())
+    # and so are references
+    added, *_ = events.add_own(events.Added(), None, [], [str(small), str(plain)])
+    assert [Path(file).suffix for file in added] == [".png", ".png"]
+    assert added[1] == str(plain)
+
+
+@pytest.mark.parametrize(
+    ("headers", "address"),
+    [
+        ({"referer": "https://app.host/?seed=1#x", "sec-fetch-site": "same-origin"}, "https://app.host/?seed=2"),
+        ({"referer": "https://app.host/?seed=1"}, "https://app.host/?seed=2"),  # a browser that says no more, or http
+        ({"referer": "https://blog.example/", "sec-fetch-site": "cross-site"}, "https://app.host/?seed=2"),
+        ({}, "https://app.host/?seed=2"),
+    ],
+)
+def test_a_link_is_to_the_app_though_it_is_part_of_another_page(headers: dict[str, str], address: str) -> None:
+    request = SimpleNamespace(headers={"host": "app.host", "x-forwarded-proto": "https", **headers})
+    token = LocalContext.request.set(request)
+    try:
+        assert events.link({"seed": 2}) == address
+    finally:
+        LocalContext.request.reset(token)

@@ -145,6 +145,14 @@ def test_the_embed_tags(tag: str, tmp_path: Path) -> None:
         inside = shown.frame_locator("iframe") if tag == "iframe" else shown.locator("gradio-app")
         expect(inside.get_by_role("heading", name="Anime portraits from your photo")).to_be_visible(timeout=60_000)
         expect(inside.locator("#diversity-gallery button.thumbnail-item").first).to_be_visible(timeout=60_000)
+        # as a part of somebody else's page, it changes nothing of that, and has no bar at the window's edge
+        phone = browser.new_page(locale="ja-JP", viewport={"width": 390, "height": 800})
+        phone.goto(f"http://127.0.0.1:{host.server_port}/")
+        inside = phone.frame_locator("iframe") if tag == "iframe" else phone.locator("gradio-app")
+        expect(inside.locator("#diversity-gallery button.thumbnail-item").first).to_be_visible(timeout=60_000)
+        assert phone.title() == "Mine"
+        for button in ("#dice", "#diversity-save"):
+            assert inside.locator(button).evaluate("(button) => getComputedStyle(button).position") != "fixed"
         browser.close()
         host.shutdown()
 

@@ -505,6 +505,26 @@ def test_a_gpu_that_is_full_or_lost(photos: list[Path], tmp_path: Path) -> None:
         server.stop()
 
 
+def test_what_else_is_in_the_named_folder_stays(tmp_path: Path) -> None:
+    """The app deletes what is old, but in a folder of its own alone; processes that it starts use the same."""
+    (tmp_path / "mine.txt").write_text("kept for years")
+    program = """
+import os, subprocess, sys, time
+from stargan.page.files import FILES, MAX_AGE, Files
+FILES.write("old.png", b"")
+assert Files(FILES.root, lambda: time.time() + MAX_AGE + 1).sweep() == 1
+print(FILES.root, flush=True)
+if len(sys.argv) == 1:
+    subprocess.run([sys.executable, "-c", os.environ["PROGRAM"], "child"], check=True)
+"""
+    environment = os.environ | {"GRADIO_TEMP_DIR": str(tmp_path), "PROGRAM": program}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == [str(tmp_path / "stargan-files")] * 2
+    assert (tmp_path / "mine.txt").read_text() == "kept for years"
+
+
 def test_no_place_for_uploads_is_said_in_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = subprocess.run(

@@ -42,6 +42,9 @@ MAX_NEW_SEED = 9999
 LARGE, FACE = 512, 256
 # Side, px, of a drawing among others that shows its reference too.
 TILE = 320
+# Pixels of a photo up to which it is sent as a PNG, where browsers do not show it as it is; of more, a PNG would be many times
+# as heavy as what was uploaded.
+LOSSLESS = 4_000_000
 # Longer side of a camera's picture, px: more would cost frames.
 LIVE_SIZE = 640
 CLIP_SECONDS, CLIP_RATE = 4, {".mp4": 25, ".gif": 12.5}
@@ -197,9 +200,19 @@ def displayable(photo: str | None, standing: str | None) -> tuple[Any, Any]:
         source = Source.open(photo)
     except (PhotoError, OSError) as error:
         return standing, gr.Markdown(f"**{shown(error)}**", visible=True)
-    if Path(photo).suffix.lower() in SHOWN_SUFFIXES:
-        return gr.skip(), gr.skip()
-    return saved(source.picture, f"{source.name}.png"), gr.skip()
+    shown_as = _for_browsers(photo, source)
+    return gr.skip() if shown_as == photo else shown_as, gr.skip()
+
+
+def _for_browsers(file: str, source: Source) -> str:
+    """→ the file, or where browsers do not show such, another one of the same picture: light enough to be sent, and taken."""
+    if Path(file).suffix.lower() in SHOWN_SUFFIXES:
+        return file
+    if source.pixels <= LOSSLESS:
+        return saved(source.picture, f"{source.name}.png")
+    out = io.BytesIO()
+    source.picture.save(out, "JPEG", quality=95, subsampling=0)
+    return FILES.write(f"{source.name}.jpg", out.getvalue())
 
 
 @answering
@@ -415,7 +428,10 @@ def link(settings: dict[str, Any]) -> str:
     """The page's address with settings: they bring the same drawings back, of the same photo."""
     request = LocalContext.request.get()
     headers = request.headers if request else {}
-    page = urlsplit(headers.get("referer") or f"http://{headers.get('host')}/")
+    own = f"{headers.get('x-forwarded-proto', 'http')}://{headers.get('host')}/"
+    # where it is part of somebody else's page, that is what is said to ask
+    foreign = headers.get("sec-fetch-site") in ("cross-site", "same-site")
+    page = urlsplit((not foreign and headers.get("referer")) or own)
     return page._replace(query=urlencode(settings), fragment="").geturl()
 
 
@@ -587,9 +603,7 @@ def add_own(added: Added, seen: Any, pictures: list[tuple[str, str]] | None, fil
         PhotoError: one of them cannot be used: nothing is added then.
     """
     own = [str(file) for file in files or [] if isinstance(file, str)]
-    for file in own:
-        Source.open(file)
-    return _added(added, seen, pictures, own)
+    return _added(added, seen, pictures, [_for_browsers(file, Source.open(file)) for file in own])
 
 
 def _added(

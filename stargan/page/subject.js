@@ -73,14 +73,29 @@
       });
   };
 
+  // Browsers that do not know a format give its files no type, and gr.Image takes what is called a picture.
+  const formats = { heic: "heic", heif: "heif", avif: "avif", tif: "tiff", tiff: "tiff" };
+  document.addEventListener("change", (event) => {
+    const [file] = (event.target === input() && event.target.files) || [];
+    const format = formats[file?.name.split(".").pop().toLowerCase()];
+    if (!format || file.type) return;
+    const files = new DataTransfer();
+    files.items.add(new File([file], file.name, { type: `image/${format}` }));
+    event.target.files = files.files; // gradio's own listener, which comes after this one, takes these
+  }, true);
+
   document.addEventListener("click", (event) => {
-    if (event.target.closest("#upload-photo")) input().click();
+    if (event.target.closest("#upload-photo")) {
+      input().accept = ["image/*", ...Object.keys(formats).map((suffix) => `.${suffix}`)].join(",");
+      input().click();
+    }
     if (event.target.closest("#use-camera")) (matchMedia("(pointer: coarse)").matches ? phone : dialog)();
   });
   document.addEventListener("paste", (event) => {
     const picture = [...event.clipboardData.files].find((file) => file.type.startsWith("image/"));
     const shown = document.querySelector("#photo")?.offsetParent;
-    if (picture && shown && !event.target.closest("#references")) hand(picture);
+    const elsewhere = event.target !== document.body && !event.target.closest(".gradio-container"); // of a page around this one
+    if (picture && shown && !elsewhere && !event.target.closest("#references")) hand(picture);
   });
 
   // Squares on pictures: what a model draws, or takes the style of, where no face is found. Their centre, in fractions of the
@@ -187,10 +202,16 @@
   });
   setInterval(() => squares.forEach((show) => show()), 150); // pictures come, go and change their places
 
-  // What gradio says of the queue, in English only.
+  // What gradio says of the queue, and of files that it refuses itself, in English only.
+  const sentences = [
+    ["queue:", "待ち:"], ["processing |", "処理中 |"],
+    [/^File\(s\) exceed the maximum allowed size of ([\d.]+) ?MB: (.*)$/is, "ファイルが大きすぎます（最大$1MB）：$2"],
+    [/^Invalid file types?: (.*)\. Only .* allowed\.$/s, "この種類のファイルは使えません：$1"],
+  ];
   if (japanese) new MutationObserver(() => {
-    for (const text of document.querySelectorAll(".progress-text")) for (const node of text.childNodes) {
-      const said = node.nodeValue ?? "", now = said.replace("queue:", "待ち:").replace("processing |", "処理中 |");
+    const told = ".gradio-container .progress-text, .gradio-container [data-testid=toast-text], .gradio-container [data-testid=toast-text] *";
+    for (const text of document.querySelectorAll(told)) for (const node of text.childNodes) {
+      const said = node.nodeValue ?? "", now = sentences.reduce((text, [english, word]) => text.replace(english, word), said);
       if (node.nodeType === Node.TEXT_NODE && now !== said) node.nodeValue = now;
     }
   }).observe(document.body, { childList: true, subtree: true, characterData: true });

@@ -183,17 +183,18 @@ CSS += """
 /* below all else, room for the bar of phones */
 footer { margin-bottom: clamp(0px, (641px - 100vw) * 999, 4.5rem) !important; }
 @media (max-width: 640px) {
-  /* the chosen drawing comes before the others, and these two stay in sight */
+  /* the chosen drawing comes before the others, and these two stay in sight; but as a part of somebody else's page, whose lower
+     edge is not the window's */
   .view, .pair, #diversity-compare, #mixing-compare, .actions { order: -1; }
-  #dice, #diversity-save { position: fixed; z-index: 60; bottom: calc(0.5rem + env(safe-area-inset-bottom)); width: auto;
-    min-height: 48px; margin: 0; }
-  #dice { left: 0.5rem; right: calc(40% + 0.25rem); }
-  #diversity-save { left: calc(60% + 0.25rem); right: 0.5rem; }
-  #diversity-gallery::after { content: ""; position: fixed; z-index: 55; inset: auto 0 0 0;
+  .own-window #dice, .own-window #diversity-save { position: fixed; z-index: 60; width: auto; min-height: 48px; margin: 0;
+    bottom: calc(0.5rem + env(safe-area-inset-bottom)); }
+  .own-window #dice { left: 0.5rem; right: calc(40% + 0.25rem); }
+  .own-window #diversity-save { left: calc(60% + 0.25rem); right: 0.5rem; }
+  .own-window #diversity-gallery::after { content: ""; position: fixed; z-index: 55; inset: auto 0 0 0;
     height: calc(4rem + env(safe-area-inset-bottom)); background: var(--body-background-fill);
     border-top: 1px solid var(--border-color-primary); }
-  .actions:has(#diversity-save) { grid-template-columns: 4fr 5fr 6fr; }
-  .actions:has(#diversity-save) > button { padding-inline: 0.25rem; font-size: 0.875rem; }
+  .own-window .actions:has(#diversity-save) { grid-template-columns: 4fr 5fr 6fr; }
+  .own-window .actions:has(#diversity-save) > button { padding-inline: 0.25rem; font-size: 0.875rem; }
   #photo .image-frame img { max-height: 150px; }
   #photo-examples .gallery :is(span, .container, img) { display: block; width: 64px; height: 64px; }
   #tray .grid-container { grid-template-columns: repeat(auto-fill, minmax(64px, 1fr)) !important; }
@@ -202,17 +203,25 @@ footer { margin-bottom: clamp(0px, (641px - 100vw) * 999, 4.5rem) !important; }
 
 # What settings of gradio's components cannot do. For screen readers: an example picture is called by its file's name, and
 # an empty picture, an element that may have no name, has none. The page's title and language follow the visitor's, and so
-# do the one text and the names of buttons that gradio has in English only.
+# do the one text and the names of buttons that gradio has in English only. As a part of somebody else's page it changes
+# nothing of that.
 JS = """
 () => {
   const japanese = navigator.language.toLowerCase().startsWith("ja");
+  const ours = document.querySelector("gradio-app[control_page_title=true]");
+  const all = (selectors) => document.querySelectorAll(
+    selectors.split(",").map((selector) => `.gradio-container ${selector}`).join(","));
   const names = [
     [/^Fullscreen$/, "全画面"], [/^Exit fullscreen mode$/, "全画面を閉じる"], [/^Remove Image$/, "画像を削除"],
     [/^Download$/, "ダウンロード"], [/^Copy$/, "コピー"], [/^Clear$/, "消去"], [/^Undo$/, "元に戻す"], [/^Close$/, "閉じる"],
     [/^Trim video to selection$/, "切り取る"], [/^Reset to default value$/, "初期値に戻す"], [/^File upload$/, "ファイルを選ぶ"],
     [/^Thumbnail (\\d+) of (\\d+)$/, "$2枚中の$1枚目"], [/^(?:number input|range slider) for /, ""],
     [/^Gradio footer navigation$/, "フッター"], [/^undo$/, "元に戻す"], [/^Reset video to initial value$/, "元の動画に戻す"],
-    [/^grant webcam access$/, "カメラを使う"],
+    [/^grant webcam access$/, "カメラを使う"], [/^Delete image$/, "画像を削除"], [/^Adjust volume$/, "音量"],
+    [/^play-pause-replay-button$/, "再生・一時停止"], [/^full-screen$/, "全画面"], [/^capture photo$/, "撮影"],
+    [/^start recording$/i, "録画を始める"], [/^stop recording$/i, "録画を止める"],
+    [/^More tabs$/, "ほかのタブ"], [/^Click to upload or drop files$/, "ファイルを選ぶか、ここに置く"],
+    [/^Drag to adjust start time$/, "始まりを動かす"], [/^Drag to adjust end time$/, "終わりを動かす"],
   ];
   const translate = (element, attribute) => {
     const said = element.getAttribute(attribute);
@@ -220,23 +229,24 @@ JS = """
     if (now !== said) element.setAttribute(attribute, now);
   };
   const name = () => {
-    if (japanese) document.querySelectorAll("[aria-label], [title]").forEach((e) => {
+    all("#columns").forEach((e) => e.classList.toggle("own-window", Boolean(ours) && window === window.parent));
+    if (japanese) all("[aria-label],[title]").forEach((e) => {
       translate(e, "aria-label");
       translate(e, "title");
     });
-    document.querySelectorAll(".empty[aria-label]").forEach((e) => e.removeAttribute("aria-label"));
-    document.querySelectorAll("button.gallery-item:not([aria-label])").forEach((e) => {
+    all(".empty[aria-label]").forEach((e) => e.removeAttribute("aria-label"));
+    all("button.gallery-item:not([aria-label])").forEach((e) => {
       const file = e.querySelector("img, video")?.src.split("/").pop();
       if (file) e.setAttribute("aria-label", file.replace(/\\.\\w+$/, ""));
     });
-    if (japanese) document.querySelectorAll("#photo .wrap, #camera .wrap").forEach((e) => {
+    if (japanese) all("#photo .wrap,#camera .wrap").forEach((e) => {
       const text = e.lastChild;
       if (text?.nodeValue?.trim() === "Click to Access Webcam") text.nodeValue = "カメラを使う";
     });
   };
   new MutationObserver(name).observe(document.body, { childList: true, subtree: true });
   name();
-  if (japanese) {
+  if (japanese && ours) {
     document.documentElement.lang = "ja";
     document.title = "顔写真をアニメに";
   }

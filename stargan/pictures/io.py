@@ -277,7 +277,8 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
         for top in range(0, picture.height, STRIP):  # whole, it would be there four times
             strip = picture.crop((0, top, picture.width, min(top + STRIP, picture.height))).convert("RGBA")
             white.paste(Image.alpha_composite(Image.new("RGBA", strip.size, "white"), strip).convert("RGB"), (0, top))
-        return white
+        white.info["icc_profile"] = picture.info.get("icc_profile")
+        picture = white
     return _to_srgb(picture).convert("RGB")
 
 
