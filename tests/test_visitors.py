@@ -293,6 +293,30 @@ def test_an_upload_outlives_the_page_that_took_it(pages: list[serving.Server], v
     assert codes == {200}
 
 
+def test_whoever_waits_is_told_that_the_page_stops_though_nothing_draws(
+    cluster: Cluster, visitors: list[Visitor]
+) -> None:
+    page = serving.start("--serve", cluster.address)
+    assert wait_until(lambda: health(page) == 200, SECONDS)
+    hanging = replicas()
+    for process in hanging:
+        process.suspend()
+    try:
+        with ThreadPoolExecutor(10) as pool:  # more than are let in at once
+            asking = [Visitor(page.url, visitor.number, visitor.photo) for visitor in visitors[:10]]
+            asked = [pool.submit(visitor._once, visitor.seed(0)) for visitor in asking]
+            status = page.url + "gradio_api/queue/status"
+            assert wait_until(lambda: httpx.get(status, trust_env=False).json()["queue_size"] >= 6, 60)
+            time.sleep(1)  # until all of them listen to what becomes of it
+            page.process.terminate()
+            assert page.process.wait(20) == 0
+            answers = [answer.result(20) for answer in asked]
+    finally:
+        for process in hanging:
+            process.resume()
+    assert [(kind, value["error"]) for kind, value in answers] == [("error", SENTENCES["stopping"])] * 10
+
+
 def test_a_page_whose_replicas_are_gone_is_not_ready(cluster: Cluster, pages: list[serving.Server]) -> None:
     assert health(pages[1]) == 200
     code = f"import ray; from ray import serve; ray.init({cluster.address!r}); serve.delete('stargan')"

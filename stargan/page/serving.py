@@ -22,7 +22,8 @@ from cachetools import TTLCache
 from gradio import processing_utils, route_utils, routes
 from gradio.queueing import Event
 from gradio.route_utils import GradioMultiPartParser
-from gradio.server_messages import UnexpectedErrorMessage
+from gradio.server_messages import ProcessCompletedMessage, UnexpectedErrorMessage
+from gradio.utils import error_payload
 from starlette.datastructures import FormData, Headers
 from starlette.formparsers import MultiPartException
 from starlette.middleware import Middleware
@@ -135,14 +136,23 @@ def serve(page: gr.Blocks, host: str, port: int | None, *, share: bool = False, 
 
 
 def _empty(page: gr.Blocks) -> None:
-    """Waits until the queue has let in all that waits, which is refused, and the last answers are on their way."""
+    """Waits until the queue has let in all that waits, which is refused, and the last answers are on their way; after a while,
+    whoever still waits is told so."""
     queue, end = page._queue, time.monotonic() + TELLING
-    while time.monotonic() < end:
-        if not _waiting(page) and not any(queue.active_jobs):
-            time.sleep(0.5)
-            return
+    while left := [*_waiting(page), *(event for job in queue.active_jobs for event in job or ())]:
+        if time.monotonic() > end:
+            log.warning("Stopped while %d requests were not answered.", len(left))
+            for event in left:
+                sentence = texts.say("stopping", texts.preferred(event.request.headers.get("accept-language")))
+                queue.send_message(
+                    event,
+                    ProcessCompletedMessage(
+                        output=error_payload(gr.Error(sentence), True), title="Error", success=False
+                    ),
+                )
+            break
         time.sleep(0.05)
-    log.warning("Stopped while requests waited.")
+    time.sleep(0.5)
 
 
 def _waiting(page: gr.Blocks) -> list[Event]:
