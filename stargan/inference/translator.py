@@ -356,9 +356,8 @@ def find_device(name: str | torch.device | None = None) -> torch.device:
         return torch.device(next((kind for kind, there in accelerators.items() if there), "cpu"))
     try:
         device = torch.device(name)
-        if (
-            device.type == "cuda"
-        ):  # counted, not tried: a process that has another GPU must not take memory of the first
+        if device.type == "cuda":
+            # counted, not tried: a process that has another GPU must not take memory of the first
             there = (device.index or 0) < torch.cuda.device_count()
         else:
             there = torch.empty(0, device=device).device.type == device.type
