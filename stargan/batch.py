@@ -98,6 +98,9 @@ def reference_plan(config: ModelConfig, domain: str | None, references: Iterable
     """
     domain = checked_domain(config, domain)
     files = find_photos(references)
+    names = [f"{domain}-like-{name.replace('/', '-')}" for name in files]
+    if twice := [name for name, times in Counter(names).items() if times > 1]:
+        raise ValueError(f"Two references would both give files named {twice[0]}: give one of them another name.")
     pictures, digests = [], []
     for path in files.values():
         try:
@@ -107,9 +110,6 @@ def reference_plan(config: ModelConfig, domain: str | None, references: Iterable
             raise ValueError(f"{path}: {error}") from error
         digests.append(source.digest[:16])  # by content, as its name is the person's own matter
     recipe = References(domain, tuple(pictures), tuple(digests), None, strength)
-    names = [f"{domain}-like-{name.replace('/', '-')}" for name in files]
-    if twice := [name for name, times in Counter(names).items() if times > 1]:
-        raise ValueError(f"Two references would both give files named {twice[0]}: give one of them another name.")
     return Plan(names, recipe, pictures)
 
 

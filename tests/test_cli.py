@@ -316,8 +316,8 @@ def test_references_with_one_name(
 def test_a_grid_that_cannot_be_written_is_told_and_the_others_go_on(
     translate: Callable, face: Image.Image, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
+    (tmp_path / "photos").mkdir()
     for number in range(GRID_ROWS + 1):
-        (tmp_path / "photos").mkdir(exist_ok=True)
         face.save(tmp_path / "photos" / f"{number}.png")
     (tmp_path / "out" / "grid-1.png").mkdir(parents=True)
     assert translate(tmp_path / "photos", "--count", 1, model="whole") == 1

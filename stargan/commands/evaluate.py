@@ -57,7 +57,6 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-
     from stargan.evaluation.backbones import Backbones
     from stargan.evaluation.judge import find_judge
     from stargan.evaluation.protocol import Evaluation, Protocol, parse_pairs

@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from itertools import count, takewhile
 from multiprocessing import get_context
 from pathlib import Path
@@ -175,7 +174,7 @@ def _faces_there(base: Path) -> Iterator[Path]:
     """A photo's faces that are there already."""
     if (only := _face_file(base, 0)).exists():
         yield only
-    yield from takewhile(Path.exists, map(partial(_face_file, base), count(1)))
+    yield from takewhile(Path.exists, (_face_file(base, number) for number in count(1)))
 
 
 def _crops(picture: Image.Image, job: Job) -> Iterator[Aligned]:
