@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from stargan.inference import compiling
 from stargan.inference.translator import has_bf16
 from stargan.models.checkpoint import Model, save_model
 from stargan.models.config import ANIME_FRAMING, Architecture, ModelConfig
+from stargan.training.config import PRESETS
 
 KEYS = [
     "case",
@@ -137,6 +139,13 @@ def test_train(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = capsys.readouterr().out
     assert "tiny, batches of 4." in told
     assert re.search(r"tuned is [\d.]+ times as fast", told)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_finds_pictures_to_train_on(preset: str) -> None:
+    """Also of the kinds within a domain that it draws more often."""
+    small = replace(PRESETS[preset], architecture=PRESETS["tiny"].architecture, bf16=False, compile=False, batch_size=2)
+    assert training._warm_trainer(small, torch.device("cpu")).iteration == 2
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, astuple, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +122,7 @@ def metrics(run: Path) -> list[dict]:
         ("--bf16", "bf16", True),
         ("--diff-augment color cutout", "diff_augment", ("color", "cutout")),
         ("--grayscale-domains anime", "grayscale_domains", ("anime",)),
-        ("--target-weights anime 3 female 1", "target_weights", {"anime": 3.0, "female": 1.0}),
+        ("--target-weights anime 3 anime/a 2", "target_weights", {"anime": 3.0, "anime/a": 2.0}),
         ("--source-weights female/n 3", "source_weights", {"female/n": 3.0}),
         ("--betas 0.5 0.9", "betas", (0.5, 0.9)),
         ("--framing None", "framing", None),
@@ -730,6 +730,31 @@ def test_the_discriminator_is_shown_each_domain_as_often_as_it_is_a_target(
         shares[reals] = (torch.cat(shown) == 0).float().mean().item()
     assert shares["targets"] == pytest.approx(4 / 5, abs=0.04)
     assert shares["sources"] == pytest.approx(1 / 10, abs=0.04)
+
+
+def test_pictures_of_a_domain_are_shown_and_referred_to_by_their_weight(data: Path) -> None:
+    """Of nine pictures, ``anime/0`` weighs as much as the other eight together; sources are drawn without regard to that."""
+    faces = Faces(data / "train", 32, CPU)
+    first = faces.pictures[0][0].float() / 127.5 - 1
+    config = replace(
+        TINY, reals="targets", random_crop=0.0, target_weights={"photo": 0.0, "anime/0": 8.0}, batch_size=64
+    )
+    trainer = Trainer(config, faces, CPU)
+
+    def share(draw: Callable[[], tuple[torch.Tensor, torch.Tensor]]) -> float:
+        found = []
+        for _ in range(10):
+            x, domain = draw()
+            found += [any(torch.equal(one, as_is) for as_is in (first, first.flip(2))) for one in x[domain == 0]]
+        return sum(found) / len(found)
+
+    def references() -> tuple[torch.Tensor, torch.Tensor]:
+        targets = trainer.draw_targets("reference")
+        return torch.cat([targets.first, targets.second]), targets.domain.repeat(2)
+
+    assert share(lambda: astuple(trainer.draw_reals())[:2]) == pytest.approx(1 / 2, abs=0.08)
+    assert share(references) == pytest.approx(1 / 2, abs=0.06)
+    assert share(lambda: astuple(trainer.draw_sources()[0])[:2]) == pytest.approx(1 / 9, abs=0.06)
 
 
 @pytest.mark.parametrize("change", [misalign, photograph])

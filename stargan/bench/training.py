@@ -107,13 +107,15 @@ def train(
 
 def _warm_trainer(config: TrainConfig, device: torch.device) -> Trainer:
     """A trainer that has made both kinds of updates."""
-    domains = sorted({"anime", "photo", *config.grayscale_domains, *(config.target_weights or {})})
+    named = {*config.grayscale_domains, *config.photo_augment}
+    weighed = {*(config.source_weights or {}), *(config.target_weights or {})}  # domains, or kinds of pictures in them
     size = config.architecture.image_size
     with TemporaryDirectory() as folder:
-        for domain in domains:
-            (Path(folder) / domain).mkdir()
+        for kind in sorted({"anime", "photo", *named, *weighed}):
+            domain, _, prefix = kind.partition("/")
+            (Path(folder) / domain).mkdir(exist_ok=True)
             for index in range(8):
-                Image.effect_noise((size, size), 80).save(Path(folder) / domain / f"{index}.png")
+                Image.effect_noise((size, size), 80).save(Path(folder) / domain / f"{prefix}{index}.png")
         faces = Faces(Path(folder), size, device)
     torch.backends.cudnn.benchmark = config.bf16  # as in a run
     trainer = Trainer(config, faces, device)

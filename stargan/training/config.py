@@ -45,7 +45,8 @@ class TrainConfig:
         phases: "both": latent-guided, then reference-guided updates in every iteration; "alternate": one of them an
             iteration, in turn (half the work an iteration).
         r1_every: the penalty every so many discriminator updates, multiplied by as many (lazy regularisation, Karras 2020).
-        target_weights: how often each domain is the target, against 1 for one that is not named; None: equally often.
+        target_weights: how often a domain is the target ("anime"), or one of the pictures of a domain whose names begin so
+            ("anime/a") is a reference or, by ``reals``, shown as real, against 1 for all else; None: all alike.
         grayscale_domains: fakes and reals of these domains are luma, in three equal channels; so are the model's drawings.
         diff_augment: DiffAugment policies (Zhao et al. 2020) of all that the discriminator sees: "color", "translation",
             "cutout".

@@ -49,7 +49,8 @@ class Trainer:
         self.world = dist.get_world_size() if dist.is_initialized() else 1
         if config.batch_size % self.world:
             raise TrainingError(f"The batch of {config.batch_size} cannot be shared equally by {self.world} processes.")
-        named = {*config.grayscale_domains, *config.photo_augment, *(config.target_weights or {})}
+        weighed = {key.partition("/")[0] for key in config.target_weights or {}}
+        named = {*config.grayscale_domains, *config.photo_augment, *weighed}
         if unknown := sorted(named - set(faces.domains)):
             raise TrainingError(f"The options name the domain {unknown[0]!r}; the data has {', '.join(faces.domains)}.")
         if config.compile and (why := obstacle(device)):
@@ -89,10 +90,9 @@ class Trainer:
         }
         # joint draws: every process draws the whole batch from the same stream and keeps its share
         self.random = torch.Generator(device).manual_seed(config.seed)
-        weights = [(config.target_weights or {}).get(domain, 1.0) for domain in faces.domains]
-        self.source_odds, self.picture_odds = faces.weights(config.source_weights or {})
+        self.source_odds, self.source_picture_odds = faces.weights(config.source_weights or {})
+        self.target_odds, self.target_picture_odds = faces.weights(config.target_weights or {})
         self.photos = torch.tensor([domain in config.photo_augment for domain in faces.domains], device=device)
-        self.target_odds = torch.tensor(weights, device=device)
         self.grayscale = torch.tensor([domain in config.grayscale_domains for domain in faces.domains], device=device)
         self.compiled = _compiled(self.nets) if config.compile else self.nets
 
@@ -216,7 +216,7 @@ class Trainer:
     def draw_domains(self, odds: Tensor) -> Tensor:
         return torch.multinomial(odds, self.config.batch_size, replacement=True, generator=self.random)
 
-    def draw_joint(self, domain: Tensor, odds: Sequence[Tensor | None] | None = None) -> Tensor:
+    def draw_joint(self, domain: Tensor, odds: Sequence[Tensor | None]) -> Tensor:
         """Pictures of the whole batch."""
         x = self.faces.sample(domain, self.random, odds)
         return augment(self.drawn(x, domain), self.config.random_crop, self.random)
@@ -227,12 +227,13 @@ class Trainer:
         return x.contiguous(memory_format=torch.channels_last) if self.config.channels_last else x
 
     def draw_pictures(self, domain: Tensor) -> Tensor:
-        return self.own(self.draw_joint(domain))
+        """Pictures of target domains: references, or what is shown as real."""
+        return self.own(self.draw_joint(domain, self.target_picture_odds))
 
     def draw_sources(self) -> tuple[Sources, Sources]:
         """Sources, and the same pictures as they are, which the discriminator may be shown as real."""
         domain = self.draw_domains(self.source_odds)
-        x = self.draw_joint(domain, self.picture_odds)
+        x = self.draw_joint(domain, self.source_picture_odds)
         real, own = self.own(x), self.share(domain)
         if not self.config.photo_augment:
             return Sources(real, own), Sources(real, own)
