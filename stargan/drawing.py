@@ -32,7 +32,7 @@ from torch import Tensor
 
 from stargan.cache import ByteCache
 from stargan.constants import DEFAULT_MODEL, MAX_PSI
-from stargan.errors import NoFaceError, RequestError
+from stargan.errors import NoFaceError, PhotoError, RequestError
 from stargan.inference.translator import Encoded, find_device
 from stargan.inference.translator import Translator as CropTranslator
 from stargan.models.cards import copy_model
@@ -41,7 +41,7 @@ from stargan.models.config import ModelConfig, ModelError
 from stargan.models.registry import commit_model, find_model
 from stargan.models.upscaling import enlarge
 from stargan.pictures import faces, heads
-from stargan.pictures.io import MAX_BYTES, Photo, open_photo, pixels_of
+from stargan.pictures.io import Photo, open_photo, pixels_of, read_file
 from stargan.pictures.provenance import Provenance, compress_level, save_picture
 from stargan.pictures.tensors import digest, grid, to_grayscale
 from stargan.stages import stage
@@ -102,7 +102,7 @@ class Source:
         if isinstance(photo, str | Path):
             source = cls(_digest_of_file(Path(photo)), Path(photo).stem, Path(photo))
         else:
-            content = photo if isinstance(photo, bytes) else photo.read(MAX_BYTES + 1)
+            content = photo if isinstance(photo, bytes) else read_file(photo)
             source = cls(_hashed(content), "", content)
         source.picture  # noqa: B018 - what is no picture is refused here
         return source
@@ -158,11 +158,14 @@ def find_faces(sources: Sequence[Source]) -> None:
 
 def _digest_of_file(path: Path) -> str:
     """Of its content. A file that is not written to again, as an upload, is read once."""
-    about = path.stat()
-    if about.st_size > MAX_BYTES:
-        open_photo(path)  # refuses it by its size
+    try:
+        about = path.stat()
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:  # a name that is too long, or holds a null byte
+        raise PhotoError("photo_unreadable") from error
     key = ("content", str(path), about.st_mtime_ns, about.st_size, about.st_ino)
-    return CACHE.get(key, lambda: _hashed(path.read_bytes()), lambda _: 200)
+    return CACHE.get(key, lambda: _hashed(read_file(path)), lambda _: 200)
 
 
 def _hashed(content: bytes) -> str:
@@ -939,24 +942,27 @@ class Translator(CropTranslator):
         Raises:
             stargan.errors.UserError: (a ValueError) the photo cannot be read or shows no face; there is no such domain; a
                 number is out of range.
+            FileNotFoundError: there is no such file.
         """
         numbers = _in_a_row(seed, whole("count", count, 0, MAX_SEED))
         recipe = Seeds(checked_domain(self.config, domain), numbers, number("psi", psi, 0, MAX_PSI))
         return self._drawn(photo, recipe)
 
     def reference(
-        self, photo: Photo, references: Sequence[Photo], domain: str | None = None, strength: float = 1.0
+        self, photo: Photo, references: Photo | Sequence[Photo], domain: str | None = None, strength: float = 1.0
     ) -> list[Image.Image]:
         """The photo's biggest face in the style of each reference, a picture of a face of ``domain``.
 
         Args:
-            references: as ``photo``. One without a face, as most drawings are to the detector, is cropped by
+            references: one or several, as ``photo``. One without a face, as most drawings are to the detector, is cropped by
                 :func:`stargan.pictures.faces.propose_crop`. An empty list for none.
             strength: 1 takes the reference's style, 0 the photo's own.
 
         Raises:
-            stargan.errors.UserError: as :meth:`latent`.
+            stargan.errors.UserError, FileNotFoundError: as :meth:`latent`.
         """
+        if isinstance(references, str | Path | bytes | Image.Image) or hasattr(references, "read"):
+            references = [references]
         domain, strength = checked_domain(self.config, domain), number("strength", strength, 0, 1)
         sources = [Source.open(reference) for reference in references]
         crops = tuple(prepare_reference(source, self.config) for source in sources)
@@ -974,7 +980,7 @@ _loading_lock = threading.Lock()
 
 
 def load_translator(
-    name: str | None = None,
+    name: str | Path | None = None,
     device: str | torch.device | None = None,
     precision: str = "auto",
     progress: Callable[[float, str], object] | None = None,
@@ -991,7 +997,7 @@ def load_translator(
         stargan.models.config.ModelError: the model cannot be found, fetched or read.
         ValueError: this machine has no such device.
     """
-    name = name or DEFAULT_MODEL
+    name = str(name or DEFAULT_MODEL)
     device = find_device(device)
     key = (name, str(device), precision)
     with _loading_lock:

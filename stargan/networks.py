@@ -315,4 +315,11 @@ class Discriminator(nn.Module):
 
     def forward(self, x: Tensor, domain: Tensor) -> Tensor:
         """Pictures ``(N, 3, H, W)`` in [-1, 1] and domains ``(N,)`` → logits ``(N,)``."""
-        return _pick(self.main(x).flatten(1), domain)
+        return self.logits(self.features(x), domain)
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the last layer sees, which is linear: ``(N, C)``."""
+        return self.main[:-1](x).flatten(1)
+
+    def logits(self, features: Tensor, domain: Tensor) -> Tensor:
+        return _pick(self.main[-1](features[:, :, None, None]).flatten(1), domain)

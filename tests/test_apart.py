@@ -167,6 +167,15 @@ def test_a_script_is_not_run_again_and_the_working_directory_not_trusted(tmp_pat
     assert (ran.stdout, ran.stderr) == ("run\n(300, 150)\n", "")
 
 
+def test_from_a_prompt_in_a_checkout(tmp_path: Path) -> None:
+    """Where the package is found by the working directory alone."""
+    (tmp_path / "photo.heic").write_bytes(encoded("HEIF", 300))
+    code = f"import stargan; print(stargan.open_photo({str(tmp_path / 'photo.heic')!r}).size)"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert (ran.stdout, ran.stderr) == ("(300, 150)\n", "")
+
+
 def test_it_needs_no_torch() -> None:
     code = "import sys, stargan.pictures.io, stargan.pictures.apart; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True).stdout == "False\n"

@@ -71,6 +71,23 @@ def test_a_photo_may_be_a_path_bytes_a_file_or_a_picture(translator: Translator,
             assert same(translator.latent(given, count=2), expected), type(given)
 
 
+def test_an_open_file_may_be_given_again(translator: Translator, photo: Path) -> None:
+    """Wherever the one before has left off; several at once or one by itself."""
+    expected = translator.reference(photo, [photo])
+    with photo.open("rb") as file:
+        file.read(100)
+        assert same(translator.reference(file, [file, file]), expected * 2)
+        for one in (file, str(photo), photo, photo.read_bytes()):
+            assert same(translator.reference(photo, one), expected), type(one)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "null\0byte", "/", "/dev/zero"])
+def test_what_is_no_file_is_a_photo_that_cannot_be_read(translator: Translator, name: str) -> None:
+    with pytest.raises(PhotoError) as refused:
+        translator.latent(name)
+    assert refused.value.key == "photo_unreadable"
+
+
 @pytest.mark.parametrize("mode", ["L", "RGBA", "CMYK", "P"])
 def test_a_picture_may_have_any_mode(translator: Translator, portrait: Image.Image, mode: str) -> None:
     before = portrait.convert(mode)

@@ -57,6 +57,10 @@ HOSTILE: dict[str, Any] = {
     "dict that updates": {"__type__": "update", "value": "x" * 1000, "visible": True},
     "value of a property": {"value": {"value": 1}},
     "file outside": file_at("/etc/passwd"),
+    # gradio looks at what is marked as a file alone
+    "unmarked file outside": {"path": "/etc/passwd"},
+    "unmarked files outside": [{"image": {"path": "/etc/passwd"}, "caption": None}],
+    "endless file": {"path": "/dev/zero"},
     "files outside": [{"image": file_at("/etc/passwd"), "caption": "x" * 200_000}],
     "url within": {"url": "http://127.0.0.1:9/", "path": "", "meta": {"_type": "gradio.FileData"}},
     "no data": {"url": "data:image/png;base64,AAAA", "path": "x" * 200_000, "meta": {"_type": "gradio.FileData"}},
@@ -146,9 +150,31 @@ def names() -> dict[str, bool]:
 
 def test_a_request_is_bounded(visitor: Visitor) -> None:
     assert visitor.post(0, ["x" * 9_000_000]).status_code == 413
+    # what is called an upload and is none
+    for path in ("gradio_api/call/upload", "gradio_api/run/upload", "upload"):
+        assert visitor.http.post(path, content=b"x" * 9_000_000).status_code == 413
     parts = (b"x" * 1_000_000 for _ in range(12))  # without saying how much it will be
     with pytest.raises(httpx.HTTPError):
         visitor.http.post("gradio_api/queue/join", content=parts, timeout=10).raise_for_status()
+
+
+def test_no_file_is_read_that_nobody_uploaded(visitor: Visitor, photo: Path) -> None:
+    """However it is written, of whatever function; nor is it told whether there is such a file."""
+    asked = 0
+    for function in visitor.functions():
+        good = usual(visitor, function, photo)
+        for index, component in enumerate(function["components"]):
+            if component["type"] not in ("image", "gallery", "video"):
+                continue
+            answers = set()
+            for path in (str(photo), f"{photo}.none", "/dev/zero", "/etc/passwd"):
+                for file in ({"path": path}, {"path": path, "url": None, "is_stream": True}, file_at(path)):
+                    value = [{"image": file, "caption": None}] if component["type"] == "gallery" else file
+                    answer = visitor.ask(function["id"], [*good[:index], value, *good[index + 1 :]])
+                    answers.add((answer["success"], (answer["output"] or {}).get("error")))
+                    asked += 1
+            assert answers == {(False, texts.say("bad_input", "en"))}, (function["api_name"], component["type"])
+    assert asked > 100
 
 
 def test_nothing_is_asked_past_the_queue(visitor: Visitor, photo: Path) -> None:

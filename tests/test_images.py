@@ -201,6 +201,24 @@ def test_first_frame_of_an_animation(kind: str) -> None:
     assert open_photo(data).getpixel((20, 20)) == (255, 0, 0)
 
 
+@pytest.mark.parametrize("kind", ["WEBP", "GIF", "PNG"])
+def test_a_picture_that_somebody_has_open_stays_as_it_is(kind: str) -> None:
+    """As it is now: edited, or moved on to another frame."""
+    frames = [Image.new("RGB", (40, 40), colour) for colour in ("red", "lime", "blue")]
+    options = {"lossless": True} if kind == "WEBP" else {}
+    data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], duration=100, **options)
+    with Image.open(io.BytesIO(data)) as picture:
+        for _ in range(2):
+            assert open_photo(picture).getpixel((20, 20)) == (255, 0, 0)
+        picture.seek(1)
+        picture.load()
+        assert open_photo(picture).getpixel((20, 20)) == (0, 255, 0)
+        picture.paste(Image.new("RGB", (40, 40), "blue"))
+        assert open_photo(picture).getpixel((20, 20)) == (0, 0, 255)
+        picture.seek(2)
+        assert picture.convert("RGB").getpixel((20, 20)) == (0, 0, 255)
+
+
 def test_colour_profile_is_followed() -> None:
     swapped = swapped_profile()
     green = Image.new("RGB", (32, 32), (0, 255, 0))

@@ -42,7 +42,7 @@ from stargan.training.augment import diff_augment, jpeg, luma_where, misalign, p
 from stargan.training.config import PRESETS, ConfigError, TrainConfig, differences, from_state, with_options
 from stargan.training.data import DataError, Faces
 from stargan.training.grow import grown_name, grows_from, halved, new_level
-from stargan.training.losses import grid_penalty, spike_penalty
+from stargan.training.losses import FeatureMeans, grid_penalty, spike_penalty
 from stargan.training.run import train
 from stargan.training.sheets import SEEDS, SOURCES, TRUNCATIONS, fixed_faces, write_sheets
 from stargan.training.trainer import Trainer, TrainingError
@@ -50,8 +50,9 @@ from stargan.training.trainer import Trainer, TrainingError
 ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
 TINY = PRESETS["tiny"]
-# all that draws random numbers, and all that changes what the discriminator sees
+# all that draws random numbers, all that changes what the discriminator sees, and all that is remembered
 RANDOM: dict[str, Any] = {
+    "lambda_fm": 0.2,
     "diff_augment": ("color", "translation", "cutout"),
     "grayscale_domains": ("anime",),
     "photo_augment": ("photo",),
@@ -330,6 +331,48 @@ def test_a_grid_costs_and_lines_and_light_do_not(faces: Faces) -> None:
     trainer = Trainer(replace(TINY, lambda_grid=200.0), faces, CPU)
     assert {"g_latent/grid", "g_reference/grid"} <= trainer.step().keys()
     assert "g_latent/grid" not in Trainer(TINY, faces, CPU).step()
+
+
+def test_what_is_known_of_features_grows_to_their_means() -> None:
+    """Of two domains that come up unequally often; of the third there are no drawings yet."""
+    means = FeatureMeans(3, 4, CPU)
+    random = torch.Generator().manual_seed(0)
+    real, fake = torch.randn(3, 4, generator=random), torch.randn(3, 4, generator=random)
+
+    def batch(centre: torch.Tensor, domain: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        at = torch.tensor(domain)
+        return centre[at] + 0.1 * torch.randn(len(at), 4, generator=random), at
+
+    means.update(batch(real, [0, 1, 2, 0]), batch(fake, [0, 0, 0, 1]))
+    assert means.shift().abs().max() < 0.02
+    for _ in range(1500):
+        means.update(batch(real, [0, 1, 2, 0]), batch(fake, [0, 0, 0, 1]))
+    expected = fake - real
+    expected[2] = 0
+    assert torch.allclose(means.shift(), expected, atol=0.2)
+    assert torch.allclose(means.shift()[0], expected[0], atol=0.03)
+
+
+def test_feature_matching_moves_drawings_against_their_mean_shift(faces: Faces) -> None:
+    rest = {"lambda_sty": 0.0, "lambda_ds": 0.0, "lambda_cyc": 0.0, "learning_rate": 1e-3}
+    trainer = Trainer(replace(TINY, lambda_fm=1e4, **rest), faces, CPU)
+    sources, reals = trainer.draw_sources()
+    targets = trainer.draw_targets("reference")
+    trainer.update_discriminator(reals, sources, targets, 1.0)
+    for known in (trainer.feature_means.known_real, trainer.feature_means.known_fake):
+        known.fill_(1.0)
+    shift = trainer.feature_means.shift()[targets.domain]
+
+    def off() -> float:
+        with torch.no_grad():
+            x = trainer.nets.generator(sources.x, targets.style(targets.first, targets.domain))
+            return (trainer.nets.discriminator.features(x) * shift).sum().item()
+
+    before = off()
+    terms = trainer.update_generator(sources, targets, ("generator",))
+    assert off() < before
+    assert terms["fm"].item() == pytest.approx(shift.square().sum(dim=1).mean().item())
+    assert "g_latent/fm" not in Trainer(TINY, faces, CPU).step()
 
 
 def test_the_average_follows_slowly(faces: Faces) -> None:
@@ -1304,7 +1347,7 @@ def test_two_processes_train_as_one(data: Path, tmp_path: Path) -> None:
     same = {"iterations": 3, "r1_every": 2, "phases": "alternate", "learning_rate": 2e-4}
     train(tmp_path / "one", data / "train", preset="tiny", change=options(**RANDOM, **same), device="cpu")
     flags = "--iterations 3 --r1-every 2 --phases alternate --learning-rate 2e-4 --grayscale-domains anime"
-    flags += " --diff-augment color translation cutout --photo-augment photo"
+    flags += " --diff-augment color translation cutout --photo-augment photo --lambda-fm 0.2"
     arguments = [
         "train",
         "--preset",

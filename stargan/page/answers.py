@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import gradio as gr
 from gradio.context import LocalContext
 from gradio.exceptions import InvalidPathError
+from gradio.processing_utils import check_all_files_in_cache
 
 from stargan.errors import RequestError, UserError
 from stargan.models.config import ModelError
@@ -198,10 +199,12 @@ def guard(page: gr.Blocks) -> None:
     few values, a file from outside. It would answer with nothing or with all that was sent, and a traceback in the log."""
     preprocess, process = page.preprocess_data, page.process_api
 
-    async def checked_inputs(*args: Any, **options: Any) -> list[Any]:
+    async def checked_inputs(function: Any, inputs: list[Any], *args: Any, **options: Any) -> list[Any]:
         try:
+            # gradio itself looks only at files that are marked as such, and takes pictures that are not
+            check_all_files_in_cache(inputs)
             with one_request():
-                return await preprocess(*args, **options)
+                return await preprocess(function, inputs, *args, **options)
         except Exception as error:
             said = next((one for one in (error, error.__cause__) if isinstance(one, UserError)), None)
             raise said or RequestError("bad_input") from error

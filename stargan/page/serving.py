@@ -206,7 +206,7 @@ class _Bounded:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        if scope["path"].endswith("/upload"):
+        if scope["path"].endswith("/gradio_api/upload"):
             try:
                 await self.app(scope, receive, send)
             except OSError as error:

@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import BinaryIO
 
 from PIL import Image
@@ -39,6 +40,8 @@ _PLACES = threading.BoundedSemaphore(2)
 _STRIP = 64
 # What it ends with where a file brings its decoder down.
 _CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGFPE, signal.SIGILL)
+# Where this package lies: a prompt's path has it as "", the working directory, alone.
+_HOME = str(Path(__file__).resolve().parents[2])
 # Isolated from the environment and from modules that lie in the working directory.
 _COMMAND = "import sys; sys.path[:] = sys.argv[3:]; from stargan.pictures.apart import main; main()"
 
@@ -54,7 +57,7 @@ def decode(data: bytes, *, seconds: float = SECONDS, memory: int = MEMORY, patie
     Raises:
         PhotoError: as there; or it was cut off.
     """
-    command = [sys.executable, "-I", "-c", _COMMAND, str(seconds), str(memory), *filter(None, sys.path)]
+    command = [sys.executable, "-I", "-c", _COMMAND, str(seconds), str(memory), *filter(None, sys.path), _HOME]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # each thread reserves memory
     with _PLACES, _started(command, environment) as process:
         watch = threading.Timer(patience, process.kill)

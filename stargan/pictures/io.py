@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -120,14 +121,25 @@ def open_photo(source: Photo) -> Image.Image:
         PhotoError: it is empty, no picture, broken, or too large or too small; or decoding it takes too much, and was cut
             off. Size is judged by the header, before decoding.
     """
-    return _decoded(source) if isinstance(source, Image.Image) else open_file(_read(source))
+    return _decoded(source, own=False) if isinstance(source, Image.Image) else open_file(read_file(source))
 
 
-def _read(source: str | Path | bytes | BinaryIO) -> bytes:
+def read_file(source: str | Path | bytes | BinaryIO) -> bytes:
+    """The bytes of a photo's file, of an open one from its beginning.
+
+    Raises:
+        PhotoError: it is empty or too large, or cannot be read.
+    """
     if isinstance(source, bytes):
         source = io.BytesIO(source)
     try:
-        size = os.stat(source).st_size if isinstance(source, str | Path) else source.seek(0, os.SEEK_END)
+        if isinstance(source, str | Path):
+            about = os.stat(source)
+            size = about.st_size
+            if not stat.S_ISREG(about.st_mode):  # a device may never end, a pipe never begin
+                raise PhotoError("photo_unreadable")
+        else:
+            size = source.seek(0, os.SEEK_END)
     except (OSError, ValueError) as error:
         raise PhotoError("photo_unreadable") from error
     if size == 0:
@@ -160,7 +172,7 @@ def open_file(data: bytes, here: bool = False) -> Image.Image:
     with picture:
         pixels = picture.width * picture.height
         if here or not apart.POSSIBLE or pixels <= SMALL.get(kind, 0):
-            return _decoded(picture)
+            return _decoded(picture, own=True)
     with stage("open"), UNDER_WAY.taking(pixels):
         return apart.decode(data)
 
@@ -168,7 +180,7 @@ def open_file(data: bytes, here: bool = False) -> Image.Image:
 def pixels_of(source: str | Path | bytes) -> int:
     """By the header; 0 of what :func:`open_photo` refuses."""
     try:
-        _, picture = _opened(_read(source))
+        _, picture = _opened(read_file(source))
     except PhotoError:
         return 0
     with picture:
@@ -194,11 +206,16 @@ def _opened(data: bytes) -> tuple[str, Image.Image]:
     return kind, picture
 
 
-def _decoded(picture: Image.Image) -> Image.Image:
+def _decoded(picture: Image.Image, own: bool) -> Image.Image:
+    """
+    Args:
+        own: nobody else has the picture, and it may be taken apart.
+    """
     _check_size(picture)
     try:
         with stage("open"), UNDER_WAY.taking(picture.width * picture.height):
-            picture = _lean(picture)
+            if own:
+                picture = _lean(picture)
             picture.load()
             _check_size(picture)  # HEIF may turn out to hold another size than it announced
             rgb = _to_rgb(_upright(picture))

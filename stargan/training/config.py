@@ -39,6 +39,8 @@ class TrainConfig:
         lambda_spikes: weight of a penalty on spots in the generator's features that are far out of the ordinary, which come
             out as blotches; 0: none, as published.
         lambda_grid: weight of a penalty on drawings that alternate from pixel to pixel; 0: none, as published.
+        lambda_fm: weight of feature matching, which pulls the mean of drawings, as the discriminator sees them, to that of real
+            pictures (Salimans et al. 2016); 0: none, as published.
         ds_iterations: over which the diversity term fades out.
         random_crop: share of the pictures that are cropped at random, to 80 to 100 % of their area.
         seed: of all that is random.
@@ -85,6 +87,7 @@ class TrainConfig:
     lambda_cyc: float = 1.0
     lambda_spikes: float = 0.0
     lambda_grid: float = 0.0
+    lambda_fm: float = 0.0
     ds_iterations: int = 100_000
     random_crop: float = 0.5
     seed: int = 0

@@ -39,6 +39,7 @@ def capture(trainer: Trainer) -> dict[str, Any]:
         "networks": {name: net.state_dict() for name, net in vars(trainer.nets).items()},
         "average": {name: net.state_dict() for name, net in trainer.average.networks().items()},
         "optimizers": {name: optimizer.state_dict() for name, optimizer in trainer.optimizers.items()},
+        "feature_means": vars(trainer.feature_means),
         "random": trainer.random.get_state(),
         "torch_random": torch.get_rng_state(),
     }
@@ -70,6 +71,8 @@ def restore(trainer: Trainer, state: dict[str, Any]) -> None:
         optimizer.load_state_dict(state["optimizers"][name])
         for group, options in zip(optimizer.param_groups, own, strict=True):
             group.update(options)  # this config's rates: the saved ones may have been changed by an option
+    for name, mean in state.get("feature_means", {}).items():
+        getattr(trainer.feature_means, name).copy_(mean)
     if state["random"].shape == trainer.random.get_state().shape:
         trainer.random.set_state(state["random"].cpu())
         torch.set_rng_state(state["torch_random"].cpu())

@@ -22,6 +22,7 @@ from stargan.training.augment import diff_augment, luma_where, misalign, photogr
 from stargan.training.config import TrainConfig
 from stargan.training.data import Faces, augment
 from stargan.training.losses import (
+    FeatureMeans,
     Networks,
     Sources,
     Targets,
@@ -71,6 +72,9 @@ class Trainer:
         discriminator = Discriminator(a.image_size, len(faces.domains), a.base_channels, a.max_channels)
         self.nets = Networks(model.generator, model.mapping_network, model.style_encoder, discriminator)
         layout = torch.channels_last if config.channels_last else torch.contiguous_format
+        last = discriminator.main[-1]
+        assert isinstance(last, nn.Conv2d)
+        self.feature_means = FeatureMeans(len(faces.domains), last.in_channels, device)
         for net in vars(self.nets).values():
             net.apply(init_weights)
             net.to(device, memory_format=layout).train().requires_grad_(True)
@@ -136,7 +140,9 @@ class Trainer:
     def update_discriminator(self, reals: Sources, sources: Sources, targets: Targets, r1_weight: float) -> Terms:
         with self.stepping("discriminator"):
             with self.autocast():
-                loss, terms = discriminator_loss(self.compiled, reals, sources, targets, self.seen, self.drawn)
+                loss, terms = discriminator_loss(
+                    self.compiled, reals, sources, targets, self.seen, self.drawn, self.matched
+                )
             loss.backward()
             if r1_weight:
                 penalty = r1_penalty(self.nets.discriminator, self.seen(reals.x), reals.domain)
@@ -146,10 +152,18 @@ class Trainer:
 
     def update_generator(self, sources: Sources, targets: Targets, stepping: tuple[str, ...]) -> Terms:
         config = self.config
-        weights = {"sty": config.lambda_sty, "ds": self.lambda_ds, "cyc": config.lambda_cyc, "grid": config.lambda_grid}
+        weights = {
+            "sty": config.lambda_sty,
+            "ds": self.lambda_ds,
+            "cyc": config.lambda_cyc,
+            "grid": config.lambda_grid,
+            "fm": config.lambda_fm,
+        }
         with self.stepping(*stepping):
             with self.autocast():
-                loss, terms = generator_loss(self.compiled, sources, targets, weights, self.seen, self.drawn)
+                loss, terms = generator_loss(
+                    self.compiled, sources, targets, weights, self.seen, self.drawn, self.matched
+                )
             loss.backward()
             if config.lambda_spikes:  # of a quarter of the batch: it costs a further pass through the generator
                 few = -(-len(sources.x) // 4)
@@ -159,6 +173,10 @@ class Trainer:
                 (config.lambda_spikes * penalty).backward()
                 terms["spikes"] = penalty.detach()
         return terms
+
+    @property
+    def matched(self) -> FeatureMeans | None:
+        return self.feature_means if self.config.lambda_fm else None
 
     @property
     def lambda_ds(self) -> float:
@@ -299,7 +317,7 @@ def _compiled(nets: Networks) -> Networks:
         ("generator", "encoder"),
         ("generator", "decoder"),
         ("style_encoder", "forward"),
-        ("discriminator", "forward"),
+        ("discriminator", "features"),
     ):
         setattr(getattr(compiled, net), name, torch.compile(getattr(getattr(nets, net), name)))
     return compiled
