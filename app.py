@@ -11,6 +11,12 @@ import sys
 from stargan.models.config import ModelError
 
 
+def port(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"must be a number from 1 to 65535, not {text!r}")
+    return int(text)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Serves the page until it is stopped; returns the exit status."""
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO)
@@ -20,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--host",
         default=os.environ.get("GRADIO_SERVER_NAME") or ("0.0.0.0" if "SPACE_ID" in os.environ else "127.0.0.1"),
     )
-    parser.add_argument("--port", type=int, help="default: 7860, or the next one that is free")
+    parser.add_argument("--port", type=port, help="default: 7860, or the next one that is free")
     parser.add_argument("--share", action="store_true", help="also open a public link, for up to a week")
     parser.add_argument("--mcp", action="store_true", help="also offer the endpoints as MCP tools")
     parser.add_argument(
@@ -43,7 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (ModelError, ValueError) as error:
         parser.error(str(error))
     except ModuleNotFoundError as error:
-        parser.error(f"--serve needs a further package ({error.name}): pip install 'ray[serve]'")
+        if options.serve and (error.name or "").partition(".")[0] == "ray":
+            parser.error(f"--serve needs a further package ({error.name}): pip install 'ray[serve]'")
+        parser.error(f"The package {error.name} is not installed: pip install -r requirements.txt")
     except OSError as error:
         print(error.strerror or error, file=sys.stderr)
         return 2

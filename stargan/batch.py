@@ -41,6 +41,8 @@ from stargan.pictures.io import SUFFIXES
 from stargan.pictures.provenance import Provenance, read_provenance
 from stargan.pictures.tensors import grid
 
+# The next run would take results for photos.
+AMONG_PHOTOS = "The results would lie among the photos of {place}: name another folder for them."
 # Photos on one grid: more would not fit a screen.
 GRID_ROWS = 8
 # Pixels of photos that are opened before their faces are looked for: the cache must still have them afterwards.
@@ -119,15 +121,19 @@ def find_photos(places: Iterable[Path], output: Path | None = None) -> dict[str,
     A name is the path below the folder without the ending, or with it (``a_jpg``) where two differ in nothing else.
 
     Args:
-        output: where results go; results that lie below a place are no photos.
+        output: where results go; if that is below a place, what lies there is no photo.
 
     Raises:
-        ValueError: a place does not exist, there are no pictures, or two would get one name.
+        ValueError: a place does not exist or is where results go, there are no pictures, or two would get one name.
     """
     found: dict[Path, Path] = {}  # resolved file → path below its place
+    results = output and output.resolve()
     for place in (places := list(places)):
         if place.is_dir():
-            files = sorted(file for file in place.rglob("*") if _is_photo(file, output))
+            if place.resolve() == results:
+                raise ValueError(AMONG_PHOTOS.format(place=place))
+            inside = results if results and place.resolve() in results.parents else None
+            files = sorted(file for file in place.rglob("*") if _is_photo(file, inside))
         elif place.exists():
             files = [place]
         else:
@@ -155,15 +161,15 @@ def named(found: Mapping[P, PurePath]) -> dict[str, P]:
         name = (stem if plain[stem] == 1 else below.with_name(below.name.replace(".", "_"))).as_posix()
         if name in names:
             raise ValueError(
-                f"{names[name]} and {file} would both be written as {name}: translate them one after the other."
+                f"{names[name]} and {file} would both be written as {name}: translate them into folders of their own."
             )
         names[name] = file
     return names
 
 
-def _is_photo(file: Path, output: Path | None) -> bool:
+def _is_photo(file: Path, results: Path | None) -> bool:
     hidden = file.name.startswith(".")
-    made = output is not None and output.resolve() in file.resolve().parents
+    made = results in file.resolve().parents
     return file.suffix.lower() in SUFFIXES and not hidden and not made and file.is_file()
 
 

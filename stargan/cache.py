@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from cachetools import LRUCache
+from cachetools import Cache, LRUCache
 
 T = TypeVar("T")
 
@@ -79,17 +79,21 @@ class ByteCache:
         """Lets go of what was made longer ago, however often it is used."""
         with self._lock:
             made_before = self._clock() - seconds
-            for key in [key for key, entry in self._entries.items() if entry.made < made_before]:
+            for key in [key for key, entry in self._untouched() if entry.made < made_before]:
                 del self._entries[key]
 
     def drop_unused(self, seconds: float, kept: int) -> None:
         """Lets go of what nobody asked for in so long, the longest first, until at most ``kept`` bytes are held."""
         with self._lock:
             used_before = self._clock() - seconds
-            for key, entry in sorted(self._entries.items(), key=lambda item: item[1].used):
+            for key, entry in sorted(self._untouched(), key=lambda item: item[1].used):
                 if self._entries.currsize <= kept or entry.used >= used_before:
                     break
                 del self._entries[key]
+
+    def _untouched(self) -> list[tuple[Hashable, _Entry]]:
+        """What is held, which being looked through does not make more recently used."""
+        return [(key, Cache.__getitem__(self._entries, key)) for key in self._entries]
 
     def clear(self) -> None:
         with self._lock:

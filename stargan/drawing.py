@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, cast
 
 import numpy as np
 import torch
@@ -666,9 +666,11 @@ class Drawn:
         return self._pasted(source.preview, [aligned.scaled(scale) for aligned in self.prepared.aligned], column)
 
     def _pasted(self, photo: Image.Image, aligned: Sequence[faces.Aligned], column: int) -> Image.Image:
+        pasted = photo
         for face, row in zip(aligned, self.rows, strict=True):
-            photo = heads.paste_head(photo, face, row[column], self._hair(photo, face) if face.face else None)
-        return photo
+            # its hair is looked for in the photo: beside it, another face may be drawn already
+            pasted = heads.paste_head(pasted, face, row[column], self._hair(photo, face) if face.face else None)
+        return pasted
 
     def _hair(self, photo: Image.Image, face: faces.Aligned) -> heads.Hair:
         key = ("hair", self.prepared.source.digest, photo.size, face.matrix.tobytes())
@@ -961,10 +963,10 @@ class Translator(CropTranslator):
         Raises:
             stargan.errors.UserError, FileNotFoundError: as :meth:`latent`.
         """
-        if isinstance(references, str | Path | bytes | Image.Image) or hasattr(references, "read"):
-            references = [references]
         domain, strength = checked_domain(self.config, domain), number("strength", strength, 0, 1)
-        sources = [Source.open(reference) for reference in references]
+        alone = isinstance(references, str | Path | bytes | Image.Image) or hasattr(references, "read")
+        several = cast("Sequence[Photo]", [references] if alone else references)
+        sources = [Source.open(reference) for reference in several]
         crops = tuple(prepare_reference(source, self.config) for source in sources)
         names = tuple(source.digest[:16] for source in sources)
         return self._drawn(photo, References(domain, crops, names, None, strength))

@@ -136,7 +136,7 @@ class Clip:
                 if frame is not shown:
                     shown = frame
                     picture = scaler.reformat(
-                        frame, width, height, "rgb24", interpolation=Interpolation.AREA
+                        frame, width, height, "rgb24", _matrix(frame), interpolation=Interpolation.AREA
                     ).to_image()
                     if self.turn is not None:
                         picture = picture.transpose(self.turn)
@@ -168,11 +168,28 @@ def open_clip(path: str | Path, max_seconds: float = MAX_CLIP_SECONDS) -> Clip:
         if first is None:
             raise VideoError("clip_empty", file=path.name)
         turn = _turn(first)
-        size = (first.height, first.width) if turn in _QUARTER_TURNS.values() else (first.width, first.height)
+        shown = (round(first.width * _pixel_aspect(stream)), first.height)
+        size = shown[::-1] if turn in _QUARTER_TURNS.values() else shown
     scale = min(1.0, MAX_CLIP_SIDE / max(size))
     width, height = (max(1, round(side * scale)) for side in size)
     fps = min(max(rate, Fraction(MIN_CLIP_FPS)), Fraction(MAX_CLIP_FPS))
     return Clip(path, (width, height), fps, seconds, count, audio, turn)
+
+
+_UNTAGGED = 2  # AVCOL_SPC_UNSPECIFIED
+
+
+def _matrix(frame: av.VideoFrame) -> Colorspace | None:
+    """By which its colours are decoded: as the file says, or, where it says nothing, as players do."""
+    if frame.colorspace != _UNTAGGED:
+        return None
+    return Colorspace.ITU709 if frame.width >= 1280 or frame.height >= 720 else Colorspace.ITU601
+
+
+def _pixel_aspect(stream: av.VideoStream) -> Fraction:
+    """How much wider than high a pixel is shown: camcorders and broadcasts have others than square ones."""
+    aspect = stream.sample_aspect_ratio or Fraction(1)
+    return aspect if Fraction(1, 4) <= aspect <= 4 else Fraction(1)
 
 
 def translate_clip(

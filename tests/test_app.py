@@ -43,6 +43,43 @@ def test_a_port_that_is_taken_is_said_in_a_sentence(taken: int, tmp_path: Path) 
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("port", ["0", "70000", "-1", "http"])
+def test_a_port_that_cannot_be_is_said_in_a_sentence(tmp_path: Path, port: str) -> None:
+    done = refused(tmp_path, f"--port={port}")
+    assert done.returncode == 2
+    assert f"argument --port: must be a number from 1 to 65535, not '{port}'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_address_of_another_machine_is_said_in_a_sentence(tmp_path: Path) -> None:
+    done = refused(tmp_path, "--host", "192.0.2.1", "--port", "7999")  # of a net that is for documents alone
+    assert done.returncode == 2
+    assert "cannot be served at port 7999: 192.0.2.1 is no address that can be used here" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("missing", "arguments", "sentence"),
+    [
+        ("gradio", [], "The package gradio is not installed: pip install -r requirements.txt"),
+        ("torch", ["--serve", "auto"], "The package torch is not installed: pip install -r requirements.txt"),
+        ("ray", ["--serve", "auto"], "--serve needs a further package (ray): pip install 'ray[serve]'"),
+    ],
+)
+def test_a_package_that_is_missing_is_named(tmp_path: Path, missing: str, arguments: list[str], sentence: str) -> None:
+    code = f"import sys; sys.modules[{missing!r}] = None; sys.argv[0] = 'app.py'; import app; sys.exit(app.main())"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=ROOT,
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_without_a_port_the_next_free_one_is_taken(taken: int, tmp_path: Path) -> None:
     settings = environment(tmp_path, GRADIO_SERVER_PORT=str(taken), GRADIO_SERVER_NAME="127.0.0.1")
     process = subprocess.Popen(

@@ -420,6 +420,9 @@ def test_names_of_results(face: Image.Image, tmp_path: Path) -> None:
         "deep/a": one / "deep" / "a.png",
     }
     assert set(find_photos([one], output=one / "deep")) == {"a_jpg", "a_png", "b"}
+    assert set(find_photos([one / "deep"], output=one)) == {"a"}  # above, no result lies among the photos
+    with pytest.raises(ValueError, match=r"would lie among the photos of .*one: name another folder"):
+        find_photos([one], output=one / "deep" / "..")
     assert set(find_photos([one, two])) == {"a_jpg", "a_png", "b_PNG", "b_png", "deep/a"}
     with pytest.raises(ValueError, match=r"one/a\.png and .*deep/a\.png would both be written as a"):
         find_photos([one / "a.png", one / "deep" / "a.png"])

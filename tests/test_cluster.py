@@ -304,6 +304,9 @@ def test_a_killed_worker_a_new_node_and_a_deadly_picture(cluster: Cluster, model
     Image.new("RGB", (64, 64)).save(photos / "poison.png")  # the last, on a grid of its own
 
     found, places = translating.find_photos([str(photos)], str(out))
+    assert translating.find_photos([str(photos)], str(tmp_path))[0].keys() == found.keys()
+    with pytest.raises(translating.ClusterError, match="would lie among the photos"):
+        translating.find_photos([str(photos)], str(photos))
 
     config = config_of(str(models / "whole"))
     plan = batch.latent_plan(config, None, range(2), 0.7)

@@ -248,6 +248,16 @@ def test_what_is_unused_is_let_go_of_but_for_a_little() -> None:
     assert cache.size == 20
 
 
+def test_looking_for_what_is_unused_is_no_use() -> None:
+    cache = ByteCache(3)
+    for key in "abca":
+        cache.get(key, lambda: 1, lambda _: 1)
+    cache.drop_unused(30, 0)
+    cache.drop_older(30)
+    cache.get("d", lambda: 1, lambda _: 1)
+    assert [key for key in "abcd" if key in cache] == ["a", "c", "d"]
+
+
 def test_what_two_ask_for_at_once_is_made_once() -> None:
     cache, made = ByteCache(100), []
     gate = threading.Barrier(8)
@@ -384,6 +394,21 @@ def test_a_preview_shows_what_the_whole_photo_does(translator: Translator, portr
     reduced = np.asarray(whole.resize((1024, 1024), Image.Resampling.LANCZOS), int)
     assert abs(np.asarray(small, int) - reduced).mean() < 1.5
     assert abs(np.asarray(drawn.prepared.source.preview, int) - reduced)[240:480].mean() > 5
+
+
+def test_the_second_face_s_hair_is_found_in_the_photo_whatever_was_looked_at_before(
+    translator: Translator, portrait: Image.Image
+) -> None:
+    two = Image.new("RGB", (1024, 512))
+    for left in (0, 512):
+        two.paste(portrait, (left, 0))
+    prepared = drawing.prepare(Source.open(two), translator.config, (1, 2))
+    drawn = drawing.draw(prepared, drawing.seeds(translator.config, None, 2, 0, 1), translator.paint)
+    drawing.CACHE.clear()
+    expected = drawn.in_photo(0).tobytes()
+    drawing.CACHE.clear()
+    drawn.in_photo(1)
+    assert drawn.in_photo(0).tobytes() == expected
 
 
 def test_everything_in_one_archive(translator: Translator, portrait: Image.Image) -> None:

@@ -211,6 +211,13 @@ def test_there_and_back(hub: HubServer, client: Client, folder: Path, model: Mod
     assert len(fetched) == len(list(folder.glob("model-*")))
 
 
+@pytest.mark.parametrize("part", [{"allow_patterns": "README.md"}, {"ignore_patterns": "*.safetensors"}])
+def test_weights_that_are_not_pushed_stay(client: Client, folder: Path, tmp_path: Path, part: dict[str, str]) -> None:
+    _, before = client(publish, folder, "user/card", token=WRITER)
+    client(publish, folder, "user/card", token=WRITER, commit_message="The card", **part)
+    assert client(take, "user/card", cache_dir=tmp_path / "cache")[1] == before
+
+
 def test_a_revision_and_a_branch(hub: HubServer, client: Client, folder: Path, tmp_path: Path) -> None:
     _, first = client(publish, folder, "user/turned", token=WRITER)
     repository = hub.repositories["user/turned"]

@@ -23,6 +23,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from av.video.reformatter import Colorspace, VideoReformatter
 from PIL import Image
 
 from stargan import video
@@ -584,6 +585,55 @@ def test_clip_from_a_phone_however_it_was_held(
     shown = list(clip.frames())
     assert [picture.size for picture in shown] == [(144, 156)] * 3
     assert difference(np.asarray(shown[0]), np.asarray(pictures[0])) < 6
+
+
+@pytest.mark.parametrize(
+    ("aspect", "size"),
+    [
+        (Fraction(4, 3), (208, 144)),
+        (Fraction(1, 2), (78, 144)),
+        (Fraction(1, 1), (156, 144)),
+        (Fraction(99, 1), (156, 144)),
+    ],
+)
+def test_clip_whose_pixels_are_not_square(
+    face: Image.Image, tmp_path: Path, aspect: Fraction, size: tuple[int, int]
+) -> None:
+    """As camcorders and broadcasts have them. What cannot be meant is not followed."""
+    whole = face.resize((208, 144))
+    source = tmp_path / "clip.mp4"
+    with av.open(str(source), "w") as output:
+        stream = output.add_stream("libx264", rate=10, options={"crf": "10"})
+        stream.width, stream.height, stream.pix_fmt = 156, 144, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = aspect
+        for _ in range(3):
+            output.mux(stream.encode(av.VideoFrame.from_image(whole.resize((156, 144)))))
+        output.mux(stream.encode(None))
+    clip = open_clip(source)
+    assert clip.size == size
+    shown = next(clip.frames())
+    assert shown.size == size
+    assert difference(np.asarray(shown), np.asarray(whole.resize(size))) < 6
+
+
+@pytest.mark.parametrize(("size", "matrix"), [((1280, 720), 1), ((640, 480), 5)])
+@pytest.mark.parametrize("tagged", [True, False])
+def test_clip_s_colours_are_those_that_players_show(
+    tmp_path: Path, size: tuple[int, int], matrix: int, tagged: bool
+) -> None:
+    """Files often do not say by which matrix they were made: BT.709 is used for large ones, BT.601 for others."""
+    source, colour = tmp_path / "clip.mp4", (200, 60, 60)
+    with av.open(str(source), "w") as output:
+        stream = output.add_stream("libx264", rate=10, options={"crf": "10"})
+        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+        stream.codec_context.colorspace = matrix if tagged else 2
+        picture = av.VideoFrame.from_image(Image.new("RGB", size, colour))
+        for n in range(3):
+            frame = VideoReformatter().reformat(picture, format="yuv420p", dst_colorspace=Colorspace(matrix))
+            frame.colorspace, frame.pts = matrix if tagged else 2, n
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    assert difference(np.asarray(next(open_clip(source).frames())), np.full((*size[::-1], 3), colour)) < 4
 
 
 def test_big_and_fast_clip_is_brought_down(face: Image.Image, tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.hf_api import RepoSibling
-from huggingface_hub.utils import WeakFileLock, validate_repo_id
+from huggingface_hub.utils import WeakFileLock, filter_repo_objects, validate_repo_id
 from tqdm import tqdm
 
 from stargan.constants import DEFAULT_MODEL
@@ -297,7 +297,11 @@ def commit_model(
     folder = Path(folder)
     load_model(folder)
     card = published_card(folder)
-    more = [delete_patterns] if isinstance(delete_patterns, str) else delete_patterns or []
+    deleted = [delete_patterns] if isinstance(delete_patterns, str) else [*(delete_patterns or [])]
+    weights = [name for name in model_files(folder) if is_weight_file(name)]
+    chosen = filter_repo_objects(weights, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns)
+    if list(chosen) == weights:  # none is left of those that are replaced
+        deleted += _WEIGHT_FILES
     api = HfApi(token=token)
     try:
         with tempfile.TemporaryDirectory() as staged:
@@ -312,7 +316,7 @@ def commit_model(
                 create_pr=create_pr,
                 allow_patterns=allow_patterns,
                 ignore_patterns=ignore_patterns,
-                delete_patterns=[*_WEIGHT_FILES, *more],
+                delete_patterns=deleted,
                 commit_message=commit_message,
             )
     except HfHubHTTPError as error:

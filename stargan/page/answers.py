@@ -199,7 +199,7 @@ def guard(page: gr.Blocks) -> None:
     few values, a file from outside. It would answer with nothing or with all that was sent, and a traceback in the log."""
     preprocess, process = page.preprocess_data, page.process_api
 
-    async def checked_inputs(function: Any, inputs: list[Any], *args: Any, **options: Any) -> list[Any]:
+    async def checked_inputs(function: Any, inputs: Any, *args: Any, **options: Any) -> list[Any]:
         try:
             # gradio itself looks only at files that are marked as such, and takes pictures that are not
             check_all_files_in_cache(inputs)
@@ -224,7 +224,7 @@ def guard(page: gr.Blocks) -> None:
                 log.info("request refused unread: %s", error.key)
             raise Refusal(shown(error)) from None
 
-    page.preprocess_data, page.process_api = checked_inputs, answered  # type: ignore[method-assign]
+    page.preprocess_data, page.process_api = checked_inputs, answered  # type: ignore[assignment, method-assign]
 
 
 class Told:

@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import signal
+import socket
 import sys
 import threading
 import time
@@ -69,7 +70,7 @@ def serve(page: gr.Blocks, host: str, port: int | None, *, share: bool = False, 
         port: None takes GRADIO_SERVER_PORT or 7860, or the next one that is free.
 
     Raises:
-        OSError: the port is taken, in a sentence.
+        OSError: the port is taken, or not to be had, in a sentence.
     """
     bound_memory()
     FILES.kept = lambda: {path for block in page.blocks.values() for path in getattr(block, "keep_in_cache", ())}
@@ -115,8 +116,8 @@ def serve(page: gr.Blocks, host: str, port: int | None, *, share: bool = False, 
             prevent_thread_lock=True,
         )
     except OSError as error:
-        taken = "another program listens there" if port else str(error)
-        raise OSError(errno.EADDRINUSE, f"The app cannot be served at port {port or 7860}: {taken}.") from error
+        why = _obstacle(host, port) if port else str(error)
+        raise OSError(errno.EADDRINUSE, f"The app cannot be served at port {port or 7860}: {why}.") from error
     if not on_zero_gpu:  # the page opens at once; whoever is first waits for the model, with progress
         threading.Thread(target=load, args=[DEFAULT_MODEL], daemon=True).start()
     stop.wait()
@@ -165,6 +166,18 @@ def _health(_request: Request) -> JSONResponse:
     """Whether a model has drawn, and can: what a load balancer asks before it sends visitors."""
     ready = READY.is_set() and ((replicas := cluster()) is None or replicas.ready())
     return JSONResponse({"ready": ready}, 200 if ready else 503)
+
+
+def _obstacle(host: str, port: int) -> str:
+    """Why nothing can be served there, which gradio does not say."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as tried:
+            tried.bind(address)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            return f"{host} is no address that can be used here ({error.strerror})"
+    return "another program listens there"
 
 
 def share_queue(page: gr.Blocks) -> None:
