@@ -19,6 +19,7 @@ from PIL import Image
 
 from stargan.drawing import (
     CACHE,
+    MAX_SEED,
     Paint,
     Prepared,
     Recipe,
@@ -86,7 +87,10 @@ def latent_plan(config: ModelConfig, domain: str | None, seeds: Sequence[int], p
 
     Raises:
         stargan.errors.RequestError: the model has no such domain.
+        ValueError: there is no such seed.
     """
+    if max(seeds, default=0) > MAX_SEED:
+        raise ValueError(f"There is no seed {max(seeds)}: the last is {MAX_SEED}.")
     domain = checked_domain(config, domain)
     return Plan([f"{domain}-seed{seed}" for seed in seeds], Seeds(domain, tuple(seeds), psi))
 
@@ -130,10 +134,10 @@ def find_photos(places: Iterable[Path], output: Path | None = None) -> dict[str,
     results = output and output.resolve()
     for place in (places := list(places)):
         if place.is_dir():
-            if place.resolve() == results:
-                raise ValueError(AMONG_PHOTOS.format(place=place))
             inside = results if results and place.resolve() in results.parents else None
             files = sorted(file for file in place.rglob("*") if _is_photo(file, inside))
+            if files and place.resolve() == results:
+                raise ValueError(AMONG_PHOTOS.format(place=place))
         elif place.exists():
             files = [place]
         else:

@@ -284,11 +284,9 @@ def _crop(source: Source, square: Square, config: ModelConfig) -> faces.Aligned:
 
 
 def numbered(source: Source) -> Image.Image:
-    """The photo, at most 1024 px, with a numbered frame around each face."""
-    photo = source.picture
-    shown = photo.copy()
-    shown.thumbnail((1024, 1024))
-    scale = shown.width / photo.width
+    """:attr:`Source.preview` with a numbered frame around each face."""
+    shown = source.preview.copy()
+    scale = shown.width / source.picture.width
     pen, line = ImageDraw.Draw(shown), max(2, round(max(shown.size) / 300))
     font = ImageFont.load_default(size=max(14, max(shown.size) // 28))
     for number, face in enumerate(source.faces, start=1):

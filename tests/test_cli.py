@@ -188,7 +188,10 @@ def test_what_the_machine_lacks_or_refuses_is_a_sentence(
         ([*train, tmp_path / "run", "--device", "cuda:63"], "This machine has no device 'cuda:63'."),
         (["evaluate", model, "--data", photos, "--validation", photos, "--device", "gpu"], "no device 'gpu'."),
         (["translate", photos, "--model", model, "--output", video, "--device", "xpu"], "no device 'xpu'."),
-        (["translate", tmp_path, "--model", model, "--output", tmp_path], f"There are no pictures in {tmp_path}."),
+        (
+            ["translate", tmp_path, "--model", model, "--output", tmp_path],
+            f"among the photos of {tmp_path}: name another folder",
+        ),
         (["video", photos / "a.png", "--model", model, "--output", video, "--device", "cuda:63"], "no device"),
         (["sheet", model, "--validation", photos, "--output", tmp_path / "sheet"], "is no picture's name"),
     ):
@@ -436,6 +439,8 @@ def test_names_of_results(face: Image.Image, tmp_path: Path) -> None:
         (["a.png", "--domain", "cat"], "The model whole cannot draw cat: choose one of anime, female, male."),
         (["a.png", "--model", "nothing"], "There is no model 'nothing'"),
         (["a.png", "--references", "missing"], "There is no file or folder missing."),
+        (["a.png", "--seed", str(2**31)], "There is no seed 2147483657: the last is 2147483647."),
+        (["a.png", "--seed", str(10**20)], "There is no seed 100000000000000000009"),
     ],
 )
 def test_refusals_are_sentences(

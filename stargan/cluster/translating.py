@@ -196,14 +196,14 @@ def _photos_at(place: Place, target: Place) -> Iterator[tuple[str, PurePosixPath
     except OSError as error:
         raise ClusterError(f"{place.uri} cannot be listed: {error}") from error
     made = PurePosixPath(target.path) if target.filesystem.type_name == place.filesystem.type_name else None
-    if made == (root := PurePosixPath(place.path)):
-        raise ClusterError(batch.AMONG_PHOTOS.format(place=place.uri))
-    if made and root not in made.parents:
-        made = None
+    root = PurePosixPath(place.path)
+    inside = made if made and root in made.parents else None
     for file in sorted(files, key=lambda file: PurePosixPath(file.path)):
         path = PurePosixPath(file.path)
         hidden = path.name.startswith(".")
-        if file.is_file and path.suffix.lower() in SUFFIXES and not hidden and made not in path.parents:
+        if file.is_file and path.suffix.lower() in SUFFIXES and not hidden and inside not in path.parents:
+            if made == root:
+                raise ClusterError(batch.AMONG_PHOTOS.format(place=place.uri))
             yield file.path, path.relative_to(place.path)
 
 

@@ -309,7 +309,8 @@ def mixing_tab(subject: SubjectPanel, tab: gr.Tab) -> MixingTab:
         file_types=None, sources=["upload", "clipboard"], object_fit="contain", allow_preview=False, buttons=[],
         elem_id="references",
     )  # fmt: skip
-    adjusted, opened = gr.State({}, time_to_live=3600), gr.State(False)
+    adjusted = gr.State({}, time_to_live=3600)
+    opened = gr.Checkbox(False, visible=False)  # held by the browser: the app may be another one meanwhile
     # placed by settings(), below the drawings
     hidden: dict[str, Any] = {"render": False}
     domain = gr.Radio(

@@ -202,10 +202,13 @@
   });
   setInterval(() => squares.forEach((show) => show()), 150); // pictures come, go and change their places
 
-  // What gradio says of the queue, and of files that it refuses itself, in English only.
+  // What gradio says of the queue, of the connection, and of files that it refuses itself, in English only.
   const sentences = [
     ["queue:", "待ち:"], ["processing |", "処理中 |"],
     [/^File\(s\) exceed the maximum allowed size of ([\d.]+) ?MB: (.*)$/is, "ファイルが大きすぎます（最大$1MB）：$2"],
+    ["Connection to the server was lost. Attempting reconnection...", "サーバーとの接続が切れました。つなぎ直しています…"],
+    ["This application is currently busy. Please try again.", "ただいま混み合っています。もう一度お試しください。"],
+    ["Connection errored out.", "接続できませんでした。"],
     [/^Invalid file types?: (.*)\. Only .* allowed\.$/s, "この種類のファイルは使えません：$1"],
   ];
   if (japanese) new MutationObserver(() => {
