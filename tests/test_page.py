@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import pickle
 import random
+import re
 import threading
 import time
 from pathlib import Path
@@ -20,7 +21,7 @@ from PIL import Image
 
 from stargan import drawing
 from stargan.drawing import Seeds
-from stargan.page import events, layout, memory
+from stargan.page import events, layout, memory, subject
 from stargan.page.answers import CANCELLATIONS, Refusal, Told, answering
 from stargan.page.files import FILES
 from stargan.page.models import READY, config_of, painter
@@ -216,3 +217,12 @@ def test_a_link_is_to_the_app_though_it_is_part_of_another_page(headers: dict[st
         assert events.link({"seed": 2}) == address
     finally:
         LocalContext.request.reset(token)
+
+
+def test_what_is_translated_of_gradio_s_own_sentences_it_still_says() -> None:
+    scripts = Path(gr.__file__).parent.joinpath("templates", "frontend", "assets").glob("*.js")
+    says = "".join(file.read_text(encoding="utf-8") for file in scripts)
+    own = subject.JS.partition("const sentences")[2]
+    sentences = re.findall(r'\["([^"]+\.)", "', own)
+    assert len(sentences) == 3
+    assert [sentence for sentence in sentences if sentence not in says] == []
