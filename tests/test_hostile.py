@@ -158,6 +158,15 @@ def test_a_request_is_bounded(visitor: Visitor) -> None:
         visitor.http.post("gradio_api/queue/join", content=parts, timeout=10).raise_for_status()
 
 
+@pytest.mark.parametrize("body", [{"data": []}, {"data": [], "session_hash": "mine"}])
+def test_an_endpoint_that_is_not_there_is_said_in_a_sentence(server: Server, visitor: Visitor, body: dict) -> None:
+    before = server.log.stat().st_size
+    for way in ("call", "run", "api"):
+        answer = visitor.http.post(f"gradio_api/{way}/latent_gird", json=body)
+        assert (answer.status_code, answer.json()["detail"].partition(":")[0]) == (404, "There is no such endpoint")
+    assert "Traceback" not in server.log.read_text()[before:]
+
+
 def test_no_file_is_read_that_nobody_uploaded(visitor: Visitor, photo: Path) -> None:
     """However it is written, of whatever function; nor is it told whether there is such a file."""
     asked = 0

@@ -105,6 +105,7 @@ def serve(page: gr.Blocks, host: str, port: int | None, *, share: bool = False, 
             allowed_paths=[str(EXAMPLES / kind) for kind in ("page", "videos")],
             app_kwargs={
                 "routes": [Route("/healthz", _health)],
+                "exception_handlers": {route_utils.FnIndexInferError: _no_endpoint},
                 "middleware": [
                     Middleware(_Headers),
                     Middleware(_Streams, page=page),
@@ -166,6 +167,10 @@ def _health(_request: Request) -> JSONResponse:
     """Whether a model has drawn, and can: what a load balancer asks before it sends visitors."""
     ready = READY.is_set() and ((replicas := cluster()) is None or replicas.ready())
     return JSONResponse({"ready": ready}, 200 if ready else 503)
+
+
+def _no_endpoint(_request: Request, _error: Exception) -> JSONResponse:
+    return JSONResponse({"detail": "There is no such endpoint: /gradio_api/info names all."}, 404)
 
 
 def _obstacle(host: str, port: int) -> str:
