@@ -191,11 +191,16 @@ def test_levels_without_a_white_are_spread(dtype: type) -> None:
     assert open_photo(encoded(flat, "TIFF")).getextrema() == ((0, 0),) * 3
 
 
-@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
-def test_first_frame_of_an_animation(kind: str) -> None:
+def animated(kind: str) -> bytes:
+    """Three frames: red, green, blue."""
     frames = [Image.new("RGB", (40, 40), colour) for colour in ("red", "lime", "blue")]
     options = {"lossless": True} if kind == "WEBP" else {}
-    data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], duration=100, **options)
+    return encoded(frames[0], kind, save_all=True, append_images=frames[1:], duration=100, **options)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
+def test_first_frame_of_an_animation(kind: str) -> None:
+    data = animated(kind)
     with Image.open(io.BytesIO(data)) as animation:
         assert animation.n_frames == 3
     assert open_photo(data).getpixel((20, 20)) == (255, 0, 0)
@@ -204,10 +209,7 @@ def test_first_frame_of_an_animation(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["WEBP", "GIF", "PNG"])
 def test_a_picture_that_somebody_has_open_stays_as_it_is(kind: str) -> None:
     """As it is now: edited, or moved on to another frame."""
-    frames = [Image.new("RGB", (40, 40), colour) for colour in ("red", "lime", "blue")]
-    options = {"lossless": True} if kind == "WEBP" else {}
-    data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], duration=100, **options)
-    with Image.open(io.BytesIO(data)) as picture:
+    with Image.open(io.BytesIO(animated(kind))) as picture:
         for _ in range(2):
             assert open_photo(picture).getpixel((20, 20)) == (255, 0, 0)
         picture.seek(1)

@@ -162,12 +162,11 @@ def generator_loss(
     with torch.no_grad():  # the published order: the second picture of the pair is a constant, as are its features here
         other = generator.decoder(features.detach(), targets.style(targets.second, targets.domain))
         other = drawn(other, targets.domain)
-    features = torch.empty(0)
     if means is None:
         logits = nets.discriminator(seen(fake), targets.domain)
     else:
-        features = nets.discriminator.features(seen(fake))
-        logits = nets.discriminator.logits(features, targets.domain)
+        of_fake = nets.discriminator.features(seen(fake))
+        logits = nets.discriminator.logits(of_fake, targets.domain)
     terms = {
         "adv": adversarial_loss(logits, real=True),
         "sty": (nets.style_encoder(fake, targets.domain) - style).float().abs().mean(),
@@ -182,7 +181,7 @@ def generator_loss(
     if means is not None:
         # half of this gradient is that of the squared shift, to which each drawing adds its own features
         shift = means.shift()[targets.domain]
-        loss = loss + weights["fm"] * (shift * features.float()).sum(dim=1).mean()
+        loss = loss + weights["fm"] * (shift * of_fake.float()).sum(dim=1).mean()
         terms["fm"] = shift.square().sum(dim=1).mean()
     return loss, _detached(terms)
 
