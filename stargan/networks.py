@@ -300,7 +300,7 @@ class StyleEncoder(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Picture and domain → one logit: is it a real picture of that domain?"""
+    """Picture and domain → one logit: is it a real picture of that domain? (Or of a kind, where domains have several.)"""
 
     def __init__(
         self,

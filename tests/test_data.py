@@ -92,7 +92,8 @@ def test_pictures_are_held_as_bytes_at_the_size_asked_for(root: Path) -> None:
 
 def test_every_row_is_of_its_own_domain(root: Path) -> None:
     domain = torch.tensor([2, 0, 1, 1, 0, 2])
-    x = Faces(root, 32, CPU).sample(domain, torch.Generator().manual_seed(0))
+    x, kind = Faces(root, 32, CPU).sample(domain, torch.Generator().manual_seed(0))
+    assert torch.equal(kind, domain)
     assert x.shape == (6, 3, 32, 32)
     assert torch.equal(x.mean(dim=(2, 3)).argmax(dim=1), domain)
     assert x.min() == -1
@@ -196,9 +197,39 @@ def test_sources_are_drawn_by_their_weights(root: Path) -> None:
 
     random = torch.Generator().manual_seed(0)
     for index, expected in ((1, [0.1, 0.3, 0.6]), (2, [1 / 3, 1 / 3, 1 / 3])):
-        x = faces.sample(torch.full((3000,), index), random, odds)
+        x, _ = faces.sample(torch.full((3000,), index), random, odds)
         drawn = [(x[:, 2, 0, 0] == p[2, 0, 0].float() / 127.5 - 1).float().mean().item() for p in faces.pictures[index]]
         assert drawn == pytest.approx(expected, abs=0.03)
+
+
+def test_kinds_are_told_apart_by_name(root: Path) -> None:
+    """Kinds count on from the domains; a picture's goes with it when it is drawn."""
+    faces = Faces(root, 32, CPU)
+    for index, pictures in enumerate(faces.pictures):
+        pictures[:] = torch.arange(len(pictures), dtype=torch.uint8)[:, None, None, None] + 100 * (index == 2)
+    faces.tell_apart(("female/01", "anime/0"))
+    assert faces.kinds[0].tolist() == [4] * 10 + [0] * 20
+    assert faces.kinds[1].tolist() == [1, 3, 1]
+    assert faces.kinds[2].tolist() == [2] * 3
+    domain = torch.arange(300) % 3
+    x, kind = faces.sample(domain, torch.Generator().manual_seed(0))
+    at = ((x[:, 0, 0, 0] + 1) * 127.5).round().long() - 100 * (domain == 2)
+    assert kind.tolist() == [faces.kinds[d][a].item() for d, a in zip(domain.tolist(), at.tolist(), strict=True)]
+    assert set(kind.tolist()) == {0, 1, 2, 3, 4}
+
+
+@pytest.mark.parametrize(
+    ("kind", "sentence"),
+    [
+        ("manga/a", "No picture has a name that begins with 'manga/a'"),
+        ("female/x", "No picture has a name that begins with 'female/x'"),
+        ("female", "No picture has a name that begins with 'female'"),
+        ("female/0", "leave no picture of female that is of none"),
+    ],
+)
+def test_kinds_that_cannot_be(root: Path, kind: str, sentence: str) -> None:
+    with pytest.raises(DataError, match=sentence):
+        Faces(root, 32, CPU).tell_apart((kind,))
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,8 @@ def test_streams_give_the_domains_that_are_asked_for(faces: Path, shards: Path) 
     drawn: Counter[bytes] = Counter()
     for _ in range(25):
         domain = torch.randint(2, (24,), generator=random)
-        x = streams.sample(domain, random)
+        x, kind = streams.sample(domain, random)
+        assert torch.equal(kind, domain)
         assert x.dtype == torch.float32
         for identity, index in zip(identities(x), domain.tolist(), strict=True):
             assert whose[identity] == streams.domains[index]
@@ -131,7 +132,7 @@ def test_streams_are_random_and_repeatable(shards: Path) -> None:
 
     def drawn(**options: int) -> list[bytes]:
         before = torch.get_rng_state()
-        x = ShardedFaces(shards, 32, CPU, **options).sample(domain, torch.Generator())
+        x, _ = ShardedFaces(shards, 32, CPU, **options).sample(domain, torch.Generator())
         assert torch.equal(torch.get_rng_state(), before)  # the run's own random numbers stay as they are
         return identities(x)
 
@@ -144,7 +145,9 @@ def test_streams_are_random_and_repeatable(shards: Path) -> None:
 
 def test_each_process_reads_its_own_part(shards: Path) -> None:
     domain = torch.tensor([0, 1] * 4)
-    parts = [ShardedFaces(shards, 32, CPU, rank=rank, world=2).sample(domain, torch.Generator()) for rank in range(2)]
+    parts = [
+        ShardedFaces(shards, 32, CPU, rank=rank, world=2).sample(domain, torch.Generator())[0] for rank in range(2)
+    ]
     for rank, part in enumerate(parts):
         own, other = part.chunk(2)[rank], part.chunk(2)[1 - rank]
         assert own.std() > 0.2
@@ -214,7 +217,7 @@ def packed(shard: Path, files: dict[str, bytes]) -> Path:
 
 def test_pictures_with_dots_in_their_names(faces: Path, tmp_path: Path) -> None:
     files = {f"IMG.2020.{file.name}": file.read_bytes() for file in (faces / "anime").iterdir()}
-    x = ShardedFaces(packed(tmp_path / "anime-000000.tar", files), 32, CPU).sample(
+    x, _ = ShardedFaces(packed(tmp_path / "anime-000000.tar", files), 32, CPU).sample(
         torch.zeros(8, dtype=torch.int64), torch.Generator()
     )
     assert {*identities(x)} <= known(faces).keys()

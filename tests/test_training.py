@@ -42,7 +42,7 @@ from stargan.training.augment import diff_augment, jpeg, luma_where, misalign, p
 from stargan.training.config import PRESETS, ConfigError, TrainConfig, differences, from_state, with_options
 from stargan.training.data import DataError, Faces
 from stargan.training.grow import grown_name, grows_from, halved, new_level
-from stargan.training.losses import FeatureMeans, grid_penalty, spike_penalty
+from stargan.training.losses import FeatureMeans, Sources, Targets, grid_penalty, spike_penalty
 from stargan.training.run import train
 from stargan.training.sheets import SEEDS, SOURCES, TRUNCATIONS, fixed_faces, write_sheets
 from stargan.training.trainer import Trainer, TrainingError
@@ -53,6 +53,7 @@ TINY = PRESETS["tiny"]
 # all that draws random numbers, all that changes what the discriminator sees, and all that is remembered
 RANDOM: dict[str, Any] = {
     "lambda_fm": 0.2,
+    "kinds": ("photo/0",),
     "diff_augment": ("color", "translation", "cutout"),
     "grayscale_domains": ("anime",),
     "photo_augment": ("photo",),
@@ -375,6 +376,71 @@ def test_feature_matching_moves_drawings_against_their_mean_shift(faces: Faces) 
     assert "g_latent/fm" not in Trainer(TINY, faces, CPU).step()
 
 
+def test_latent_codes_are_shared_out_among_kinds_as_pictures_are(data: Path) -> None:
+    """Of nine pictures, three are of two kinds; ``anime/1`` weighs six times as much, so that it is half of all."""
+    config = replace(TINY, kinds=("anime/0", "anime/1"), target_weights={"anime/1": 7.0}, batch_size=64)
+    trainer = Trainer(config, Faces(data / "train", 32, CPU), CPU)
+    kinds, references, domains = [], [], []
+    for _ in range(30):
+        targets = trainer.draw_targets("latent")
+        kinds.append(targets.kind)
+        domains.append(targets.domain)
+        # the first number alone decides
+        other = torch.cat([targets.first[:, :1], torch.randn_like(targets.first[:, 1:])], dim=1)
+        assert torch.equal(trainer.kinds_of(other, targets.domain), targets.kind)
+        targets = trainer.draw_targets("reference")
+        references.append(targets.kind[targets.domain == 0])
+    kind, domain, reference = torch.cat(kinds), torch.cat(domains), torch.cat(references)
+    assert (kind[domain == 1] == 1).all()
+    for found in (kind[domain == 0], reference):
+        shares = torch.bincount(found, minlength=4) / len(found)
+        assert shares.tolist() == pytest.approx([7 / 15, 0, 1 / 15, 7 / 15], abs=0.05)
+    ends = torch.full((2, 16), 9.0) * torch.tensor([[-1.0], [1.0]])
+    assert trainer.kinds_of(ends, torch.zeros(2, dtype=torch.int64)).tolist() == [0, 3]
+    assert trainer.kinds_of(ends, torch.ones(2, dtype=torch.int64)).tolist() == [1, 1]
+
+
+def test_the_discriminator_judges_by_kind(data: Path) -> None:
+    """Each kind's output learns from its own pictures and drawings alone."""
+    config = replace(TINY, kinds=("anime/0",), weight_decay=0.0)
+    trainer = Trainer(config, Faces(data / "train", 32, CPU), CPU)
+    domain = torch.zeros(4, dtype=torch.int64)
+    x = torch.zeros(4, 3, 32, 32)
+    last = trainer.nets.discriminator.main[-1]
+    assert last.weight.shape[0] == 3
+    for kind in (0, 2):
+        before = last.weight.detach().clone()
+        own = torch.full((4,), kind)
+        targets = Targets(domain, torch.randn(4, 16), torch.randn(4, 16), trainer.nets.mapping_network, own)
+        trainer.update_discriminator(Sources(x, domain, kind=own), Sources(x, domain), targets, 1.0)
+        moved = (last.weight.detach() != before).flatten(1).any(dim=1).tolist()
+        assert moved[kind]
+        assert not moved[2 - kind]
+        assert not moved[1]
+
+
+def test_a_discriminator_learns_a_new_kind_from_its_domain(small: Path, data: Path, tmp_path: Path) -> None:
+    """And takes one that it knows along to another run, wherever it stands there."""
+    faces = Faces(data / "train", 32, CPU)
+    known = load_model(small), ("photo/1", "anime/0")
+    discriminator = states.load_discriminator(small, *known)
+    plain = states.load_discriminator(small, load_model(small))
+    assert discriminator is not None
+    assert plain is not None
+    assert torch.equal(discriminator.main[-1].weight, plain.main[-1].weight[[0, 1, 1, 0]])
+    start = options(init=str(small), kinds=("photo/1", "anime/0"), iterations=4)
+    train(tmp_path, data / "train", preset="tiny", change=start, device="cpu")
+    last = f"main.{len(discriminator.main) - 1}.weight"
+    trained = saved(tmp_path)["networks"]["discriminator"][last].half().float()
+    assert trained.shape[0] == 4
+    assert not torch.equal(trained[0], trained[3])
+    trainer = Trainer(replace(TINY, kinds=("anime/0",)), faces, CPU)
+    states.start_from(trainer, tmp_path / "snapshots" / "000004")
+    assert torch.equal(trainer.nets.discriminator.main[-1].weight, trained[[0, 1, 3]])
+    with pytest.raises(TrainingError, match=r"kinds cannot change \(photo/1, anime/0\)"):
+        train(tmp_path, data / "train", change=options(kinds=()), device="cpu")
+
+
 def test_the_average_follows_slowly(faces: Faces) -> None:
     trainer = Trainer(TINY, faces, CPU)
     start = next(trainer.nets.generator.parameters()).detach().clone()
@@ -490,7 +556,7 @@ def untouched(name: str, net: torch.nn.Module, old: torch.nn.Module) -> None:
 
 def difference(small: Model, generator: Generator, faces: Faces) -> float:
     """Of drawings to the small model's, enlarged, in the first domain's mean style."""
-    x = faces.sample(torch.arange(12) % 2, torch.Generator().manual_seed(5))
+    x, _ = faces.sample(torch.arange(12) % 2, torch.Generator().manual_seed(5))
     style = mean_style(small.mapping_network, 0).expand(len(x), -1)
     with torch.no_grad():
         wanted = torch.nn.functional.interpolate(
@@ -707,10 +773,10 @@ def kept(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> list[tuple[torch.
     """The joint batches that the trainer draws from now on, as they are before photo_augment, and their domains."""
     drawn, draw = [], trainer.draw_joint
 
-    def noted(domain: torch.Tensor, odds: Any = None) -> torch.Tensor:
-        x = draw(domain, odds)
+    def noted(domain: torch.Tensor, odds: Any = None) -> tuple[torch.Tensor, torch.Tensor]:
+        x, kind = draw(domain, odds)
         drawn.append((x.clone(), domain))
-        return x
+        return x, kind
 
     monkeypatch.setattr(trainer, "draw_joint", noted)
     return drawn
@@ -1347,7 +1413,7 @@ def test_two_processes_train_as_one(data: Path, tmp_path: Path) -> None:
     same = {"iterations": 3, "r1_every": 2, "phases": "alternate", "learning_rate": 2e-4}
     train(tmp_path / "one", data / "train", preset="tiny", change=options(**RANDOM, **same), device="cpu")
     flags = "--iterations 3 --r1-every 2 --phases alternate --learning-rate 2e-4 --grayscale-domains anime"
-    flags += " --diff-augment color translation cutout --photo-augment photo --lambda-fm 0.2"
+    flags += " --diff-augment color translation cutout --photo-augment photo --lambda-fm 0.2 --kinds photo/0"
     arguments = [
         "train",
         "--preset",

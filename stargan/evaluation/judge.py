@@ -124,7 +124,7 @@ def train_judge(faces: Faces, seed: int = 0) -> Judge:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps)
     for _ in trange(steps, desc="training the judge"):
         domain = torch.randint(len(faces.domains), (BATCH,), generator=random)
-        x = augment(faces.sample(domain, random), 0.5, random)
+        x = augment(faces.sample(domain, random)[0], 0.5, random)
         x = photograph(misalign(_blurred(x, random), random), random)
         loss = F.cross_entropy(judge(x), domain, label_smoothing=0.05)
         optimizer.zero_grad()

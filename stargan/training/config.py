@@ -52,6 +52,9 @@ class TrainConfig:
         grayscale_domains: fakes and reals of these domains are luma, in three equal channels; so are the model's drawings.
         diff_augment: DiffAugment policies (Zhao et al. 2020) of all that the discriminator sees: "color", "translation",
             "cutout".
+        kinds: pictures of a domain whose names begin so ("anime/a") are of a kind that the discriminator judges by an output of its
+            own, and latent codes are shared out among the kinds by their first number: of a mixture, a generator learns the
+            kind that is drawn more easily. A run's cannot change.
         source_weights: how often a source is of a domain ("anime"), or one of the pictures of a domain whose names begin so
             ("female/n"), against 1 for all else; None: all alike.
         photo_augment: domains whose sources go through what a phone and a room do to a face (light, noise, a crooked
@@ -96,6 +99,7 @@ class TrainConfig:
     target_weights: dict[str, float] | None = None
     grayscale_domains: tuple[str, ...] = ()
     diff_augment: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
     source_weights: dict[str, float] | None = None
     photo_augment: tuple[str, ...] = ()
     reals: Literal["sources", "targets"] = "sources"

@@ -66,6 +66,7 @@ class Faces:
     """All pictures of all domains, on the device: ``pictures[domain]`` is ``(N, 3, size, size)`` uint8.
 
     A picture that cannot be read is skipped, counted in ``skipped`` and named in the log. ``names[domain]`` are the files' names.
+    ``kinds[domain]``, ``(N,)`` int64, tells pictures of a domain apart: see :meth:`tell_apart`.
     """
 
     def __init__(self, root: Path, size: int, device: torch.device) -> None:
@@ -81,8 +82,29 @@ class Faces:
             self.domains += (domain,)
             self.names.append([file.name for file in read])
             self.pictures.append(pictures.to(device))
+        self.tell_apart(())
         if self.skipped:
             log.warning("%d pictures in %s cannot be read and are left out.", self.skipped, root)
+
+    def tell_apart(self, kinds: Sequence[str]) -> None:
+        """From here on, ``"domain/prefix"`` is the kind of those pictures of a domain whose names begin so: kinds count on from
+        the domains, each of which is the kind of all else in it.
+
+        Raises:
+            DataError: no picture's name begins so, or all do.
+        """
+        self.kinds = [
+            torch.full((len(pictures),), index, device=pictures.device) for index, pictures in enumerate(self.pictures)
+        ]
+        for kind, key in enumerate(kinds, start=len(self.domains)):
+            domain, _, prefix = key.partition("/")
+            index = self.domains.index(domain) if domain in self.domains else -1
+            own = [name.startswith(prefix) for name in self.names[index]] if index >= 0 else []
+            if not prefix or not any(own):
+                raise DataError(f"No picture has a name that begins with {key!r}, which the options name as a kind.")
+            self.kinds[index][torch.tensor(own, device=self.kinds[index].device)] = kind
+            if not (self.kinds[index] == index).any():
+                raise DataError(f"The kinds leave no picture of {domain} that is of none: name all but one of them.")
 
     def weights(self, by_prefix: Mapping[str, float]) -> tuple[Tensor, list[Tensor | None]]:
         """Odds of the domains, and of the pictures within each (None: all alike).
@@ -110,8 +132,11 @@ class Faces:
             raise DataError("All domains have the weight 0.")
         return torch.tensor(domains, device=self.pictures[0].device), odds
 
-    def sample(self, domain: Tensor, generator: torch.Generator, odds: Sequence[Tensor | None] | None = None) -> Tensor:
-        """One picture a row, at random from that row's domain: ``(N,)`` int64 → ``(N, 3, size, size)`` float in [-1, 1].
+    def sample(
+        self, domain: Tensor, generator: torch.Generator, odds: Sequence[Tensor | None] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """One picture a row, at random from that row's domain: ``(N,)`` int64 → ``(N, 3, size, size)`` float in [-1, 1], and
+        their kinds, ``(N,)`` int64.
 
         Nothing here waits for the device: every domain is sampled for every row, and the row's own is kept.
 
@@ -119,7 +144,7 @@ class Faces:
             odds: of the pictures of each domain, see :meth:`weights`; None: all alike.
         """
         device, count = domain.device, len(domain)
-        batch = torch.empty(0)
+        batch, kinds = torch.empty(0), domain
         for index, pictures in enumerate(self.pictures):
             if odds is None or (own := odds[index]) is None:
                 at = torch.randint(len(pictures), (count,), generator=generator, device=device)
@@ -127,7 +152,8 @@ class Faces:
                 at = torch.multinomial(own, count, replacement=True, generator=generator)
             drawn = pictures[at]
             batch = drawn if index == 0 else torch.where((domain == index)[:, None, None, None], drawn, batch)
-        return batch.float() / 127.5 - 1
+            kinds = torch.where(domain == index, self.kinds[index][at], kinds)
+        return batch.float() / 127.5 - 1, kinds
 
 
 def _read_all(files: Sequence[Path], size: int) -> tuple[Tensor, list[Path]]:

@@ -37,29 +37,38 @@ class Networks:
 class Sources:
     """Pictures to translate: ``x`` ``(N, 3, H, W)`` in [-1, 1], ``domain`` ``(N,)``.
 
-    ``clean`` is what the cycle leads back to: ``x`` itself, or the same in better light.
+    ``clean`` is what the cycle leads back to: ``x`` itself, or the same in better light. ``kind`` ``(N,)`` is how the
+    discriminator tells pictures of a domain apart: the domain itself, where it has but one.
     """
 
     x: Tensor
     domain: Tensor
     clean: Tensor = None  # type: ignore[assignment]
+    kind: Tensor = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         if self.clean is None:
             self.clean = self.x
+        if self.kind is None:
+            self.kind = self.domain
 
 
 @dataclass
 class Targets:
     """Where to: ``domain`` ``(N,)`` and two inputs of ``style``, latent codes ``(N, latent_dim)`` or references ``(N, 3, H, W)``.
 
-    The second input serves the diversity term alone.
+    The second input serves the diversity term alone; ``kind`` ``(N,)`` is that of the first, see :class:`Sources`.
     """
 
     domain: Tensor
     first: Tensor
     second: Tensor
     style: Callable[[Tensor, Tensor], Tensor]
+    kind: Tensor = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.kind is None:
+            self.kind = self.domain
 
 
 def adversarial_loss(logits: Tensor, real: bool) -> Tensor:
@@ -67,17 +76,17 @@ def adversarial_loss(logits: Tensor, real: bool) -> Tensor:
     return F.softplus(-logits if real else logits).float().mean()
 
 
-def r1_penalty(discriminator: Discriminator, x: Tensor, domain: Tensor) -> Tensor:
+def r1_penalty(discriminator: Discriminator, x: Tensor, kind: Tensor) -> Tensor:
     """``0.5·‖∇ₓD(x)‖²``, mean over the batch (Mescheder et al. 2018), in fp32: squares of bf16 gradients lose too much."""
     with torch.autocast(x.device.type, enabled=False):
         x = x.detach().float().requires_grad_()
-        logits = discriminator(x, domain)
+        logits = discriminator(x, kind)
         (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
         return 0.5 * gradient.square().sum(dim=(1, 2, 3)).mean()
 
 
 class FeatureMeans:
-    """Running means of the discriminator's features, ``(domains, C)`` each, of real pictures and of translated ones.
+    """Running means of the discriminator's features, ``(kinds, C)`` each, of real pictures and of translated ones.
 
     The discriminator looks at what tells each single drawing from a real one, such as its lines. That drawings are, all in all,
     too dark or too much of one kind is found in no single one of them, but here (feature matching; Salimans et al. 2016,
@@ -85,19 +94,19 @@ class FeatureMeans:
     variety.
     """
 
-    DECAY = 0.998  # a picture of the domain
+    DECAY = 0.998  # a picture of the kind
 
-    def __init__(self, domains: int, channels: int, device: torch.device) -> None:
-        self.real, self.fake = (torch.zeros(domains, channels, device=device) for _ in range(2))
+    def __init__(self, kinds: int, channels: int, device: torch.device) -> None:
+        self.real, self.fake = (torch.zeros(kinds, channels, device=device) for _ in range(2))
         # how much of each is known: all begin at 0
-        self.known_real, self.known_fake = (torch.zeros(domains, 1, device=device) for _ in range(2))
+        self.known_real, self.known_fake = (torch.zeros(kinds, 1, device=device) for _ in range(2))
 
     @torch.no_grad()
     def update(self, real: tuple[Tensor, Tensor], fake: tuple[Tensor, Tensor]) -> None:
-        """Features ``(N, C)`` and domains ``(N,)`` of a batch; under ``torch.distributed``, of this process's part of it."""
+        """Features ``(N, C)`` and kinds ``(N,)`` of a batch; under ``torch.distributed``, of this process's part of it."""
         pairs = ((self.real, self.known_real, real), (self.fake, self.known_fake, fake))
-        for mean, known, (features, domain) in pairs:
-            own = (torch.arange(len(mean), device=domain.device)[:, None] == domain)[:, :, None].float()
+        for mean, known, (features, kind) in pairs:
+            own = (torch.arange(len(mean), device=kind.device)[:, None] == kind)[:, :, None].float()
             # no matrix product: autocast would make it one of bf16
             found = torch.cat([(own * features.float()).sum(dim=1), own.sum(dim=1)], dim=1)
             if dist.is_initialized():
@@ -108,7 +117,7 @@ class FeatureMeans:
             known.lerp_(torch.ones_like(known), share)
 
     def shift(self) -> Tensor:
-        """How far the drawings of each domain are off, ``(domains, C)``; near 0 while little is known."""
+        """How far the drawings of each kind are off, ``(kinds, C)``; near 0 while little is known."""
         fake, real = self.fake / self.known_fake.clamp(min=1e-30), self.real / self.known_real.clamp(min=1e-30)
         return (fake - real) * torch.minimum(self.known_fake, self.known_real)
 
@@ -132,13 +141,13 @@ def discriminator_loss(
     with torch.no_grad():
         fake = drawn(nets.generator(sources.x, targets.style(targets.first, targets.domain)), targets.domain)
     if means is None:
-        real = nets.discriminator(seen(reals.x), reals.domain)
-        judged = nets.discriminator(seen(fake), targets.domain)
+        real = nets.discriminator(seen(reals.x), reals.kind)
+        judged = nets.discriminator(seen(fake), targets.kind)
     else:
         of_real, of_fake = (nets.discriminator.features(seen(x)) for x in (reals.x, fake))
-        means.update((of_real, reals.domain), (of_fake, targets.domain))
-        real = nets.discriminator.logits(of_real, reals.domain)
-        judged = nets.discriminator.logits(of_fake, targets.domain)
+        means.update((of_real, reals.kind), (of_fake, targets.kind))
+        real = nets.discriminator.logits(of_real, reals.kind)
+        judged = nets.discriminator.logits(of_fake, targets.kind)
     terms = {"real": adversarial_loss(real, real=True), "fake": adversarial_loss(judged, real=False)}
     return terms["real"] + terms["fake"], _detached(terms)
 
@@ -163,10 +172,10 @@ def generator_loss(
         other = generator.decoder(features.detach(), targets.style(targets.second, targets.domain))
         other = drawn(other, targets.domain)
     if means is None:
-        logits = nets.discriminator(seen(fake), targets.domain)
+        logits = nets.discriminator(seen(fake), targets.kind)
     else:
         of_fake = nets.discriminator.features(seen(fake))
-        logits = nets.discriminator.logits(of_fake, targets.domain)
+        logits = nets.discriminator.logits(of_fake, targets.kind)
     terms = {
         "adv": adversarial_loss(logits, real=True),
         "sty": (nets.style_encoder(fake, targets.domain) - style).float().abs().mean(),
@@ -180,7 +189,7 @@ def generator_loss(
         loss = loss + weights["grid"] * terms["grid"]
     if means is not None:
         # half of this gradient is that of the squared shift, to which each drawing adds its own features
-        shift = means.shift()[targets.domain]
+        shift = means.shift()[targets.kind]
         loss = loss + weights["fm"] * (shift * of_fake.float()).sum(dim=1).mean()
         terms["fm"] = shift.square().sum(dim=1).mean()
     return loss, _detached(terms)

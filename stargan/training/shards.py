@@ -162,13 +162,22 @@ class ShardedFaces:
             raise DataError("All domains have the weight 0.")
         return torch.tensor(odds, device=self.device), [None] * len(odds)
 
+    def tell_apart(self, kinds: Sequence[str]) -> None:
+        """
+        Raises:
+            DataError: there are kinds.
+        """
+        if kinds:
+            raise DataError(f"Kinds ({kinds[0]}) can be told apart in a folder of faces, not in shards.")
+        self.kinds = [torch.tensor([index]) for index in range(len(self.domains))]
+
     def sample(
         self,
         domain: Tensor,
         generator: torch.Generator,  # noqa: ARG002 - streams are random themselves
         odds: Sequence[Tensor | None] | None = None,  # noqa: ARG002 - all are alike
-    ) -> Tensor:
-        """One picture a row, from that row's domain: ``(N,)`` int64 → ``(N, 3, size, size)`` float in [-1, 1].
+    ) -> tuple[Tensor, Tensor]:
+        """One picture a row, from that row's domain: ``(N,)`` int64 → ``(N, 3, size, size)`` float in [-1, 1]; and ``domain``.
 
         The other processes' rows are gray: nobody looks at them here.
 
@@ -179,7 +188,7 @@ class ShardedFaces:
         own = torch.arange(len(domain)).chunk(self.world)[self.rank].tolist()
         for row, index in zip(own, domain.cpu()[own].tolist(), strict=True):
             joint[row] = self._streams[index].next()
-        return joint.to(self.device).float() / 127.5 - 1
+        return joint.to(self.device).float() / 127.5 - 1, domain
 
 
 class _Stream:

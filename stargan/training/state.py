@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import zipfile
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,7 @@ def start_from(trainer: Trainer, folder: Path) -> None:
         TrainingError: it has another architecture or other domains, or a broken discriminator.
     """
     model = load_model(folder)
-    discriminator = load_discriminator(folder, model)
+    discriminator = load_discriminator(folder, model, trainer.config.kinds)
     old, new = model.config.architecture, trainer.config.architecture
     if (new != old and not grows_from(new, old)) or model.config.domains != trainer.faces.domains:
         raise TrainingError(
@@ -141,8 +142,11 @@ def save_discriminator(discriminator: Discriminator, folder: Path) -> None:
     save_file(state, folder / DISCRIMINATOR_FILE)
 
 
-def load_discriminator(folder: Path, model: Model) -> Discriminator | None:
+def load_discriminator(folder: Path, model: Model, kinds: Sequence[str] = ()) -> Discriminator | None:
     """What :func:`save_discriminator` wrote beside the model, as fp32; None where there is none.
+
+    Args:
+        kinds: those that it is to judge by; what it has not learned of one, it takes from the kind's domain.
 
     Raises:
         TrainingError: the file is broken, or of another model.
@@ -151,11 +155,16 @@ def load_discriminator(folder: Path, model: Model) -> Discriminator | None:
     if not file.is_file():
         return None
     a = model.config.architecture
-    discriminator = Discriminator(a.image_size, len(model.config.domains), a.base_channels, a.max_channels)
+    domains, known = model.config.domains, (model.config.training or {}).get("options", {}).get("kinds", ())
+    before, after = [*domains, *known], [*domains, *kinds]
+    rows = [before.index(kind if kind in before else kind.partition("/")[0]) for kind in after]
+    discriminator = Discriminator(a.image_size, len(after), a.base_channels, a.max_channels)
+    last = f"main.{len(discriminator.main) - 1}."
     try:
         read_header(file)
-        discriminator.load_state_dict({name: tensor.float() for name, tensor in load_file(file).items()})
-    except (ModelError, SafetensorError, OSError, RuntimeError) as error:
+        state = {name: tensor.float() for name, tensor in load_file(file).items()}
+        discriminator.load_state_dict({n: t[rows] if n.startswith(last) else t for n, t in state.items()})
+    except (ModelError, SafetensorError, OSError, RuntimeError, IndexError) as error:
         raise TrainingError(f"{file} is broken, or not the discriminator of this model: {error}.") from error
     return discriminator
 

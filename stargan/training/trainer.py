@@ -50,7 +50,7 @@ class Trainer:
         self.world = dist.get_world_size() if dist.is_initialized() else 1
         if config.batch_size % self.world:
             raise TrainingError(f"The batch of {config.batch_size} cannot be shared equally by {self.world} processes.")
-        weighed = {key.partition("/")[0] for key in config.target_weights or {}}
+        weighed = {key.partition("/")[0] for key in (*(config.target_weights or {}), *config.kinds)}
         named = {*config.grayscale_domains, *config.photo_augment, *weighed}
         if unknown := sorted(named - set(faces.domains)):
             raise TrainingError(f"The options name the domain {unknown[0]!r}; the data has {', '.join(faces.domains)}.")
@@ -69,12 +69,14 @@ class Trainer:
         )
         model = Model.build(model_config)
         a = config.architecture
-        discriminator = Discriminator(a.image_size, len(faces.domains), a.base_channels, a.max_channels)
+        kinds = len(faces.domains) + len(config.kinds)
+        faces.tell_apart(config.kinds)
+        discriminator = Discriminator(a.image_size, kinds, a.base_channels, a.max_channels)
         self.nets = Networks(model.generator, model.mapping_network, model.style_encoder, discriminator)
         layout = torch.channels_last if config.channels_last else torch.contiguous_format
         last = discriminator.main[-1]
         assert isinstance(last, nn.Conv2d)
-        self.feature_means = FeatureMeans(len(faces.domains), last.in_channels, device)
+        self.feature_means = FeatureMeans(kinds, last.in_channels, device)
         for net in vars(self.nets).values():
             net.apply(init_weights)
             net.to(device, memory_format=layout).train().requires_grad_(True)
@@ -96,6 +98,7 @@ class Trainer:
         self.random = torch.Generator(device).manual_seed(config.seed)
         self.source_odds, self.source_picture_odds = faces.weights(config.source_weights or {})
         self.target_odds, self.target_picture_odds = faces.weights(config.target_weights or {})
+        self.kind_shares = _cumulative_shares(faces, self.target_picture_odds, kinds).to(device)
         self.photos = torch.tensor([domain in config.photo_augment for domain in faces.domains], device=device)
         self.grayscale = torch.tensor([domain in config.grayscale_domains for domain in faces.domains], device=device)
         self.compiled = _compiled(self.nets) if config.compile else self.nets
@@ -145,7 +148,7 @@ class Trainer:
                 )
             loss.backward()
             if r1_weight:
-                penalty = r1_penalty(self.nets.discriminator, self.seen(reals.x), reals.domain)
+                penalty = r1_penalty(self.nets.discriminator, self.seen(reals.x), reals.kind)
                 (r1_weight * penalty).backward()
                 terms["reg"] = penalty.detach()
         return terms
@@ -234,44 +237,53 @@ class Trainer:
     def draw_domains(self, odds: Tensor) -> Tensor:
         return torch.multinomial(odds, self.config.batch_size, replacement=True, generator=self.random)
 
-    def draw_joint(self, domain: Tensor, odds: Sequence[Tensor | None]) -> Tensor:
-        """Pictures of the whole batch."""
-        x = self.faces.sample(domain, self.random, odds)
-        return augment(self.drawn(x, domain), self.config.random_crop, self.random)
+    def draw_joint(self, domain: Tensor, odds: Sequence[Tensor | None]) -> tuple[Tensor, Tensor]:
+        """Pictures of the whole batch, and their kinds."""
+        x, kind = self.faces.sample(domain, self.random, odds)
+        return augment(self.drawn(x, domain), self.config.random_crop, self.random), kind
 
     def own(self, joint: Tensor) -> Tensor:
         """This process's part of joint pictures, laid out as the networks want them."""
         x = self.share(joint)
         return x.contiguous(memory_format=torch.channels_last) if self.config.channels_last else x
 
-    def draw_pictures(self, domain: Tensor) -> Tensor:
-        """Pictures of target domains: references, or what is shown as real."""
-        return self.own(self.draw_joint(domain, self.target_picture_odds))
+    def draw_pictures(self, domain: Tensor) -> tuple[Tensor, Tensor]:
+        """Pictures of target domains, references or what is shown as real, and their kinds."""
+        x, kind = self.draw_joint(domain, self.target_picture_odds)
+        return self.own(x), self.share(kind)
 
     def draw_sources(self) -> tuple[Sources, Sources]:
         """Sources, and the same pictures as they are, which the discriminator may be shown as real."""
         domain = self.draw_domains(self.source_odds)
-        x = self.draw_joint(domain, self.source_picture_odds)
-        real, own = self.own(x), self.share(domain)
+        x, kind = self.draw_joint(domain, self.source_picture_odds)
+        own = self.share(domain)
+        real = Sources(self.own(x), own, kind=self.share(kind))
         if not self.config.photo_augment:
-            return Sources(real, own), Sources(real, own)
+            return real, real
         photos = self.photos[domain][:, None, None, None]
         clean = torch.where(photos, misalign(x, self.random), x)
         x = torch.where(photos, photograph(clean, self.random), clean)
-        return Sources(self.own(x), own, self.own(clean)), Sources(real, own)
+        return Sources(self.own(x), own, self.own(clean)), real
 
     def draw_reals(self) -> Sources:
         domain = self.draw_domains(self.target_odds)
-        return Sources(self.draw_pictures(domain), self.share(domain))
+        x, kind = self.draw_pictures(domain)
+        return Sources(x, self.share(domain), kind=kind)
 
     def draw_targets(self, mode: str) -> Targets:
         domain = self.draw_domains(self.target_odds)
         if mode == "reference":
-            first, second = (self.draw_pictures(domain) for _ in range(2))
-            return Targets(self.share(domain), first, second, self.compiled.style_encoder)
+            (first, kind), (second, _) = (self.draw_pictures(domain) for _ in range(2))
+            return Targets(self.share(domain), first, second, self.compiled.style_encoder, kind)
         shape = (self.config.batch_size, self.config.architecture.latent_dim)
         first, second = (self.share(torch.randn(shape, generator=self.random, device=self.device)) for _ in range(2))
-        return Targets(self.share(domain), first, second, self.compiled.mapping_network)
+        own = self.share(domain)
+        return Targets(own, first, second, self.compiled.mapping_network, self.kinds_of(first, own))
+
+    def kinds_of(self, z: Tensor, domain: Tensor) -> Tensor:
+        """The kinds that latent codes ``(N, latent_dim)`` stand for, by their first number: as often as pictures are of them."""
+        quantile = torch.special.ndtr(z[:, :1]).clamp(max=1 - 1e-6)
+        return (self.kind_shares[domain] <= quantile).sum(dim=1)
 
     # what came of it
 
@@ -303,6 +315,16 @@ class Trainer:
         for part, net in vars(self.nets).items():
             if not all(torch.isfinite(p).all() for p in net.parameters()):
                 raise self.diverged(f"the {part.replace('_', ' ')} has weights that are not finite")
+
+
+def _cumulative_shares(faces: Faces | ShardedFaces, odds: Sequence[Tensor | None], kinds: int) -> Tensor:
+    """How often pictures of each domain are of the kinds up to each, ``(domains, kinds)``: 1 from the domain's last on."""
+    shares = [
+        torch.bincount(kind.cpu(), None if own is None else own.cpu(), minlength=kinds).double()
+        for kind, own in zip(faces.kinds, odds, strict=True)
+    ]
+    found = torch.stack(shares).cumsum(dim=1)
+    return found / found[:, -1:]
 
 
 def _compiled(nets: Networks) -> Networks:
