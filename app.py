@@ -8,8 +8,6 @@ import logging
 import os
 import sys
 
-from stargan.models.config import ModelError
-
 
 def port(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 65535:
@@ -38,6 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
     if options.mcp and importlib.util.find_spec("mcp") is None:
         parser.error("--mcp needs a further package: pip install 'gradio[mcp]'")
 
+    if "SPACE_ID" in os.environ:  # all come through its proxy, which alone reaches this, and says who they are
+        os.environ.setdefault("FORWARDED_ALLOW_IPS", "*")
     if options.serve:
         os.environ["STARGAN_SERVE"] = options.serve
     try:
@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
         models.cluster()
         page = layout.build()
         serving.serve(page, options.host, options.port, share=options.share, mcp=options.mcp)
-    except (ModelError, ValueError) as error:
+    except ValueError as error:  # which sentences come as
         parser.error(str(error))
     except ModuleNotFoundError as error:
         if options.serve and (error.name or "").partition(".")[0] == "ray":

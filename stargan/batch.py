@@ -420,7 +420,7 @@ def _about_sheet(looks: Looks, group: Group) -> Provenance:
     provenances = looks.provenances()
     first = provenances[0]
     content = [*(name for name, _ in group.photos), *looks.names, *map(str, provenances)]
-    digest = hashlib.sha256("\n".join(content).encode()).hexdigest()[:16]
+    digest = hashlib.sha256("\n".join(content).encode(errors="surrogateescape")).hexdigest()[:16]
     shared = {name: value for name, value in first.details.items() if name != "reference"}
     return replace(first, seed=None, details=shared | {"content": digest})
 

@@ -10,8 +10,10 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 from serving import ROOT
 
@@ -61,6 +63,7 @@ def test_an_address_of_another_machine_is_said_in_a_sentence(tmp_path: Path) -> 
     ("missing", "arguments", "sentence"),
     [
         ("gradio", [], "The package gradio is not installed: pip install -r requirements.txt"),
+        ("pydantic", [], "The package pydantic is not installed: pip install -r requirements.txt"),
         ("torch", ["--serve", "auto"], "The package torch is not installed: pip install -r requirements.txt"),
         ("ray", ["--serve", "auto"], "--serve needs a further package (ray): pip install 'ray[serve]'"),
     ],
@@ -78,6 +81,47 @@ def test_a_package_that_is_missing_is_named(tmp_path: Path, missing: str, argume
     assert done.returncode == 2
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_public_link_ends_with_the_app(tmp_path: Path) -> None:
+    """Else it would lead to whatever comes to listen at the port. The link's program is another one here, and real."""
+    code = (
+        "import subprocess, sys; from gradio import tunneling\n"
+        "tunnel = tunneling.Tunnel('', 0, '127.0.0.1', 7860, '', None); tunnel.proc = subprocess.Popen(['sleep', '600'])\n"
+        "tunneling.CURRENT_TUNNELS.append(tunnel); print(tunnel.proc.pid, flush=True)\n"
+        "import app; sys.argv[0] = 'app.py'; sys.exit(app.main([]))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment(tmp_path), stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    link = psutil.Process(int(process.stdout.readline()))
+    for line in process.stdout:
+        if "Running on local URL" in line:
+            break
+    process.terminate()
+    assert process.wait(60) == 0
+    with suppress(psutil.NoSuchProcess):  # its parent is gone, and it with it, or it is about to be
+        link.wait(10)
+    assert not link.is_running() or link.status() == psutil.STATUS_ZOMBIE
+
+
+def test_on_a_space_visitors_are_told_apart(tmp_path: Path) -> None:
+    """All of them come through its proxy, which says who they are; elsewhere, anybody could say so."""
+    code = (
+        "import os, sys; sys.modules['gradio'] = None; import app\n"
+        "try:\n    app.main([])\nexcept SystemExit:\n    print(os.environ.get('FORWARDED_ALLOW_IPS'))"
+    )
+    for space, trusted in (({"SPACE_ID": "user/space"}, "*"), ({}, "None")):
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            env=environment(tmp_path, **space),
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.stdout.strip() == trusted
 
 
 def test_without_a_port_the_next_free_one_is_taken(taken: int, tmp_path: Path) -> None:

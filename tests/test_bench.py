@@ -148,6 +148,24 @@ def test_every_preset_finds_pictures_to_train_on(preset: str) -> None:
     assert training._warm_trainer(small, torch.device("cpu")).iteration == 2
 
 
+@pytest.mark.usefixtures("one_process")
+def test_generators_are_measured_however_long_the_discriminator_would_learn_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And kinds are found, too."""
+    updates: list[tuple[str, ...]] = []
+    update = training.Trainer.update_generator
+
+    def counted(trainer, sources, targets, stepping):
+        updates.append(stepping)
+        return update(trainer, sources, targets, stepping)
+
+    monkeypatch.setattr(training.Trainer, "update_generator", counted)
+    config = replace(PRESETS["tiny"], discriminator_warmup=400, kinds=("female/n", "anime/a"))
+    training.train("tiny", config, "cpu", turns=1, compiled=False)
+    assert len(updates) == 4 * 2 + 2 * 2 * 2 + 2 * 4  # warm, two turns of two iterations, in processes of their own
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

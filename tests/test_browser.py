@@ -235,6 +235,7 @@ def pictures(portrait: Image.Image, tmp_path_factory: pytest.TempPathFactory) ->
     four.save(folder / "four.jpg")
     Image.new("RGB", (400, 300), "#998877").save(folder / "wall.png")
     portrait.convert("RGB").save(folder / "phone.heic")
+    shutil.copy(folder / "phone.heic", folder / "renamed.jpg")
     (folder / "text.png").write_text("not a picture")
     # no face; each pixel says where it is: red from left to right, green from top to bottom
     ramp = Image.linear_gradient("L").resize((400, 300))
@@ -276,8 +277,9 @@ def test_every_tab_is_accessible(visit: Callable[..., Page], width: int) -> None
 def test_upload_choose_and_save(visit: Callable[..., Page], pictures: Path) -> None:
     page = visit()
     example = contents(page, DRAWN)
-    choose_photo(page, pictures / "phone.heic")  # shown, though no browser shows HEIC
-    assert page.evaluate("document.querySelector('#photo img').naturalWidth") == 512
+    for name in ("renamed.jpg", "phone.heic"):  # shown, though no browser shows HEIC, whatever it is called
+        choose_photo(page, pictures / name)
+        assert page.evaluate("document.querySelector('#photo img').naturalWidth") == 512
     expect(page.locator("#note")).to_have_text("One face was found.")
     before = contents(page, DRAWN)
     assert len(before) == 8  # of themselves
@@ -296,6 +298,13 @@ def test_upload_choose_and_save(visit: Callable[..., Page], pictures: Path) -> N
     assert all("DigitalSourceType" in read_provenance(io.BytesIO(shown[-1])) for shown in looked_at[1:])
     page.locator(DRAWN).nth(3).click()
     settle(page)
+    # to a screen reader, too, each drawing has its caption, and one is the chosen one
+    drawings = page.locator("#diversity-gallery .grid-container .thumbnail-item")
+    captions = page.locator("#diversity-gallery .grid-container .caption-label").all_inner_texts()
+    assert len(captions) == 8
+    for number, caption in enumerate(captions):
+        expect(drawings.nth(number)).to_have_accessible_name(caption.strip())
+        expect(drawings.nth(number)).to_have_attribute("aria-pressed", str(number == 3).lower())
     expect(page.locator("#diversity-compare img").nth(1)).to_be_visible()
     assert contents(page, "#diversity-compare img")[0] == in_photo[0]
     assert contents(page, "#diversity-compare img")[1] != in_photo[1]

@@ -15,8 +15,10 @@ from stargan.commands import main
 from stargan.inference.translator import Translator
 from stargan.models.checkpoint import Model, load_model, save_model
 from stargan.models.config import Architecture, ModelConfig
+from stargan.networks import Discriminator
 from stargan.training.calibrate import calibrate
 from stargan.training.data import DataError, Faces
+from stargan.training.state import DISCRIMINATOR_FILE, load_discriminator, save_discriminator
 
 DOMAINS = ("anime", "photo")
 
@@ -109,6 +111,41 @@ def test_a_monochrome_domain_is_fitted_in_luma(model: Model, data: Path) -> None
     model.style_encoder.register_forward_pre_hook(look)
     calibrate(model, Faces(data, 32, torch.device("cpu")))
     assert seen == {(0, True), (1, False)}  # anime, photo
+
+
+def test_pictures_are_taken_as_often_as_training_drew_them(model: Model, data: Path) -> None:
+    """Seeds were shared out among kinds of pictures by the same weights."""
+    model.config = replace(model.config, training={"options": {"target_weights": {"anime": 9.0, "anime/1": 1e9}}})
+    faces, seen = Faces(data, 32, torch.device("cpu")), []
+
+    def look(_: object, given: tuple[torch.Tensor, torch.Tensor]) -> None:
+        if given[1][0] == 0:
+            seen.append(given[0])
+
+    model.style_encoder.register_forward_pre_hook(look)
+    calibrate(model, faces)
+    names = [name.startswith("1") for name in faces.names[0]]
+    wanted = faces.pictures[0][torch.tensor(names)].float() / 127.5 - 1
+    assert sum(names) == 11
+    assert torch.cdist(torch.cat(seen).flatten(1), wanted.flatten(1)).amin(dim=1).max() < 0.1
+
+
+def test_the_discriminator_goes_with_a_calibrated_model(model: Model, data: Path, tmp_path: Path) -> None:
+    """Another model's, in the output's folder, does not stay."""
+    model.config = replace(model.config, training={"options": {"kinds": ["anime/1"]}})
+    save_model(model, tmp_path / "mine")
+    command = ["calibrate", str(tmp_path / "mine"), "--data", str(data), "--output", str(tmp_path / "better")]
+    trained, other = Discriminator(32, 3, 8, 16), Discriminator(32, 2, 8, 16)
+    save_discriminator(trained, tmp_path / "mine")
+    assert main(command) == 0
+    found = load_discriminator(tmp_path / "better", load_model(tmp_path / "better"), ["anime/1"])
+    assert found is not None
+    for name, tensor in found.state_dict().items():
+        assert torch.equal(tensor, trained.state_dict()[name].half().float())
+    (tmp_path / "mine" / DISCRIMINATOR_FILE).unlink()
+    save_discriminator(other, tmp_path / "better")
+    assert main(command) == 0
+    assert not (tmp_path / "better" / DISCRIMINATOR_FILE).exists()
 
 
 def test_the_command_writes_a_model(

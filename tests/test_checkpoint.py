@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import pickle
 import shutil
@@ -134,6 +135,22 @@ def test_smaller_model_leaves_nothing_of_a_larger_one(
     save_model(model, sharded)
     assert {file.name for file in sharded.iterdir()} == {"README.md", "config.json", SAFETENSORS_SINGLE_FILE}
     load_model(sharded)
+
+
+def test_an_earlier_model_stays_whole_where_the_disk_is_full(
+    sharded: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {file.name: file.read_bytes() for file in sharded.iterdir()}
+    monkeypatch.undo()
+
+    def full(_: object, folder: str, **__: object) -> None:
+        (Path(folder) / SAFETENSORS_SINGLE_FILE).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("stargan.models.checkpoint.save_torch_state_dict", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_model(model, sharded)
+    assert {file.name: file.read_bytes() for file in sharded.iterdir()} == before
 
 
 def test_number_too_large_for_the_file_is_refused(model: Model, tmp_path: Path) -> None:

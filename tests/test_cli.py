@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
+from asking import wait_until
 from hub_server import HubServer
 from PIL import Image
 
@@ -402,6 +404,31 @@ def test_killed_run_goes_on(
     resumed = contents(out)
     assert translate(photos, "--no-grid", "--count", 3, "--overwrite", model="whole") == 0
     assert contents(out) == resumed
+
+
+def test_a_name_that_is_no_text_is_a_name_like_any_other(
+    translate: Callable, face: Image.Image, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """As archives of other systems leave them."""
+    (tmp_path / "photos").mkdir()
+    face.save(tmp_path / "photos" / "a.png")
+    shutil.copy(tmp_path / "photos" / "a.png", os.fsencode(tmp_path / "photos") + b"/caf\xe9.png")
+    assert translate(tmp_path / "photos", "--count", 1) == 0
+    assert "2 photos: 2 drawn" in capsys.readouterr().out
+
+
+def test_interrupted_by_the_keyboard(models: Path, portrait: Image.Image, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for n in range(40):
+        portrait.rotate(9 * n).save(tmp_path / "photos" / f"{n:02}.bmp")
+    out = tmp_path / "out"
+    process = command("translate", tmp_path / "photos", "--model", models / "whole", "--output", out)
+    assert wait_until(lambda: process.poll() is not None or list(out.glob("[!.]*.png")), 240)
+    process.send_signal(signal.SIGINT)
+    told, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert told.rstrip().endswith("Stopped.")
+    assert "Traceback" not in told
 
 
 def test_names_of_results(face: Image.Image, tmp_path: Path) -> None:

@@ -224,7 +224,7 @@ def test_kinds_are_told_apart_by_name(root: Path) -> None:
         ("manga/a", "No picture has a name that begins with 'manga/a'"),
         ("female/x", "No picture has a name that begins with 'female/x'"),
         ("female", "No picture has a name that begins with 'female'"),
-        ("female/0", "leave no picture of female that is of none"),
+        ("female/0", "leave no picture to female"),
     ],
 )
 def test_kinds_that_cannot_be(root: Path, kind: str, sentence: str) -> None:

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ from stargan.evaluation.metrics import (
     spread,
 )
 from stargan.evaluation.protocol import Evaluation, Protocol
-from stargan.models.checkpoint import Model, save_model
+from stargan.models.checkpoint import Model, load_model, save_model
 from stargan.models.config import Architecture, ModelConfig
 from stargan.networks import init_weights
 from stargan.pictures.tensors import to_tensor
@@ -194,6 +195,26 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def run(data: Path, *arguments: str, judge: bool = False) -> int:
     folders = ["--data", str(data / "train"), "--validation", str(data / "val"), "--device", "cpu"]
     return main(["evaluate", *arguments, *folders, *([] if judge else ["--no-judge"])])
+
+
+def test_a_monochrome_domain_is_compared_with_luma(data: Path, models: list[str], tmp_path: Path) -> None:
+    """As the model was shown it: the figures are those of data that is monochrome itself."""
+    model = load_model(models[0])
+    model.config = replace(model.config, name="ink", grayscale_domains=("anime",))
+    save_model(model, tmp_path / "ink")
+    shutil.copytree(data, tmp_path / "gray")
+    for file in (tmp_path / "gray").glob("*/anime/*.png"):
+        Image.open(file).convert("L").save(file)
+    rows = []
+    for folder in (data, tmp_path / "gray"):
+        out = tmp_path / "figures.json"
+        options = ["--no-backbones", "--outputs", "2", "--pairs", "photo>anime", "--output", str(out)]
+        assert run(folder, str(tmp_path / "ink"), *options) == 0
+        rows.append(json.loads(out.read_text())["rows"])
+    for colour, gray in zip(*rows, strict=True):
+        assert colour["swd"]["mean"] == pytest.approx(gray["swd"]["mean"], rel=0.02)
+        assert colour["floor"]["mean"] == pytest.approx(gray["floor"]["mean"], rel=0.02)
+        assert colour["spread"] == pytest.approx(gray["spread"], rel=0.02)
 
 
 def test_several_models_in_one_table(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import os
+import tempfile
 import threading
 import time
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
 import torch
 from PIL import Image
 
@@ -142,6 +144,34 @@ def test_sweeping_while_files_come(tmp_path: Path) -> None:
         thread.join()
     assert deleted > 0
     assert faults == []
+
+
+@pytest.mark.parametrize("whose", ["link", "open", "inner link"])
+def test_a_folder_that_somebody_else_made_first_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whose: str
+) -> None:
+    """Where anybody may write: they would see the uploads, and the sweep would delete what a link leads to."""
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path / "tmp"))
+    (tmp_path / "mine").mkdir()
+    folder = tmp_path / "tmp" / "stargan-0"
+    folder.parent.mkdir()
+    if whose == "link":
+        folder.symlink_to(tmp_path / "mine")
+    else:
+        folder.mkdir()
+        if whose == "open":
+            folder.chmod(0o777)
+        else:
+            (folder / "files").symlink_to(tmp_path / "mine")
+    with pytest.raises(
+        OSError, match=r"Uploads and results cannot be kept in .*: name another folder in GRADIO_TEMP_DIR"
+    ):
+        Files(folder / "files")
+    if whose == "open":
+        folder.chmod(0o755)
+        Files(folder / "files")
+    Files(tmp_path / "tmp" / "stargan-1" / "files")
+    assert (tmp_path / "tmp" / "stargan-1").stat().st_mode & 0o777 == 0o700
 
 
 def test_a_requests_pixels_are_counted_by_the_headers_of_its_photos(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import inspect
 import math
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -156,6 +157,37 @@ def test_a_request_is_bounded(visitor: Visitor) -> None:
     parts = (b"x" * 1_000_000 for _ in range(12))  # without saying how much it will be
     with pytest.raises(httpx.HTTPError):
         visitor.http.post("gradio_api/queue/join", content=parts, timeout=10).raise_for_status()
+
+
+def test_an_upload_is_bounded(visitor: Visitor) -> None:
+    """By what it says, and by what comes."""
+    large = {"content-length": "300000000", "content-type": "multipart/form-data; boundary=x"}
+    assert visitor.http.post("gradio_api/upload", content=b"", headers=large).status_code == 413
+    sent = 0
+
+    def parts() -> Iterator[bytes]:
+        nonlocal sent
+        yield b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+        for _ in range(300):
+            sent += 1_000_000
+            yield bytes(1_000_000)
+            if sent % 150_000_000 == 0:
+                yield b'\r\n--x\r\nContent-Disposition: form-data; name="files"; filename="b.png"\r\n\r\n'
+
+    with pytest.raises(httpx.HTTPError):
+        visitor.http.post(
+            "gradio_api/upload", content=parts(), headers={"content-type": large["content-type"]}
+        ).raise_for_status()
+    assert sent < 290_000_000
+
+
+def test_what_no_part_of_the_page_needs_is_not_there(visitor: Visitor) -> None:
+    """Gradio would hand a clip to ffmpeg, as often and as long as it takes, and keep it."""
+    before = set(Path(tempfile.gettempdir()).iterdir())
+    for path in ("gradio_api/process_recording", "gradio_api/component_server", "process_recording/"):
+        answer = visitor.http.post(path, files={"video": ("a.mp4", bytes(100_000))}, follow_redirects=True)
+        assert answer.status_code == 404
+    assert not {file for file in set(Path(tempfile.gettempdir()).iterdir()) - before if file.is_file()}
 
 
 @pytest.mark.parametrize("body", [{"data": []}, {"data": [], "session_hash": "mine"}])

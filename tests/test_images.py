@@ -436,3 +436,20 @@ def test_other_pictures_say_nothing(small: Image.Image, tmp_path: Path) -> None:
     for name in ("plain.png", "plain.jpg"):
         small.save(tmp_path / name)
         assert read_provenance(tmp_path / name) == {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "shown"),
+    [
+        ("JPEG", "a.jpg", True),
+        ("HEIF", "a.jpg", False),
+        ("TIFF", "a.png", False),
+        ("JPEG", "a.heic", False),
+        ("HEIF", "a.heic", False),
+    ],
+)
+def test_what_browsers_show_is_known_by_name_and_content(
+    small: Image.Image, tmp_path: Path, kind: str, name: str, shown: bool
+) -> None:
+    small.convert("RGB").save(tmp_path / name, kind)
+    assert images.is_shown(tmp_path / name) == shown

@@ -31,7 +31,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from stargan.commands import main
 from stargan.inference.translator import Translator
 from stargan.models.checkpoint import Model, load_model, read_config, save_model
-from stargan.models.config import Architecture
+from stargan.models.config import Architecture, ModelConfig
 from stargan.networks import Discriminator, Generator, mean_style
 from stargan.pictures.tensors import to_tensor
 from stargan.training import loop
@@ -244,6 +244,17 @@ def test_unknown_domains_in_options_are_refused(faces: Faces) -> None:
             Trainer(replace(TINY, **options), faces, CPU)
 
 
+def test_what_is_drawn_must_be_shown_as_real(faces: Faces) -> None:
+    """Sources are what is real, unless reals says otherwise."""
+    for weights, kinds in (({"anime": 0.0}, ()), ({"anime/0": 0.0}, ("anime/0",))):
+        config = replace(TINY, source_weights=weights, kinds=kinds)
+        with pytest.raises(TrainingError, match=r"Pictures of anime are to be drawn, but .* add --reals targets"):
+            Trainer(config, faces, CPU)
+        Trainer(replace(config, reals="targets"), faces, CPU).step()
+    never = {"anime": 0.0, "photo": 1.0}
+    Trainer(replace(TINY, source_weights={"anime": 0.0}, target_weights=never), faces, CPU).step()
+
+
 # one iteration
 
 
@@ -437,7 +448,7 @@ def test_a_discriminator_learns_a_new_kind_from_its_domain(small: Path, data: Pa
     trainer = Trainer(replace(TINY, kinds=("anime/0",)), faces, CPU)
     states.start_from(trainer, tmp_path / "snapshots" / "000004")
     assert torch.equal(trainer.nets.discriminator.main[-1].weight, trained[[0, 1, 3]])
-    with pytest.raises(TrainingError, match=r"kinds cannot change \(photo/1, anime/0\)"):
+    with pytest.raises(TrainingError, match=r"A run's kinds cannot change \(photo/1, anime/0\)"):
         train(tmp_path, data / "train", change=options(kinds=()), device="cpu")
 
 
@@ -615,6 +626,12 @@ def test_published_widths_grow_into_each_other() -> None:
 
 
 def test_what_does_not_fit_is_not_grown(small: Path, large_faces: Faces, tmp_path: Path) -> None:
+    renamed = load_model(small)
+    renamed.config = replace(renamed.config, domains=("ink", "photo"))
+    save_model(renamed, tmp_path / "renamed")
+    states.save_discriminator(Discriminator(32, 2, 8, 16), tmp_path / "renamed")
+    with pytest.raises(TrainingError, match="has the domains ink, photo"):
+        states.start_from(Trainer(replace(LARGE, kinds=("anime/0",)), large_faces, CPU), tmp_path / "renamed")
     wide = replace(LARGE, architecture=replace(LARGE.architecture, base_channels=8))
     with pytest.raises(TrainingError, match=r"cannot start from there.*half the side and twice the base width"):
         states.start_from(Trainer(wide, large_faces, CPU), small)
@@ -624,9 +641,10 @@ def test_what_does_not_fit_is_not_grown(small: Path, large_faces: Faces, tmp_pat
         with pytest.raises(TrainingError, match=r"discriminator\.safetensors is broken"):
             states.start_from(Trainer(LARGE, large_faces, CPU), tmp_path / name)
     shutil.copytree(small, tmp_path / "other")
-    states.save_discriminator(Discriminator(64, 2, 8, 16), tmp_path / "other")
-    with pytest.raises(TrainingError, match="not the discriminator of this model"):
-        states.start_from(Trainer(LARGE, large_faces, CPU), tmp_path / "other")
+    for other in (Discriminator(64, 2, 8, 16), Discriminator(32, 3, 8, 16)):
+        states.save_discriminator(other, tmp_path / "other")
+        with pytest.raises(TrainingError, match="not the discriminator of this model"):
+            states.start_from(Trainer(LARGE, large_faces, CPU), tmp_path / "other")
 
 
 def test_a_discriminator_travels_with_a_snapshot(small: Path, data: Path, tmp_path: Path) -> None:
@@ -637,6 +655,15 @@ def test_a_discriminator_travels_with_a_snapshot(small: Path, data: Path, tmp_pa
     trained = saved(small.parents[1])["networks"]["discriminator"]
     for name, tensor in trainer.nets.discriminator.state_dict().items():
         assert torch.equal(tensor, trained[name].half().float())
+
+
+def test_a_model_without_a_discriminator_is_warned_of(
+    without_discriminator: Path, small: Path, faces: Faces, caplog: pytest.LogCaptureFixture
+) -> None:
+    for folder, warmup in ((small, 0), (without_discriminator, 400), (without_discriminator, 0)):
+        assert "has no discriminator" not in caplog.text
+        states.start_from(Trainer(replace(TINY, discriminator_warmup=warmup), faces, CPU), folder)
+    assert "has no discriminator" in caplog.text
 
 
 def test_a_grown_run_goes_on_bit_for_bit(
@@ -733,6 +760,27 @@ def test_a_monochrome_domain_is_drawn_and_seen_in_three_equal_channels(
         if file.stem.endswith("latent"):
             below = Image.open(file).crop((0, 34, 10**3, 10**3)).convert("RGB")
             assert gray(to_tensor([below])) == ("anime" in file.stem)
+
+
+def test_sheets_show_a_monochrome_domains_pictures_as_training_does(data: Path, tmp_path: Path) -> None:
+    """The style encoder is given luma of that domain alone, the generator luma to lead back."""
+    torch.manual_seed(0)
+    config = ModelConfig("mine", ("anime", "photo"), TINY.architecture, grayscale_domains=("anime",))
+    model, styled, translated = Model.build(config), [], []
+
+    def gray(x: torch.Tensor) -> torch.Tensor:
+        return (x == x[:, :1]).flatten(1).all(dim=1)
+
+    def restored(_: object, given: tuple[torch.Tensor, ...]) -> None:
+        translated.append(gray(given[0]).tolist())
+
+    model.style_encoder.register_forward_pre_hook(
+        lambda _, given: styled.append((given[1].tolist(), gray(given[0]).tolist()))
+    )
+    model.generator.register_forward_pre_hook(restored)
+    write_sheets(model, tmp_path, 1, fixed_faces(data / "val", config.domains, 32))
+    assert {tuple(set(zip(*pair, strict=True))) for pair in styled} == {((0, True),), ((1, False),)}
+    assert [all(found) for found in translated].count(True) == len(TRUNCATIONS) * SEEDS + SOURCES + 2
 
 
 def test_luma_is_pillows_in_three_equal_channels(portrait: Image.Image) -> None:
@@ -1073,6 +1121,38 @@ def test_samples_and_changed_options_are_counted_and_told(data: Path, tmp_path: 
     assert facts["samples"] == 2 * 4 + 2 * 6
     (change,) = facts["changes"]
     assert change == {"iteration": 2, "options": ["iterations: 2 → 4", "batch_size: 4 → 6"]}
+
+
+def test_a_finished_run_that_is_called_again_leaves_all_as_it_is(data: Path, tmp_path: Path) -> None:
+    """A card in its last snapshot, and the state before the last; a snapshot that a kill cost is made up for."""
+    train(tmp_path, data / "train", preset="tiny", change=options(iterations=2, save_minutes=0.0), device="cpu")
+    train(tmp_path, data / "train", change=options(iterations=3), device="cpu")
+    snapshot = tmp_path / "snapshots" / "000003"
+    (snapshot / "README.md").write_text("# A card\n")
+    kept = {file: file.read_bytes() for file in tmp_path.rglob("*.*") if file.suffix in (".pt", ".md", ".safetensors")}
+    train(tmp_path, data / "train", device="cpu")
+    assert all(file.read_bytes() == content for file, content in kept.items())
+    shutil.rmtree(snapshot)
+    train(tmp_path, data / "train", device="cpu")
+    assert (snapshot / "model.safetensors").read_bytes() == kept[snapshot / "model.safetensors"]
+
+
+def test_a_runs_seed_cannot_change(data: Path, tmp_path: Path) -> None:
+    """Its random numbers go on: the option would do nothing."""
+    train(tmp_path, data / "train", preset="tiny", change=options(iterations=1), device="cpu")
+    with pytest.raises(TrainingError, match="seed cannot change: its random numbers go on from 0"):
+        train(tmp_path, data / "train", change=options(iterations=2, seed=5), device="cpu")
+
+
+def test_a_run_goes_on_in_another_memory_layout(data: Path, tmp_path: Path) -> None:
+    """Adam's moments stay with their weights: fused steps walk through memory."""
+    for name, later in (("same", False), ("other", True)):
+        run = tmp_path / name
+        train(run, data / "train", preset="tiny", change=options(iterations=2), device="cpu")
+        train(run, data / "train", change=options(iterations=3, channels_last=later), device="cpu")
+    one, two = (saved(tmp_path / name)["networks"]["generator"] for name in ("same", "other"))
+    for name, tensor in one.items():
+        assert torch.allclose(tensor, two[name], atol=2e-5), name
 
 
 def test_figures_that_come_again_are_written_once(data: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import re
 import resource
 import struct
 import time
+import tracemalloc
 import weakref
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -826,6 +827,39 @@ def test_file_that_claims_many_frames_is_not_believed(
         open_clip(source)
     assert refused.value.key == "clip_heavy"
     assert time.monotonic() - begun < 0.5
+
+
+@pytest.mark.parametrize("repeated", [b"stsz", b"stsz" + bytes(12), b"trunstsz"])
+def test_a_box_that_is_full_of_tables_takes_no_memory(clip: Path, tmp_path: Path, repeated: bytes) -> None:
+    """A list of all of them would take 27 times the file."""
+    source, count = tmp_path / "full.mp4", 20_000_000 // len(repeated)
+    box = struct.pack(">I4s", 8 + count * len(repeated), b"free") + repeated * count
+    source.write_bytes(box + clip.read_bytes())
+    del box
+    tracemalloc.start()
+    begun = time.monotonic()
+    try:
+        with pytest.raises(VideoError, match="takes too long to read"):
+            open_clip(source)
+        assert tracemalloc.get_traced_memory()[1] < 10e6
+    finally:
+        tracemalloc.stop()
+    assert time.monotonic() - begun < 2
+
+
+def test_tables_are_found_across_the_chunks_that_are_read(clip: Path, tmp_path: Path) -> None:
+    source = tmp_path / "across.mp4"
+    table = b"stsz" + bytes(8) + struct.pack(">I", 3_000_000)  # twice as many are too many
+    for before in range((1 << 20) - 40, (1 << 20) + 8):
+        content = bytes(before) + table + bytes(100)
+        for times in (1, 2):
+            box = struct.pack(">I4s", 8 + len(content), b"free") + content
+            source.write_bytes(clip.read_bytes() + box * times)
+            if times == 1:
+                next(open_clip(source).frames())
+            else:
+                with pytest.raises(VideoError, match="takes too long to read"):
+                    open_clip(source)
 
 
 def test_file_in_many_pieces_is_not_read(clip: Path, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ import psutil
 import pytest
 import serving
 import torch
-from asking import wait_until
+from asking import file_at, wait_until
 from PIL import Image
 
 pytest.importorskip("ray", reason="ray is not installed: pip install -r requirements-cluster.txt")
@@ -221,6 +221,20 @@ def test_a_replica_comes_where_tasks_wait(visitors: list[Visitor]) -> None:
     assert not [sentence for visitor in visitors for sentence in (*visitor.refused, *visitor.broken)]
     for visitor in visitors:
         visitor.seconds.clear()
+
+
+def test_a_program_that_keeps_no_cookies_is_answered_by_the_page_that_it_asked(
+    site: str, visitors: list[Visitor]
+) -> None:
+    """As README's curl, or JavaScript on another site: each request comes by itself."""
+    photo = visitors[0].photo.read_bytes()
+    (path,) = httpx.post(f"{site}gradio_api/upload", files={"files": ("photo.png", photo)}, trust_env=False).json()
+    call = f"{site}gradio_api/call/detect_faces"
+    for _ in range(8):
+        asked = httpx.post(call, json={"data": [file_at(path)]}, trust_env=False)
+        assert asked.status_code == 200, asked.text
+        answer = httpx.get(f"{call}/{asked.json()['event_id']}", timeout=SECONDS, trust_env=False).text
+        assert "event: complete" in answer, answer
 
 
 def test_everybody_is_answered_though_a_replica_and_a_page_end(

@@ -28,7 +28,7 @@ from stargan.inference import compiling
 from stargan.inference.folding import FoldedDecoder, FoldedEncoder
 from stargan.inference.translator import Encoded, find_device, has_bf16
 from stargan.models.checkpoint import Model, load_model
-from stargan.models.config import Architecture, ModelConfig
+from stargan.models.config import Architecture, ModelConfig, ModelError
 from stargan.models.registry import find_model
 from stargan.networks import Generator
 from stargan.pictures.tensors import to_pictures, to_tensor
@@ -125,7 +125,12 @@ class _Setup:
 
     def model(self) -> Model:
         if self.name is not None:
-            return load_model(find_model(self.name))
+            model = load_model(find_model(self.name))
+            if model.landmarks is not None:
+                raise ModelError(
+                    f"{self.name} keeps edges by landmarks: it cannot be measured against a plain generator."
+                )
+            return model
         torch.manual_seed(0)
         return Model.build(ModelConfig(f"random-{self.size}", ("anime", "photo"), Architecture(self.size)))
 

@@ -65,6 +65,7 @@ def train(
         TrainingError: nothing can be compiled on the device.
     """
     place = find_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    config = replace(config, discriminator_warmup=0)  # else it would be all that is measured
     paths = {
         "eager": replace(config, bf16=False, channels_last=False, compile=False),
         "tuned": replace(config, bf16=True, channels_last=True, compile=compiled),
@@ -80,6 +81,7 @@ def train(
     used: dict[str, list[float | None]] = {path: [] for path in paths}
     for _ in range(turns):
         for path, trainer in trainers.items():
+            torch.backends.cudnn.benchmark = paths[path].bf16  # as in a run
             with _Utilisation(place) as measured:
                 seconds = timed(partial(_steps, trainer, iterations), str(place))
             rates[path].append(iterations * config.batch_size / seconds)
@@ -107,8 +109,9 @@ def train(
 
 def _warm_trainer(config: TrainConfig, device: torch.device) -> Trainer:
     """A trainer that has made both kinds of updates."""
-    named = {*config.grayscale_domains, *config.photo_augment}
-    weighed = {*(config.source_weights or {}), *(config.target_weights or {})}  # domains, or kinds of pictures in them
+    named = {*config.grayscale_domains, *config.photo_augment, *(kind.partition("/")[0] for kind in config.kinds)}
+    # domains, or kinds of pictures in them
+    weighed = {*(config.source_weights or {}), *(config.target_weights or {}), *config.kinds}
     size = config.architecture.image_size
     with TemporaryDirectory() as folder:
         for kind in sorted({"anime", "photo", *named, *weighed}):
@@ -117,7 +120,7 @@ def _warm_trainer(config: TrainConfig, device: torch.device) -> Trainer:
             for index in range(8):
                 Image.effect_noise((size, size), 80).save(Path(folder) / domain / f"{prefix}{index}.png")
         faces = Faces(Path(folder), size, device)
-    torch.backends.cudnn.benchmark = config.bf16  # as in a run
+    torch.backends.cudnn.benchmark = config.bf16
     trainer = Trainer(config, faces, device)
     for _ in range(2):
         trainer.step()

@@ -36,6 +36,9 @@ def main(arguments: list[str] | None = None, program: str = "stargan") -> int:
     except (ValueError, OSError) as error:  # what this package tells people comes as ValueErrors
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        return 130
 
 
 def command_line(program: str = "stargan") -> argparse.ArgumentParser:

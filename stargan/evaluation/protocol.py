@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -36,6 +37,7 @@ from stargan.evaluation.metrics import (
 from stargan.evaluation.report import Row
 from stargan.inference.translator import Translator
 from stargan.pictures.tensors import to_pictures, to_tensor
+from stargan.training.augment import to_luma
 from stargan.training.data import DataError, Faces, evenly
 
 MODES = ("latent", "reference")
@@ -76,6 +78,13 @@ def parse_pairs(text: str) -> list[tuple[str, str]]:
     return pairs
 
 
+class Form(NamedTuple):
+    """How faces are read: their side, and the domains of which a model is shown luma."""
+
+    size: int
+    grayscale: tuple[str, ...] = ()
+
+
 class Evaluation:
     """Training and validation faces and the way of comparing with them; :meth:`run` takes one model after the other."""
 
@@ -89,7 +98,7 @@ class Evaluation:
     ) -> None:
         self.folders = {"training": data, "validation": validation}
         self.protocol, self.backbones, self.judge = protocol, backbones, judge
-        # the figures of the data are the same for every model of a size
+        # the figures of the data are the same for every model of a form
         self.faces = lru_cache(maxsize=2)(self._faces)
         self.profile = lru_cache(maxsize=None)(self._profile)
         self.distance = lru_cache(maxsize=None)(self._distance)
@@ -103,8 +112,8 @@ class Evaluation:
             DataError: a pair names a domain that the model or the data does not have, no source is of a group, or there is
                 nothing to compare.
         """
-        size = translator.image_size
-        training, validation = (self.faces(role, size).domains for role in ("training", "validation"))
+        form = Form(translator.image_size, translator.config.grayscale_domains)
+        training, validation = (self.faces(role, form).domains for role in ("training", "validation"))
         domains = [d for d in translator.domains if d in training and d in validation]
         pairs = self.protocol.pairs or list(itertools.permutations(domains, 2))
         if unknown := sorted({domain for pair in pairs for domain in pair} - set(domains)):
@@ -114,12 +123,12 @@ class Evaluation:
         if not pairs:
             raise DataError(f"The model {name} and the data share fewer than two domains: {domains}.")
         for role, target in itertools.product(("training", "validation"), sorted({target for _, target in pairs})):
-            if len(found := self._pictures(role, size, target)) < 2 or (found == found[0]).all():
+            if len(found := self._pictures(role, form, target)) < 2 or (found == found[0]).all():
                 raise DataError(f"Of {target}, {self.folders[role]} has fewer than two different faces.")
         sets = [
             (source, target, group)
             for (source, target), group in itertools.product(pairs, self.protocol.groups or [""])
-            if len(self._sources(size, source, group))
+            if len(self._sources(form, source, group))
         ]
         if empty := set(self.protocol.groups or []) - {group for _, _, group in sets}:
             raise DataError(f"No source has a name that begins with {min(empty)!r}.")
@@ -132,19 +141,20 @@ class Evaluation:
 
     def accuracy(self, size: int) -> dict[str, float]:
         """Of the judge, on the validation faces of each domain that it knows; they are read at ``size``, as for a model."""
-        judge, faces = self.judge, self.faces("validation", size)
+        form = Form(size)
+        judge, faces = self.judge, self.faces("validation", form)
         if judge is None:
             return {}
         known = [domain for domain in faces.domains if domain in judge.domains]
-        return {d: judge.judged(self.judge_features("validation", size, d), d) for d in known}
+        return {d: judge.judged(self.judge_features("validation", form, d), d) for d in known}
 
     def _row(self, translator: Translator, name: str, mode: str, source: str, target: str, group: str) -> Row:
-        size = translator.image_size
+        form = Form(translator.image_size, translator.config.grayscale_domains)
         outputs = self._translate(translator, mode, source, target, group)
         flat = outputs.flatten(0, 1)
         backbones = {}
         if self.backbones:
-            real = self.features("training", size, target)
+            real = self.features("training", form, target)
             backbones = self.backbones.distances(real, self.backbones.features(flat))
             backbones |= self.backbones.diversity(outputs)
         return Row(
@@ -152,19 +162,19 @@ class Evaluation:
             mode,
             f"{source}>{target}",
             group,
-            _with_mean(sliced_wasserstein(flat, self.profile(size, target))),
-            self.distance(size, target, target, ""),
-            self.distance(size, source, target, group),
-            spread(outputs) / real_spread(self._pictures("training", size, target)),
-            self._judged(flat, size, target),
+            _with_mean(sliced_wasserstein(flat, self.profile(form, target))),
+            self.distance(form, target, target, ""),
+            self.distance(form, source, target, group),
+            spread(outputs) / real_spread(self._pictures("training", form, target)),
+            self._judged(flat, form, target),
             backbones,
         )
 
-    def _judged(self, outputs: Tensor, size: int, target: str) -> dict[str, float]:
+    def _judged(self, outputs: Tensor, form: Form, target: str) -> dict[str, float]:
         if self.judge is None:
             return {}
-        own, held_out = self.judge.features(outputs), self.judge_features("validation", size, target)
-        reference = self.judge_features("training", size, target)
+        own, held_out = self.judge.features(outputs), self.judge_features("validation", form, target)
+        reference = self.judge_features("training", form, target)
         return {
             "judged": self.judge.judged(own, target),
             "judged real": self.judge.judged(held_out, target),
@@ -175,15 +185,15 @@ class Evaluation:
     def _translate(self, translator: Translator, mode: str, source: str, target: str, group: str) -> Tensor:
         """``(sources, outputs, 3, H, H)``: as a user gets them, 8 bits a channel."""
         random = torch.Generator().manual_seed(0)
-        size = translator.image_size
-        found = self._sources(size, source, group)
+        form = Form(translator.image_size, translator.config.grayscale_domains)
+        found = self._sources(form, source, group)
         sources = to_pictures(as_floats(found[evenly(len(found), self.protocol.sources)]))
         count = (len(sources), self.protocol.outputs)
         if mode == "latent":
             codes = torch.randn(*count, translator.config.architecture.latent_dim, generator=random)
             styles = translator.styles_of_codes(codes.flatten(0, 1), target, self.protocol.psi)
         else:
-            references = to_pictures(as_floats(self._pictures("validation", size, target)))
+            references = to_pictures(as_floats(self._pictures("validation", form, target)))
             known = translator.reference_styles(references, target)
             styles = known[torch.randint(len(known), (math.prod(count),), generator=random).to(known.device)]
         styles = styles.unflatten(0, count)
@@ -194,34 +204,39 @@ class Evaluation:
             ]
         )
 
-    def _faces(self, role: str, size: int) -> Faces:
-        return Faces(self.folders[role], size, torch.device("cpu"))
+    def _faces(self, role: str, form: Form) -> Faces:
+        faces = Faces(self.folders[role], form.size, torch.device("cpu"))
+        for index, domain in enumerate(faces.domains):
+            if domain in form.grayscale:  # as the model draws them, and was shown them
+                parts = faces.pictures[index].split(500)
+                faces.pictures[index] = torch.cat([to_luma(part.float()).round().byte() for part in parts])
+        return faces
 
-    def _pictures(self, role: str, size: int, domain: str) -> Tensor:
-        """``(N, 3, size, size)`` uint8."""
-        faces = self.faces(role, size)
+    def _pictures(self, role: str, form: Form, domain: str) -> Tensor:
+        """``(N, 3, form.size, form.size)`` uint8."""
+        faces = self.faces(role, form)
         return faces.pictures[faces.domains.index(domain)]
 
-    def _sources(self, size: int, domain: str, group: str) -> Tensor:
-        """The validation faces of a domain whose names begin with ``group``: ``(N, 3, size, size)`` uint8."""
-        faces = self.faces("validation", size)
+    def _sources(self, form: Form, domain: str, group: str) -> Tensor:
+        """The validation faces of a domain whose names begin with ``group``: ``(N, 3, form.size, form.size)`` uint8."""
+        faces = self.faces("validation", form)
         index = faces.domains.index(domain)
         chosen = [name.startswith(group) for name in faces.names[index]]
         return faces.pictures[index][torch.tensor(chosen)]
 
-    def _profile(self, size: int, domain: str) -> Profile:
-        return profile(self._pictures("training", size, domain))
+    def _profile(self, form: Form, domain: str) -> Profile:
+        return profile(self._pictures("training", form, domain))
 
-    def _distance(self, size: int, source: str, target: str, group: str) -> dict[str, float]:
+    def _distance(self, form: Form, source: str, target: str, group: str) -> dict[str, float]:
         """Of the validation faces of ``source`` as they are."""
-        return _with_mean(sliced_wasserstein(self._sources(size, source, group), self.profile(size, target)))
+        return _with_mean(sliced_wasserstein(self._sources(form, source, group), self.profile(form, target)))
 
-    def _features(self, role: str, size: int, domain: str) -> Tensor | None:
-        return self.backbones.features(self._pictures(role, size, domain)) if self.backbones else None
+    def _features(self, role: str, form: Form, domain: str) -> Tensor | None:
+        return self.backbones.features(self._pictures(role, form, domain)) if self.backbones else None
 
-    def _judge_features(self, role: str, size: int, domain: str) -> Tensor:
+    def _judge_features(self, role: str, form: Form, domain: str) -> Tensor:
         assert self.judge is not None
-        return self.judge.features(self._pictures(role, size, domain))
+        return self.judge.features(self._pictures(role, form, domain))
 
 
 def _with_mean(by_side: dict[int, float]) -> dict[str, float]:

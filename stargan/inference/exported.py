@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -28,13 +29,16 @@ def differences(folder: Path, translator: Translator) -> dict[str, dict[str, flo
         translator: of the same model, in fp32 on the CPU.
 
     Raises:
-        ModelError: fp32 differs by more than :data:`LIMIT`.
+        ModelError: fp32 differs by more than :data:`LIMIT`, or fp16 gives what is no number.
     """
-    exact = _differences(folder, translator, "fp32")
+    exact, half = (_differences(folder, translator, precision) for precision in ("fp32", "fp16"))
     for what, difference in exact.items():
         if not difference <= LIMIT:  # not a number is no success
             raise ModelError(f"Exported, the {what} of {translator.name} differ by {difference:.1e}, over {LIMIT:g}.")
-    return {"fp32": exact, "fp16": _differences(folder, translator, "fp16")}
+    for what, difference in half.items():
+        if not math.isfinite(difference):
+            raise ModelError(f"Exported as fp16, the {what} of {translator.name} hold values that fp16 cannot.")
+    return {"fp32": exact, "fp16": half}
 
 
 def _differences(folder: Path, translator: Translator, precision: str) -> dict[str, float]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import torch
@@ -86,8 +87,16 @@ def save_model(model: Model, folder: str | Path, dtype: torch.dtype = torch.floa
     for name, tensor in state.items():
         if not torch.isfinite(tensor).all():
             raise ModelError(f"The tensor {name} holds values that {dtype} cannot.")
-    save_torch_state_dict(state, folder, max_shard_size=SHARD_SIZE, force_contiguous=True)
-    (folder / CONFIG_FILE).write_text(model.config.to_json(), encoding="utf-8")
+    # beside, so that a full disk or a kill leaves the earlier model whole
+    with TemporaryDirectory(prefix=".partial-", dir=folder) as partial:
+        save_torch_state_dict(state, partial, max_shard_size=SHARD_SIZE, force_contiguous=True)
+        (Path(partial) / CONFIG_FILE).write_text(model.config.to_json(), encoding="utf-8")
+        written = sorted(Path(partial).iterdir())
+        for file in [*folder.iterdir()]:
+            if is_weight_file(file.name) or file.name == SAFETENSORS_INDEX_FILE:
+                file.unlink()
+        for file in written:
+            file.replace(folder / file.name)
     (folder / EVALUATION_FILE).unlink(missing_ok=True)
 
 

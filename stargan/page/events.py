@@ -28,7 +28,7 @@ from stargan.page.answers import Told, answering, i18n, say, shown
 from stargan.page.files import FILES, write_whole, written_whole
 from stargan.page.models import checked, config_of, painter
 from stargan.pictures import faces
-from stargan.pictures.io import MAX_BYTES, SHOWN_SUFFIXES, open_photo
+from stargan.pictures.io import MAX_BYTES, is_shown, open_photo
 from stargan.pictures.provenance import Provenance, save_picture
 from stargan.stages import stage
 
@@ -206,7 +206,7 @@ def displayable(photo: str | None, standing: str | None) -> tuple[Any, Any]:
 
 def _for_browsers(file: str, source: Source) -> str:
     """→ the file, or where browsers do not show such, another one of the same picture: light enough to be sent, and taken."""
-    if Path(file).suffix.lower() in SHOWN_SUFFIXES:
+    if is_shown(Path(file)):
         return file
     if source.pixels <= LOSSLESS:
         return saved(source.picture, f"{source.name}.png")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import math
 import os
 import secrets
+import stat
 import tempfile
 import threading
 import time
@@ -53,7 +55,11 @@ class Files:
         self.root, self._clock, self._born = root, clock, born
         self.kept: Callable[[], Iterable[str]] = tuple
         try:
-            root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            root.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            root.mkdir(exist_ok=True, mode=0o700)
+            if root.parent.parent == Path(tempfile.gettempdir()):  # where anybody may have been first
+                for folder in (root.parent, root):
+                    _check_own(folder)
             tempfile.TemporaryFile(dir=root).close()
         except OSError as error:
             said = f"Uploads and results cannot be kept in {root} ({error.strerror}): name another folder in GRADIO_TEMP_DIR."
@@ -108,6 +114,18 @@ class Files:
                 time.sleep(LOOK_EVERY)
 
         threading.Thread(target=run, name="Sweeping", daemon=True).start()
+
+
+def _check_own(folder: Path) -> None:
+    """
+    Raises:
+        OSError: somebody else's, or open to others: they would see uploads, or have the sweep delete what they name.
+    """
+    about = folder.lstat()
+    if not stat.S_ISDIR(about.st_mode):
+        raise OSError(errno.ENOTDIR, f"{folder} is a link")
+    if hasattr(os, "getuid") and (about.st_uid != os.getuid() or about.st_mode & 0o022):
+        raise OSError(errno.EACCES, f"{folder} is open to others")
 
 
 @contextlib.contextmanager

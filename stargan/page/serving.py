@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import signal
 import socket
 import sys
@@ -20,7 +21,7 @@ from urllib.parse import parse_qsl
 
 import gradio as gr
 from cachetools import TTLCache
-from gradio import processing_utils, route_utils, routes
+from gradio import processing_utils, route_utils, routes, tunneling
 from gradio.queueing import Event
 from gradio.route_utils import GradioMultiPartParser
 from gradio.server_messages import ProcessCompletedMessage, UnexpectedErrorMessage
@@ -54,6 +55,10 @@ QUEUE, SESSION_SHARE, ADDRESS_SHARE = 64, 8, 32
 SESSIONS = 256
 # Bytes of a request that is no upload; a camera's picture takes up to 3 MB.
 MAX_BODY = 8_000_000
+# Bytes of an upload: a file of the largest size, and what is around it. And the share of the disk that no upload may take.
+MAX_UPLOAD, SPARED = 210_000_000, 1 / 20
+# What gradio offers beside what the page is made of: anybody could have it convert videos, by a program and without an end.
+_UNUSED = ("/process_recording", "/component_server")
 # Bytes of a part of an upload that is no file.
 MAX_FIELD = 10_000
 # What is under way when the app is told to stop may take so many seconds; then it is broken off, where it can be, within so many;
@@ -127,6 +132,8 @@ def serve(page: gr.Blocks, host: str, port: int | None, *, share: bool = False, 
         if not TRAFFIC.close(BREAKING_OFF):
             log.warning("Stopped in the middle of a request.")
     _empty(page)
+    for tunnel in tunneling.CURRENT_TUNNELS:  # a public link would lead to whatever comes to listen at this port
+        tunnel.kill()
     # gradio's threads may take longer than whoever stops the app wants to wait
     threading.Timer(1.0, os._exit, [0]).start()
     # page.close() would tell who comes in this very moment that the server "stopped unexpectedly"
@@ -214,8 +221,8 @@ def share_queue(page: gr.Blocks) -> None:
 
 
 class _Bounded:
-    """Refuses a request that is no upload and larger than any that the page makes; its connection ends. And one for a file of
-    another host, which gradio would fetch and hand on to anybody."""
+    """Refuses a request that is larger than any that the page makes; its connection ends. And one for a file of another host, which
+    gradio would fetch and hand on to anybody, or for what no part of the page needs."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -224,21 +231,17 @@ class _Bounded:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        if scope["path"].endswith("/gradio_api/upload"):
-            try:
-                await self.app(scope, receive, send)
-            except OSError as error:
-                if error.errno not in DISK_FULL:
-                    raise
-                log.warning("An upload finds no room: %s", error.strerror)
-                said = texts.say("disk_full", texts.preferred(Headers(scope=scope).get("accept-language")))
-                await PlainTextResponse(said, 507)(scope, receive, send)
-            return
+        path = scope["path"].rstrip("/")
         if _ELSEWHERE.search(scope["path"]):
             await JSONResponse({"detail": "This is no file of this app."}, 403)(scope, receive, send)
             return
+        if path.endswith(_UNUSED):
+            await JSONResponse({"detail": "Not Found"}, 404)(scope, receive, send)
+            return
+        upload = scope["path"].endswith("/gradio_api/upload")
+        largest = MAX_UPLOAD if upload else MAX_BODY
         length = dict(scope["headers"]).get(b"content-length", b"0")
-        if not length.isdigit() or int(length) > MAX_BODY:
+        if not length.isdigit() or int(length) > largest:
             await JSONResponse({"detail": "The request is too large."}, 413)(scope, receive, send)
             return
         read = 0
@@ -247,9 +250,22 @@ class _Bounded:
             nonlocal read
             message = await receive()
             read += len(message.get("body", b""))
-            return message if read <= MAX_BODY else {"type": "http.disconnect"}
+            return message if read <= largest else {"type": "http.disconnect"}
 
-        await self.app(scope, bounded, send)
+        if not upload:
+            await self.app(scope, bounded, send)
+            return
+        try:
+            disk = shutil.disk_usage(FILES.root)
+            if disk.free < min(MAX_UPLOAD, SPARED * disk.total):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # noqa: TRY301
+            await self.app(scope, bounded, send)
+        except OSError as error:
+            if error.errno not in DISK_FULL:
+                raise
+            log.warning("An upload finds no room: %s", error.strerror)
+            said = texts.say("disk_full", texts.preferred(Headers(scope=scope).get("accept-language")))
+            await PlainTextResponse(said, 507)(scope, receive, send)
 
 
 class _Upload(GradioMultiPartParser):

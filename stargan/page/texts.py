@@ -138,7 +138,7 @@ TEXTS: dict[str, tuple[str, str]] = {
         "Click a favourite to draw your photo in its style. This browser keeps them for your next visit.",
         "お気に入りを押すと、今の写真をその絵柄で描きます。このブラウザーに保存され、次に開いたときも使えます。",
     ),
-    "use": ("Use on my photo", "別の写真に使う"),
+    "use": ("Use on my photo", "今の写真に使う"),
     "use_a": ("Save as style A", "スタイルAに保存"),
     "use_b": ("Save as style B", "スタイルBに保存"),
     "remove": ("Remove", "削除"),

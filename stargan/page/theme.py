@@ -235,6 +235,12 @@ JS = """
       translate(e, "title");
     });
     all(".empty[aria-label]").forEach((e) => e.removeAttribute("aria-label"));
+    all(".drawings .thumbnail-item").forEach((e) => { // by what stands on it, and whether it is the chosen one
+      const caption = e.querySelector(".caption-label")?.textContent.trim();
+      if (caption && caption !== e.getAttribute("aria-label")) e.setAttribute("aria-label", caption);
+      const chosen = String(e.classList.contains("selected"));
+      if (chosen !== e.getAttribute("aria-pressed")) e.setAttribute("aria-pressed", chosen);
+    });
     all("button.gallery-item:not([aria-label])").forEach((e) => {
       const file = e.querySelector("img, video")?.src.split("/").pop();
       if (file) e.setAttribute("aria-label", file.replace(/\\.\\w+$/, ""));
@@ -244,7 +250,7 @@ JS = """
       if (text?.nodeValue?.trim() === "Click to Access Webcam") text.nodeValue = "カメラを使う";
     });
   };
-  new MutationObserver(name).observe(document.body, { childList: true, subtree: true });
+  new MutationObserver(name).observe(document.body, { childList: true, subtree: true, attributeFilter: ["class"] });
   name();
   if (japanese && ours) {
     document.documentElement.lang = "ja";

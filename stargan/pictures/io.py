@@ -251,6 +251,13 @@ def _kind(data: bytes) -> str | None:
     return None
 
 
+def is_shown(file: Path) -> bool:
+    """Whether browsers show it: those that go by a file's name, and those that go by its first bytes."""
+    with file.open("rb") as opened:
+        kind = _kind(opened.read(16))
+    return file.suffix.lower() in SHOWN_SUFFIXES and kind not in ("HEIF", "TIFF")
+
+
 def _check_size(picture: Image.Image) -> None:
     width, height = picture.size
     if width * height > MAX_PIXELS:

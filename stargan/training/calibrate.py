@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from stargan.models.checkpoint import Model
 from stargan.training.augment import to_luma
+from stargan.training.config import option_of
 from stargan.training.data import DataError, Faces
 
 CODES = 4_000  # latent codes whose styles stand for all that the mapping network gives
@@ -43,19 +44,26 @@ def calibrate(model: Model, faces: Faces) -> dict[str, tuple[float, float]]:
         For each domain, the mean distance of its pictures' styles from their aims, before and after.
 
     Raises:
-        DataError: the model and the data have different domains; a domain has one picture alone, or all its pictures are alike.
+        DataError: the model and the data have different domains; a domain has one picture alone, or all its pictures are alike;
+            no picture is of a kind that the model's training weighed.
     """
     if set(faces.domains) != set(model.config.domains):
         raise DataError(
             f"The model's domains are {', '.join(model.config.domains)}, those of the data {', '.join(faces.domains)}."
         )
+    # as training drew them: of kinds of pictures, seeds and references then have the same shares
+    _, odds = faces.weights(option_of(model.config.training, "target_weights") or {})
     found = {}
     for index, domain in enumerate(model.config.domains):
         random = torch.Generator().manual_seed(0)
         codes = torch.randn(CODES, model.config.architecture.latent_dim, generator=random)
         latent = model.mapping_network(codes, torch.full((CODES,), index))
         pictures = faces.pictures[faces.domains.index(domain)]
-        pictures = pictures[torch.randperm(len(pictures), generator=random)[:PICTURES]]
+        if (own := odds[faces.domains.index(domain)]) is None:
+            at = torch.randperm(len(pictures), generator=random)[:PICTURES]
+        else:
+            at = torch.multinomial(own, PICTURES, replacement=True, generator=random)
+        pictures = pictures[at]
         gray = domain in model.config.grayscale_domains
         batches = (to_luma(x) if gray else x for x in (part.float() / 127.5 - 1 for part in pictures.split(BATCH)))
         styles = torch.cat([model.style_encoder(x, torch.full((len(x),), index)) for x in batches])

@@ -187,6 +187,12 @@ def with_options(config: TrainConfig, arguments: Sequence[str]) -> TrainConfig:
     return tyro.cli(TrainConfig, prog="python -m stargan train", description="", default=config, args=arguments)
 
 
+def option_of(training: dict[str, Any], name: str) -> Any:
+    """What a model was trained with, of the facts in its config; None: not known, or the paper's."""
+    options = training.get("options")
+    return options.get(name) if isinstance(options, dict) else None
+
+
 def differences(before: TrainConfig, after: TrainConfig) -> list[str]:
     """The options that differ, each as ``lambda_ds: 2.0 → 1.0``."""
     old, new = ({**asdict(config), **asdict(config.architecture)} for config in (before, after))

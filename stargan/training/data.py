@@ -90,21 +90,26 @@ class Faces:
         """From here on, ``"domain/prefix"`` is the kind of those pictures of a domain whose names begin so: kinds count on from
         the domains, each of which is the kind of all else in it.
 
+        Of several prefixes that fit, the longest counts.
+
         Raises:
-            DataError: no picture's name begins so, or all do.
+            DataError: no picture's name begins so, or the others' begin so, too.
         """
         self.kinds = [
             torch.full((len(pictures),), index, device=pictures.device) for index, pictures in enumerate(self.pictures)
         ]
-        for kind, key in enumerate(kinds, start=len(self.domains)):
+        # the longest that fits counts, as in weights
+        for kind, key in sorted(enumerate(kinds, start=len(self.domains)), key=lambda found: len(found[1])):
             domain, _, prefix = key.partition("/")
             index = self.domains.index(domain) if domain in self.domains else -1
             own = [name.startswith(prefix) for name in self.names[index]] if index >= 0 else []
             if not prefix or not any(own):
                 raise DataError(f"No picture has a name that begins with {key!r}, which the options name as a kind.")
             self.kinds[index][torch.tensor(own, device=self.kinds[index].device)] = kind
-            if not (self.kinds[index] == index).any():
-                raise DataError(f"The kinds leave no picture of {domain} that is of none: name all but one of them.")
+        found = set(torch.cat(self.kinds).tolist())
+        for kind, key in enumerate((*self.domains, *kinds)):
+            if kind not in found:
+                raise DataError(f"The kinds {', '.join(kinds)} leave no picture to {key}.")
 
     def weights(self, by_prefix: Mapping[str, float]) -> tuple[Tensor, list[Tensor | None]]:
         """Odds of the domains, and of the pictures within each (None: all alike).

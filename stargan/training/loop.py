@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from stargan.training.sheets import write_sheets
-from stargan.training.state import save, save_snapshot
+from stargan.training.state import STATE_FILE, save, save_snapshot, snapshot_folder
 from stargan.training.trainer import Trainer, TrainingError
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ def run(trainer: Trainer, folder: Path, validation: dict[str, list[Image.Image]]
     """
     config, first = trainer.config, trainer.rank == 0
     with _StopSignal() as stop, _Curves(folder if first else None, trainer.iteration) as curves:
-        saved, terms = time.monotonic(), dict[str, Tensor]()
+        saved, terms, start = time.monotonic(), dict[str, Tensor](), trainer.iteration
         total = trainer.samples + (config.iterations - trainer.iteration) * config.batch_size
         with tqdm(total=total, initial=trainer.samples, unit="img", disable=not first) as bar:
             while trainer.iteration < config.iterations and not _agreed(trainer, stop.came):
@@ -63,8 +63,11 @@ def run(trainer: Trainer, folder: Path, validation: dict[str, list[Image.Image]]
                     save(trainer, folder)
                     saved = time.monotonic()
         if first:
-            save(trainer, folder)
-            if trainer.iteration % config.snapshot_every:  # else it is there already
+            # what is there of the same iteration may have been added to since
+            new = trainer.iteration > start or not (folder / STATE_FILE).exists()
+            if new:
+                save(trainer, folder)
+            if trainer.iteration % config.snapshot_every and (new or not snapshot_folder(trainer, folder).exists()):
                 save_snapshot(trainer, folder)
 
 

@@ -120,7 +120,8 @@ def prepare(photos: Path, faces: Path, job: Job, processes: int | None = None) -
                 report.left_out[name] = left_out
             bar.update()
     text = json.dumps({"options": asdict(job), **asdict(report)}, indent=2, ensure_ascii=False)
-    (faces / REPORT).write_text(text + "\n", encoding="utf-8")
+    # names of files may be no text
+    (faces / REPORT).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
     return report
 
 

@@ -103,6 +103,8 @@ def _config_and_state(folder: Path, preset: str | None, change: Change) -> tuple
         raise TrainingError(f"A run's architecture cannot change ({'; '.join(differences(before, config))}).")
     if config.kinds != before.kinds:
         raise TrainingError(f"A run's kinds cannot change ({', '.join(before.kinds) or 'it has none'}).")
+    if config.seed != before.seed:
+        raise TrainingError(f"A run's seed cannot change: its random numbers go on from {before.seed}.")
     if config.init != before.init:
         raise TrainingError(
             f"The run in {folder} started from {before.init or 'random weights'}: another --init needs another --run."

@@ -14,6 +14,7 @@ from stargan.inference.translator import Translator
 from stargan.models.checkpoint import Model
 from stargan.networks import latent_code, mean_style
 from stargan.pictures.tensors import grid, to_grayscale, to_pictures, to_tensor
+from stargan.training.augment import luma_where
 from stargan.training.data import DataError, evenly, list_domains, read_square
 
 # Faces a domain, as sources and as references; seeds, each drawn at every ψ.
@@ -50,14 +51,18 @@ def write_sheets(model: Model, folder: Path, iteration: int, faces: dict[str, li
     """For every target domain, from sources of the others: ``latent`` (at three ψ), ``reference`` and ``cycle``."""
     folder.mkdir(parents=True, exist_ok=True)
     device = next(model.generator.parameters()).device
+    monochrome = torch.tensor(
+        [domain in model.config.grayscale_domains for domain in model.config.domains], device=device
+    )
     written = []
     for target, name in enumerate(model.config.domains):
         others = [domain for domain in faces if domain != name] or [name]
         share = -(-SOURCES // len(others))
         chosen = {domain: [faces[domain][at] for at in evenly(len(faces[domain]), share)] for domain in others}
         sources = [(picture, domain) for domain in others for picture in chosen[domain]][:SOURCES]
-        x = to_tensor([picture for picture, _ in sources]).to(device)
-        sheets = {"latent": _latent(model, x, sources, target), "cycle": _cycle(model, x, sources, target)}
+        domains = torch.tensor([model.config.domains.index(domain) for _, domain in sources], device=device)
+        x = luma_where(to_tensor([picture for picture, _ in sources]).to(device), domains, monochrome)  # as in training
+        sheets = {"latent": _latent(model, x, sources, target), "cycle": _cycle(model, x, domains, monochrome, target)}
         if name in faces:
             sheets["reference"] = _reference(model, x, sources, faces[name], target)
         for kind, sheet in sheets.items():
@@ -96,9 +101,9 @@ def _latent(model: Model, x: Tensor, sources: list[tuple[Image.Image, str]], tar
 def _reference(
     model: Model, x: Tensor, sources: list[tuple[Image.Image, str]], references: list[Image.Image], target: int
 ) -> Image.Image:
-    styles = model.style_encoder(
-        to_tensor(references).to(x.device), torch.full((len(references),), target, device=x.device)
-    )
+    monochrome = model.config.domains[target] in model.config.grayscale_domains
+    given = to_tensor([to_grayscale(reference) for reference in references] if monochrome else references)
+    styles = model.style_encoder(given.to(x.device), torch.full((len(references),), target, device=x.device))
     rows = [[None, *(picture for picture, _ in sources)]]
     rows += [
         [reference, *_decode(model, x, style, target)] for reference, style in zip(references, styles, strict=True)
@@ -106,11 +111,11 @@ def _reference(
     return grid(rows)
 
 
-def _cycle(model: Model, x: Tensor, sources: list[tuple[Image.Image, str]], target: int) -> Image.Image:
+def _cycle(model: Model, x: Tensor, domain: Tensor, monochrome: Tensor, target: int) -> Image.Image:
     fake = model.generator(x, _styles_of_seeds(model, [0], target).expand(len(x), -1))
-    back = torch.tensor([model.config.domains.index(domain) for _, domain in sources], device=x.device)
-    restored = model.generator(fake, model.style_encoder(x, back))
-    return grid([[picture for picture, _ in sources], _shown(model, fake, target), to_pictures(restored)])
+    fake = luma_where(fake, torch.full_like(domain, target), monochrome)
+    restored = luma_where(model.generator(fake, model.style_encoder(x, domain)), domain, monochrome)
+    return grid([to_pictures(x), _shown(model, fake, target), to_pictures(restored)])
 
 
 def results_sheet(translator: Translator, validation: Path, target: str, columns: int = 20) -> Image.Image:

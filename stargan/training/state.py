@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from stargan.models.checkpoint import Model, load_model, read_header, save_model
 from stargan.models.config import ModelError
 from stargan.networks import Discriminator
-from stargan.training.config import TrainConfig, differences, from_state
+from stargan.training.config import TrainConfig, differences, from_state, option_of
 from stargan.training.grow import grow, grows_from
 from stargan.training.trainer import Trainer, TrainingError, device_name
 
@@ -72,6 +72,12 @@ def restore(trainer: Trainer, state: dict[str, Any]) -> None:
         optimizer.load_state_dict(state["optimizers"][name])
         for group, options in zip(optimizer.param_groups, own, strict=True):
             group.update(options)  # this config's rates: the saved ones may have been changed by an option
+        for parameter, kept in optimizer.state.items():
+            for key, moment in kept.items():
+                if (
+                    moment.shape == parameter.shape
+                ):  # laid out as the parameter, whatever it was: fused steps go by memory
+                    kept[key] = torch.empty_like(parameter).copy_(moment)
     for name, mean in state.get("feature_means", {}).items():
         getattr(trainer.feature_means, name).copy_(mean)
     if state["random"].shape == trainer.random.get_state().shape:
@@ -89,13 +95,19 @@ def start_from(trainer: Trainer, folder: Path) -> None:
         TrainingError: it has another architecture or other domains, or a broken discriminator.
     """
     model = load_model(folder)
-    discriminator = load_discriminator(folder, model, trainer.config.kinds)
     old, new = model.config.architecture, trainer.config.architecture
     if (new != old and not grows_from(new, old)) or model.config.domains != trainer.faces.domains:
         raise TrainingError(
             f"The model {model.config.name} has the domains {', '.join(model.config.domains)} and {old}, but the run "
             f"has {', '.join(trainer.faces.domains)} and {new}: it cannot start from there. A run starts from a model of "
             "its own architecture, or from one of half the side and twice the base width."
+        )
+    discriminator = load_discriminator(folder, model, trainer.config.kinds)
+    if discriminator is None and not trainer.config.discriminator_warmup:
+        log.warning(
+            "The model %s has no discriminator: one that has learned nothing can spoil it, unless it learns alone "
+            "first, by --discriminator-warmup 400.",
+            model.config.name,
         )
     if new == old:
         for name, net in model.networks().items():
@@ -124,9 +136,13 @@ def as_model(trainer: Trainer, name: str) -> Model:
     return replace(trainer.average, config=replace(trainer.average.config, name=name, training=facts))
 
 
+def snapshot_folder(trainer: Trainer, folder: Path) -> Path:
+    return folder / "snapshots" / f"{trainer.iteration:06d}"
+
+
 def save_snapshot(trainer: Trainer, folder: Path) -> None:
     """Writes ``snapshots/<iteration>`` in a run's folder: the averaged networks as a model, and the discriminator."""
-    snapshot = folder / "snapshots" / f"{trainer.iteration:06d}"
+    snapshot = snapshot_folder(trainer, folder)
     # a stop must leave no half of a model under that name
     partial = snapshot.with_name(f".{snapshot.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -155,17 +171,20 @@ def load_discriminator(folder: Path, model: Model, kinds: Sequence[str] = ()) ->
     if not file.is_file():
         return None
     a = model.config.architecture
-    domains, known = model.config.domains, (model.config.training or {}).get("options", {}).get("kinds", ())
-    before, after = [*domains, *known], [*domains, *kinds]
+    domains = model.config.domains
+    before, after = [*domains, *(option_of(model.config.training, "kinds") or ())], [*domains, *kinds]
     rows = [before.index(kind if kind in before else kind.partition("/")[0]) for kind in after]
-    discriminator = Discriminator(a.image_size, len(after), a.base_channels, a.max_channels)
-    last = f"main.{len(discriminator.main) - 1}."
+    known, discriminator = (
+        Discriminator(a.image_size, len(kinds), a.base_channels, a.max_channels) for kinds in (before, after)
+    )
     try:
         read_header(file)
-        state = {name: tensor.float() for name, tensor in load_file(file).items()}
-        discriminator.load_state_dict({n: t[rows] if n.startswith(last) else t for n, t in state.items()})
-    except (ModelError, SafetensorError, OSError, RuntimeError, IndexError) as error:
+        known.load_state_dict({name: tensor.float() for name, tensor in load_file(file).items()})
+    except (ModelError, SafetensorError, OSError, RuntimeError) as error:
         raise TrainingError(f"{file} is broken, or not the discriminator of this model: {error}.") from error
+    last = f"main.{len(known.main) - 1}."
+    state = known.state_dict()
+    discriminator.load_state_dict({n: tensor[rows] if n.startswith(last) else tensor for n, tensor in state.items()})
     return discriminator
 
 

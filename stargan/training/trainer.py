@@ -98,6 +98,10 @@ class Trainer:
         self.random = torch.Generator(device).manual_seed(config.seed)
         self.source_odds, self.source_picture_odds = faces.weights(config.source_weights or {})
         self.target_odds, self.target_picture_odds = faces.weights(config.target_weights or {})
+        if config.reals == "sources":
+            _check_reals(
+                faces, (self.source_odds, self.source_picture_odds), (self.target_odds, self.target_picture_odds)
+            )
         self.kind_shares = _cumulative_shares(faces, self.target_picture_odds, kinds).to(device)
         self.photos = torch.tensor([domain in config.photo_augment for domain in faces.domains], device=device)
         self.grayscale = torch.tensor([domain in config.grayscale_domains for domain in faces.domains], device=device)
@@ -315,6 +319,28 @@ class Trainer:
         for part, net in vars(self.nets).items():
             if not all(torch.isfinite(p).all() for p in net.parameters()):
                 raise self.diverged(f"the {part.replace('_', ' ')} has weights that are not finite")
+
+
+Odds = tuple[Tensor, Sequence[Tensor | None]]
+
+
+def _check_reals(faces: Faces | ShardedFaces, sources: Odds, targets: Odds) -> None:
+    """
+    Raises:
+        TrainingError: something is drawn that the discriminator is never shown a real picture of.
+    """
+
+    def drawn(odds: Odds) -> set[tuple[int, int]]:
+        kinds = [kind[own > 0] if own is not None else kind for kind, own in zip(faces.kinds, odds[1], strict=True)]
+        chosen = enumerate(zip(odds[0].tolist(), kinds, strict=True))
+        return {(index, kind) for index, (share, found) in chosen if share for kind in found.unique().tolist()}
+
+    if missing := drawn(targets) - drawn(sources):
+        domain = faces.domains[min(missing)[0]]
+        raise TrainingError(
+            f"Pictures of {domain} are to be drawn, but by source_weights none is a source, and sources are what the "
+            "discriminator is shown as real: add --reals targets."
+        )
 
 
 def _cumulative_shares(faces: Faces | ShardedFaces, odds: Sequence[Tensor | None], kinds: int) -> Tensor:
