@@ -17,6 +17,7 @@ from PIL import Image
 
 from stargan import drawing
 from stargan.drawing import Drawn, Source, load_translator
+from stargan.page import favourites
 from stargan.page.favourites import DATA_URL, MAX_KEPT, Favourite, read_all
 
 
@@ -88,6 +89,18 @@ WRONG: dict[str, Callable[[dict[str, Any]], Any]] = {
 def test_what_is_no_favourite_is_dropped_and_the_others_stay(entry: dict[str, Any], wrong: str) -> None:
     found, dropped = read_all([entry, WRONG[wrong](copy.deepcopy(entry)), entry])
     assert (len(found), dropped) == (2, 1)
+
+
+def test_what_is_of_a_model_that_is_not_here_stays_in_the_browser(entry: dict[str, Any]) -> None:
+    """As after a start without it, or while the Hub is down: it is not shown, but whatever is done leaves it."""
+    absent = entry | {"model": "anime-9000", "vector": _vector([0.0] * 8)}
+    broken = absent | {"thumbnail": "https://example.org/x.webp"}
+    stored = [absent | {"more": "x" * 10**6}, entry, broken]
+    shown = favourites.arrive(stored)
+    assert shown.stored == [entry, absent]
+    assert len(shown.pictures.value) == 1
+    assert favourites.remove(shown.stored, 0).stored == [absent]
+    assert favourites.remove_all().stored == []
 
 
 @pytest.mark.parametrize("stored", ["x", 7, {}, True, {"model": "anime-128"}])

@@ -40,7 +40,8 @@ LARGEST = 1000.0
 # What a style may say of itself: see stargan.drawing.
 KINDS = ("seed", "reference", "blend", "near", "between")
 ABOUT = ("psi", "reference", "strength", "distance", "towards", "between")
-MAX_ABOUT = 40
+MAX_ABOUT, MAX_NAME = 40, 200
+_ENTRY = ("model", "domain", "vector", "caption", "about", "thumbnail")
 # JavaScript: brings what a favourite drew into view.
 LOOK_UP = "() => document.querySelector('#diversity-view').scrollIntoView({block: 'nearest'})"
 # How far "more like this" goes from a style, and how many it draws.
@@ -93,22 +94,46 @@ class Favourite:
         Raises:
             ValueError: it is something else, or of a model that is not on the menu; also as UserError.
         """
-        match entry:
-            case {
-                "model": str(model), "domain": str(domain), "vector": str(vector), "caption": [str(kind), value],
-                "about": dict(about), "thumbnail": str(thumbnail),
-            }:  # fmt: skip
-                pass
-            case _:
-                raise ValueError("no favourite")
+        model, domain, vector, caption, about, thumbnail = _parts(entry)
         config = config_of(menu_name(model))
-        if domain not in config.domains or kind not in KINDS:
+        if domain not in config.domains:
             raise ValueError("of something else")
-        caption = (kind, drawing.whole("seed", value, 0, drawing.MAX_SEED))
-        if not all(name in ABOUT and _plain(text) for name, text in about.items()):
-            raise ValueError("a story")
-        style = Styles(_vector(vector, config), model, domain, (caption,), (dict(about),))
-        return cls(style, _thumbnail(thumbnail))
+        return cls(Styles(_vector(vector, config), model, domain, (caption,), (about,)), thumbnail)
+
+
+def _parts(entry: Any) -> tuple[str, str, str, tuple[str, int], dict[str, str], bytes]:
+    """What an entry says, judged but for what its model has to say to it.
+
+    Raises:
+        ValueError: it is no favourite.
+    """
+    match entry:
+        case {
+            "model": str(model), "domain": str(domain), "vector": str(vector), "caption": [str(kind), value],
+            "about": dict(about), "thumbnail": str(thumbnail),
+        }:  # fmt: skip
+            pass
+        case _:
+            raise ValueError("no favourite")
+    if kind not in KINDS or max(len(model), len(domain)) > MAX_NAME or len(vector) > MAX_THUMBNAIL:
+        raise ValueError("of something else")
+    if not all(name in ABOUT and _plain(text) for name, text in about.items()):
+        raise ValueError("a story")
+    caption = (kind, drawing.whole("seed", value, 0, drawing.MAX_SEED))
+    return model, domain, vector, caption, dict(about), _thumbnail(thumbnail)
+
+
+def of_absent_models(stored: Any) -> list[Any]:
+    """Entries whose model is not on the menu, or cannot be had now: the browser goes on keeping them."""
+    found = []
+    for entry in (stored if isinstance(stored, list) else [])[:MAX_KEPT]:
+        with contextlib.suppress(ValueError):
+            model, *_ = _parts(entry)
+            try:
+                menu_name(model)
+            except RequestError:
+                found.append({name: entry[name] for name in _ENTRY})
+    return found
 
 
 def menu_name(model: str) -> str:
@@ -178,11 +203,14 @@ class Tray(NamedTuple):
     panel: gr.Accordion
 
 
-def tray(found: Sequence[Favourite], picked: int) -> Tray:
+def tray(found: Sequence[Favourite], picked: int, stored: Any = None) -> Tray:
+    """What is shown of ``found``, and kept beside what ``stored`` has of models that are not here now."""
     shown = [(favourite.picture(), caption(favourite.style, 0)) for favourite in found]
     picked = min(max(picked, 0), max(len(found) - 1, 0))
     gallery = gr.Gallery(shown, selected_index=picked if found else None)
-    return Tray([f.stored() for f in found], gallery, picked, gr.Accordion(visible=bool(found)))
+    return Tray(
+        [*(f.stored() for f in found), *of_absent_models(stored)], gallery, picked, gr.Accordion(visible=bool(found))
+    )
 
 
 def one_of(found: Sequence[Favourite], picked: Any) -> int:
@@ -200,11 +228,11 @@ def one_of(found: Sequence[Favourite], picked: Any) -> int:
 
 @answering
 def arrive(stored: Any) -> Tray:
-    """The page was opened → the favourites of an earlier visit; what cannot be read of them is dropped, and that said."""
+    """The page was opened → the favourites of an earlier visit; what cannot be shown of them is left out, and that said."""
     found, dropped = read_all(stored)
     if dropped:
         gr.Info(say("favourites_dropped", count=dropped))
-    shown = tray(found, 0)
+    shown = tray(found, 0, stored)
     return shown if dropped else shown._replace(stored=gr.skip())
 
 
@@ -217,10 +245,10 @@ def keep(stored: Any, drawn: Drawn | None, chosen: int) -> Tray:
     for number, favourite in enumerate(found):
         if favourite.same(new):
             gr.Info(say("kept_already"))
-            return tray(found, number)
-    if len(found) >= MAX_KEPT:
+            return tray(found, number, stored)
+    if len(found) + len(of_absent_models(stored)) >= MAX_KEPT:
         raise RequestError("many_kept", limit=MAX_KEPT)
-    return tray([*found, new], len(found))
+    return tray([*found, new], len(found), stored)
 
 
 @answering
@@ -228,7 +256,7 @@ def remove(stored: Any, picked: Any) -> Tray:
     """→ the favourites without the picked one."""
     found = read_all(stored)[0]
     number = one_of(found, picked)
-    return tray(found[:number] + found[number + 1 :], number)
+    return tray(found[:number] + found[number + 1 :], number, stored)
 
 
 @answering
