@@ -107,6 +107,7 @@ HEAVY = ("torch", "torchvision", "numpy", "PIL", "huggingface_hub", "gradio")
 COMMANDS = (
     "train",
     "prepare",
+    "average",
     "calibrate",
     "evaluate",
     "sheet",

@@ -7,6 +7,7 @@ import logging
 import sys
 
 from stargan.commands import (
+    average,
     bench,
     calibrate,
     evaluate,
@@ -45,6 +46,20 @@ def command_line(program: str = "stargan") -> argparse.ArgumentParser:
     """All commands and their options."""
     parser = argparse.ArgumentParser(prog=program, description="StarGAN v2: train, evaluate and use it.")
     commands = parser.add_subparsers(dest="command", required=True)
-    for command in (train, prepare, calibrate, evaluate, sheet, translate, video, import_, export, push, serve, bench):
+    for command in (
+        train,
+        prepare,
+        average,
+        calibrate,
+        evaluate,
+        sheet,
+        translate,
+        video,
+        import_,
+        export,
+        push,
+        serve,
+        bench,
+    ):
         command.add(commands)
     return parser

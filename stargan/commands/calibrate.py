@@ -27,9 +27,8 @@ def run(options: argparse.Namespace) -> int:
     from stargan.models.checkpoint import load_model, save_model
     from stargan.models.registry import find_model
     from stargan.training.calibrate import calibrate
-    from stargan.training.config import option_of
     from stargan.training.data import Faces
-    from stargan.training.state import DISCRIMINATOR_FILE, load_discriminator, save_discriminator
+    from stargan.training.state import carry_discriminator
 
     if options.output.is_file():
         raise NotADirectoryError(f"{options.output} is a file: --output names the model's folder.")
@@ -38,13 +37,8 @@ def run(options: argparse.Namespace) -> int:
     faces = Faces(options.data, model.config.architecture.image_size, torch.device("cpu"))
     found = calibrate(model, faces)
     model.config = replace(model.config, name=options.output.resolve().name)
-    discriminator = load_discriminator(source, model, option_of(model.config.training, "kinds") or ())
     save_model(model, options.output)
-    # a run that starts from the calibrated model needs it as much
-    if discriminator is not None:
-        save_discriminator(discriminator, options.output)
-    else:
-        (options.output / DISCRIMINATOR_FILE).unlink(missing_ok=True)
+    carry_discriminator(source, model, options.output)
     for domain, (before, after) in found.items():
         print(f"{domain}: styles of pictures are {after:.2f} from their aims; before, {before:.2f}")
     return 0

@@ -188,6 +188,20 @@ def load_discriminator(folder: Path, model: Model, kinds: Sequence[str] = ()) ->
     return discriminator
 
 
+def carry_discriminator(source: Path, model: Model, folder: Path) -> None:
+    """Writes the discriminator of the model folder ``source`` beside ``model``, which was made of it and is in ``folder``: a run that
+    starts from there needs it as much. Where there was none, that of an earlier model goes.
+
+    Raises:
+        TrainingError: the file is broken, or of another model.
+    """
+    discriminator = load_discriminator(source, model, option_of(model.config.training, "kinds") or ())
+    if discriminator is not None:
+        save_discriminator(discriminator, folder)
+    else:
+        (folder / DISCRIMINATOR_FILE).unlink(missing_ok=True)
+
+
 def save(trainer: Trainer, folder: Path) -> None:
     """Writes the run's state.
 
