@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -88,3 +90,9 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert not (out / DISCRIMINATOR_FILE).exists()
     assert main(["average", *folders, "--weights", "1", "--output", str(out)]) == 2
     assert "2 models have as many weights" in capsys.readouterr().err
+
+    command = [sys.executable, "-m", "stargan", "average", *folders, "--output", str(out)]
+    done = subprocess.run(
+        command, cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert done.stderr == ""  # nothing of how it is written

@@ -31,7 +31,8 @@ def main(arguments: list[str] | None = None, program: str = "stargan") -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     options.rest = rest
     logging.basicConfig(format="%(message)s", level=logging.INFO)
-    logging.getLogger("huggingface_hub").setLevel(logging.WARNING)  # it reports every file that it writes
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_is_told)
     try:
         return options.run(options)
     except (ValueError, OSError) as error:  # what this package tells people comes as ValueErrors
@@ -40,6 +41,11 @@ def main(arguments: list[str] | None = None, program: str = "stargan") -> int:
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         return 130
+
+
+def _is_told(record: logging.LogRecord) -> bool:
+    """The Hub's library reports every file that it writes, by loggers of more than one name."""
+    return record.levelno >= logging.WARNING or "huggingface_hub" not in record.pathname
 
 
 def command_line(program: str = "stargan") -> argparse.ArgumentParser:
