@@ -423,7 +423,10 @@ def test_interrupted_by_the_keyboard(models: Path, portrait: Image.Image, tmp_pa
     for n in range(40):
         portrait.rotate(9 * n).save(tmp_path / "photos" / f"{n:02}.bmp")
     out = tmp_path / "out"
+    # a process that was started in the background ignores it, and so would its child
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = command("translate", tmp_path / "photos", "--model", models / "whole", "--output", out)
+    signal.signal(signal.SIGINT, before)
     assert wait_until(lambda: process.poll() is not None or list(out.glob("[!.]*.png")), 240)
     process.send_signal(signal.SIGINT)
     told, _ = process.communicate(timeout=60)
