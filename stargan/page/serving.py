@@ -256,9 +256,10 @@ class _Bounded:
             await self.app(scope, bounded, send)
             return
         try:
-            disk = shutil.disk_usage(FILES.root)
-            if disk.free < min(MAX_UPLOAD, SPARED * disk.total):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # noqa: TRY301
+            with suppress(FileNotFoundError):  # where somebody cleared the folder away, it comes with the upload
+                disk = shutil.disk_usage(FILES.root)
+                if disk.free < min(MAX_UPLOAD, SPARED * disk.total):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # noqa: TRY301
             await self.app(scope, bounded, send)
         except OSError as error:
             if error.errno not in DISK_FULL:
