@@ -98,11 +98,19 @@ class Trainer:
         self.random = torch.Generator(device).manual_seed(config.seed)
         self.source_odds, self.source_picture_odds = faces.weights(config.source_weights or {})
         self.target_odds, self.target_picture_odds = faces.weights(config.target_weights or {})
+        counts = _kind_counts(faces, self.target_picture_odds, kinds)
         if config.reals == "sources":
-            _check_reals(
-                faces, (self.source_odds, self.source_picture_odds), (self.target_odds, self.target_picture_odds)
-            )
-        self.kind_shares = _cumulative_shares(faces, self.target_picture_odds, kinds).to(device)
+            shown = _kind_counts(faces, self.source_picture_odds, kinds) * self.source_odds.cpu()[:, None] > 0
+            missing = (counts * self.target_odds.cpu()[:, None] > 0) & ~shown
+            if missing.any():
+                domain = faces.domains[int(missing.any(dim=1).nonzero()[0])]
+                raise TrainingError(
+                    f"Pictures of {domain} are to be drawn, but by source_weights none is a source, and sources are what the "
+                    "discriminator is shown as real: add --reals targets."
+                )
+        # of each domain, up to each kind: 1 from its last on
+        cumulative = counts.cumsum(dim=1)
+        self.kind_shares = (cumulative / cumulative[:, -1:]).to(device)
         self.photos = torch.tensor([domain in config.photo_augment for domain in faces.domains], device=device)
         self.grayscale = torch.tensor([domain in config.grayscale_domains for domain in faces.domains], device=device)
         self.compiled = _compiled(self.nets) if config.compile else self.nets
@@ -321,36 +329,13 @@ class Trainer:
                 raise self.diverged(f"the {part.replace('_', ' ')} has weights that are not finite")
 
 
-Odds = tuple[Tensor, Sequence[Tensor | None]]
-
-
-def _check_reals(faces: Faces | ShardedFaces, sources: Odds, targets: Odds) -> None:
-    """
-    Raises:
-        TrainingError: something is drawn that the discriminator is never shown a real picture of.
-    """
-
-    def drawn(odds: Odds) -> set[tuple[int, int]]:
-        kinds = [kind[own > 0] if own is not None else kind for kind, own in zip(faces.kinds, odds[1], strict=True)]
-        chosen = enumerate(zip(odds[0].tolist(), kinds, strict=True))
-        return {(index, kind) for index, (share, found) in chosen if share for kind in found.unique().tolist()}
-
-    if missing := drawn(targets) - drawn(sources):
-        domain = faces.domains[min(missing)[0]]
-        raise TrainingError(
-            f"Pictures of {domain} are to be drawn, but by source_weights none is a source, and sources are what the "
-            "discriminator is shown as real: add --reals targets."
-        )
-
-
-def _cumulative_shares(faces: Faces | ShardedFaces, odds: Sequence[Tensor | None], kinds: int) -> Tensor:
-    """How often pictures of each domain are of the kinds up to each, ``(domains, kinds)``: 1 from the domain's last on."""
-    shares = [
+def _kind_counts(faces: Faces | ShardedFaces, odds: Sequence[Tensor | None], kinds: int) -> Tensor:
+    """How much the pictures of each domain that are of each kind weigh together, ``(domains, kinds)``, on the CPU."""
+    counts = [
         torch.bincount(kind.cpu(), None if own is None else own.cpu(), minlength=kinds).double()
         for kind, own in zip(faces.kinds, odds, strict=True)
     ]
-    found = torch.stack(shares).cumsum(dim=1)
-    return found / found[:, -1:]
+    return torch.stack(counts)
 
 
 def _compiled(nets: Networks) -> Networks:
