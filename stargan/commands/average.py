@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 
 
@@ -21,17 +20,15 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from stargan.models.checkpoint import load_model, save_model
+    from stargan.models.checkpoint import load_model
     from stargan.models.registry import find_model
     from stargan.training.average import average
-    from stargan.training.state import carry_discriminator
+    from stargan.training.state import save_made_of
 
     if options.output.is_file():
         raise NotADirectoryError(f"{options.output} is a file: --output names the model's folder.")
     folders = [find_model(name) for name in options.models]
     mean = average([load_model(folder) for folder in folders], options.weights)
-    mean.config = replace(mean.config, name=options.output.resolve().name)
-    save_model(mean, options.output)
-    carry_discriminator(folders[-1], mean, options.output)
+    save_made_of(folders[-1], mean, options.output)
     print(f"{options.output}: {'; '.join(mean.config.training['mean_of'])}")
     return 0

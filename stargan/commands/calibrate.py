@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 
 
@@ -24,11 +23,11 @@ def add(commands: argparse._SubParsersAction) -> None:
 def run(options: argparse.Namespace) -> int:
     import torch
 
-    from stargan.models.checkpoint import load_model, save_model
+    from stargan.models.checkpoint import load_model
     from stargan.models.registry import find_model
     from stargan.training.calibrate import calibrate
     from stargan.training.data import Faces
-    from stargan.training.state import carry_discriminator
+    from stargan.training.state import save_made_of
 
     if options.output.is_file():
         raise NotADirectoryError(f"{options.output} is a file: --output names the model's folder.")
@@ -36,9 +35,7 @@ def run(options: argparse.Namespace) -> int:
     model = load_model(source)
     faces = Faces(options.data, model.config.architecture.image_size, torch.device("cpu"))
     found = calibrate(model, faces)
-    model.config = replace(model.config, name=options.output.resolve().name)
-    save_model(model, options.output)
-    carry_discriminator(source, model, options.output)
+    save_made_of(source, model, options.output)
     for domain, (before, after) in found.items():
         print(f"{domain}: styles of pictures are {after:.2f} from their aims; before, {before:.2f}")
     return 0

@@ -188,13 +188,15 @@ def load_discriminator(folder: Path, model: Model, kinds: Sequence[str] = ()) ->
     return discriminator
 
 
-def carry_discriminator(source: Path, model: Model, folder: Path) -> None:
-    """Writes the discriminator of the model folder ``source`` beside ``model``, which was made of it and is in ``folder``: a run that
-    starts from there needs it as much. Where there was none, that of an earlier model goes.
+def save_made_of(source: Path, model: Model, folder: Path) -> None:
+    """Writes ``model`` into ``folder``, which names it, and beside it the discriminator of the model folder ``source``, which it was
+    made of: a run that starts from there needs it as much. Where there was none, that of an earlier model goes.
 
     Raises:
         TrainingError: the file is broken, or of another model.
     """
+    model.config = replace(model.config, name=folder.resolve().name)
+    save_model(model, folder)
     discriminator = load_discriminator(source, model, option_of(model.config.training, "kinds") or ())
     if discriminator is not None:
         save_discriminator(discriminator, folder)
