@@ -106,6 +106,8 @@ class RequestError(UserError):
 
 
 def _brief(value: object) -> object:
+    if value is None:
+        return "nothing"
     if isinstance(value, float) or (isinstance(value, int) and abs(value) < 10**ECHO):
         return value
     text = str(value) if isinstance(value, str | Exception) else f"{type(value).__name__}"

@@ -161,8 +161,8 @@ def test_list_models_and_another_model(client: Client, photo: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"count": 17}, "How many must be a number from 1 to 16, not 17"),
-        ({"count": 1.5}, "How many must be a number from 1 to 16, not 1.5"),
+        ({"count": 17}, "Number of drawings must be a number from 1 to 16, not 17"),
+        ({"count": 1.5}, "Number of drawings must be a number from 1 to 16, not 1.5"),
         ({"seed": -1}, "Seed must be a number from 0"),
         ({"psi": "much"}, "Variety ψ must be a number from 0 to 1.5, not much"),
         ({"domain": "dog"}, "The model anime-128 cannot draw dog: choose one of anime, female, male."),

@@ -7,7 +7,9 @@ import copy
 import io
 import json
 import math
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,8 @@ from PIL import Image
 
 from stargan import drawing
 from stargan.drawing import Drawn, Source, load_translator
-from stargan.page import favourites
+from stargan.errors import RequestError
+from stargan.page import events, favourites, models
 from stargan.page.favourites import DATA_URL, MAX_KEPT, Favourite, read_all
 
 
@@ -31,7 +34,7 @@ def drawn(portrait: Image.Image) -> Drawn:
 @pytest.fixture
 def entry(drawn: Drawn) -> dict[str, Any]:
     """As it comes back from the browser."""
-    return json.loads(json.dumps(Favourite.of(drawn, 1).stored()))
+    return json.loads(json.dumps(Favourite.of(drawn, 1, "anime-128").stored()))
 
 
 def test_a_kept_style_comes_back_whole(drawn: Drawn, entry: dict[str, Any]) -> None:
@@ -101,6 +104,32 @@ def test_what_is_of_a_model_that_is_not_here_stays_in_the_browser(entry: dict[st
     assert len(shown.pictures.value) == 1
     assert favourites.remove(shown.stored, 0).stored == [absent]
     assert favourites.remove_all().stored == []
+
+
+def test_models_that_call_themselves_the_same_are_kept_apart(
+    drawn: Drawn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As snapshots of one run do, which their folders tell apart."""
+    folder = tmp_path / "snapshot"
+    shutil.copytree(Path(__file__).parents[1] / "weights" / "anime-128", folder)
+    monkeypatch.setenv("STARGAN_MODELS", str(folder))
+    models.menu.cache_clear()
+    try:
+        here, there = (Favourite.of(drawn, 1, model) for model in ("anime-128", str(folder)))
+        assert not here.same(there)
+        (read,), dropped = read_all([there.stored()])
+        assert (read.model, read.style.model, dropped) == (str(folder), "anime-128", 0)
+        kept, _ = favourites.as_slot([there.stored()], 0)
+        assert events.kept_style("A", kept, str(folder)).model == "anime-128"
+        with pytest.raises(RequestError, match="Style A belongs to the model"):
+            events.kept_style("A", kept, "anime-128")
+    finally:
+        models.menu.cache_clear()
+
+
+def test_where_only_absent_ones_are_kept_all_can_be_removed(entry: dict[str, Any]) -> None:
+    assert favourites.arrive([entry | {"model": "anime-9000"}]).panel.visible
+    assert not favourites.arrive([]).panel.visible
 
 
 @pytest.mark.parametrize("stored", ["x", 7, {}, True, {"model": "anime-128"}])

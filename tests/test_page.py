@@ -150,7 +150,7 @@ def test_a_film_is_cancelled() -> None:
     config = config_of(None)
     prepared = drawing.prepare(drawing.Source.open(PORTRAIT), config)
     stops = painter(None)(drawing.Task(prepared.crops, Seeds("anime", (5, 9), 1.0)), drawing.silent).styles
-    a, b = stops.part(0, 1), stops.part(1, 2)
+    a, b = (events.Kept(stops.part(at, at + 1), "anime-128") for at in (0, 1))
     cancelled_soon("film")
     with pytest.raises(Refusal, match="cancelled"):
         events.film(None, a, b, "MP4", PORTRAIT, [1], *drawing.MIDDLE, False)

@@ -169,7 +169,7 @@ def test_another_server_reads_them_and_drops_what_it_cannot(visit: Visit, server
         second.goto(other.url + "?count=2&example=collins")
         expect(second.locator("#tray .caption-label")).to_have_text(["seed 5"])
         expect(second.get_by_test_id("toast-text")).to_have_text(
-            "Favourites that cannot be used here were left out: 1."
+            "Favourites that cannot be used here are not shown: 1."
         )
         second.reload()
         expect(second.locator("#tray .caption-label")).to_have_text(["seed 5"])

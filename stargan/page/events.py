@@ -361,6 +361,14 @@ def draw_first(*inputs: Any) -> Any:
 
 
 @answering
+def draw_as_set(*inputs: Any) -> Any:
+    """As :func:`draw_first` when a setting was changed; a field that was emptied waits for its number."""
+    if None in inputs[2:5]:
+        return AS_IT_WAS
+    return _latent(inputs) if inputs[7] else (None, *NOTHING)
+
+
+@answering
 def redraw_latent(aside: Aside | None, *inputs: Any) -> Any:
     """As :func:`draw_first` when something of the photo changed: other styles than the settings name stay."""
     if not inputs[7]:
@@ -421,7 +429,7 @@ def _mixed(inputs: tuple[Any, ...], chosen: int = 0) -> Any:
     recipe = drawing.references(config_of(model), references_of(pictures, adjusted), domain, strength)
     drawn = draw(model, recipe, tuple(page))
     found = results(drawn, recipe.crops, in_photo=view == "photo", sheet_open=bool(sheet_open), chosen=chosen)
-    return found._replace(gallery=gr.Gallery(mixed_gallery(drawn, recipe.crops), selected_index=chosen))
+    return found._replace(gallery=gr.Gallery(mixed_gallery(drawn, recipe.crops), selected_index=found.chosen))
 
 
 def link(settings: dict[str, Any]) -> str:
@@ -668,12 +676,19 @@ def with_inset(picture: Image.Image, reference: Image.Image) -> Image.Image:
 # Kept styles
 
 
+class Kept(NamedTuple):
+    """A kept style, and the model on the menu that it is of."""
+
+    style: Styles
+    model: str
+
+
 def kept_style(slot: str, kept: Any, model: str) -> Styles:
-    if not isinstance(kept, Styles):
+    if not isinstance(kept, Kept):
         raise RequestError("nothing_kept", slot=slot)
-    if kept.model != config_of(model).name:
+    if kept.model != checked(model):
         raise RequestError("other_model", slot=slot, model=kept.model)
-    return kept
+    return kept.style
 
 
 @answering

@@ -23,8 +23,8 @@ from stargan.drawing import Drawn, Styles
 from stargan.errors import RequestError
 from stargan.models.config import ModelConfig, ModelError
 from stargan.page.answers import answering, say
-from stargan.page.events import Aside, Chosen, Results, beside, caption, new_seed, saved
-from stargan.page.models import config_of, menu
+from stargan.page.events import Aside, Chosen, Kept, Results, beside, caption, new_seed, saved
+from stargan.page.models import checked, config_of
 from stargan.pictures.io import open_photo, pixels_of
 from stargan.pictures.provenance import save_picture
 
@@ -53,20 +53,22 @@ class Favourite:
     """A kept style.
 
     Attributes:
+        model: on the menu. What it calls itself is no key: snapshots of one run have one name.
         style: one.
         thumbnail: a drawing in it, 128 × 128 px, as a WebP's bytes.
     """
 
+    model: str
     style: Styles
     thumbnail: bytes
 
     @classmethod
-    def of(cls, drawn: Drawn, chosen: int) -> Favourite:
+    def of(cls, drawn: Drawn, chosen: int, model: str) -> Favourite:
         """The style of one drawing."""
         style, picture = one_style(drawn, chosen), io.BytesIO()
         small = drawn.pictures[chosen].resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
         save_picture(small, picture, style.provenance(0), "WEBP")
-        return cls(style, picture.getvalue())
+        return cls(model, style, picture.getvalue())
 
     def picture(self) -> str:
         """The thumbnail as a file to show; its path."""
@@ -74,12 +76,12 @@ class Favourite:
 
     def same(self, other: Favourite) -> bool:
         a, b = self.style, other.style
-        return (a.model, a.domain) == (b.model, b.domain) and torch.equal(a.vectors, b.vectors)
+        return (self.model, a.domain) == (other.model, b.domain) and torch.equal(a.vectors, b.vectors)
 
     def stored(self) -> dict[str, Any]:
         """As the browser keeps it."""
         return {
-            "model": self.style.model,
+            "model": self.model,
             "domain": self.style.domain,
             "vector": base64.b64encode(self.style.vectors[0].numpy().astype("<f4").tobytes()).decode(),
             "caption": list(self.style.captions[0]),
@@ -95,10 +97,10 @@ class Favourite:
             ValueError: it is something else, or of a model that is not on the menu; also as UserError.
         """
         model, domain, vector, caption, about, thumbnail = _parts(entry)
-        config = config_of(menu_name(model))
+        config = config_of(model)
         if domain not in config.domains:
             raise ValueError("of something else")
-        return cls(Styles(_vector(vector, config), model, domain, (caption,), (about,)), thumbnail)
+        return cls(model, Styles(_vector(vector, config), config.name, domain, (caption,), (about,)), thumbnail)
 
 
 def _parts(entry: Any) -> tuple[str, str, str, tuple[str, int], dict[str, str], bytes]:
@@ -115,7 +117,7 @@ def _parts(entry: Any) -> tuple[str, str, str, tuple[str, int], dict[str, str], 
             pass
         case _:
             raise ValueError("no favourite")
-    if kind not in KINDS or max(len(model), len(domain)) > MAX_NAME or len(vector) > MAX_THUMBNAIL:
+    if not model or kind not in KINDS or max(len(model), len(domain)) > MAX_NAME or len(vector) > MAX_THUMBNAIL:
         raise ValueError("of something else")
     if not all(name in ABOUT and _plain(text) for name, text in about.items()):
         raise ValueError("a story")
@@ -130,23 +132,10 @@ def of_absent_models(stored: Any) -> list[Any]:
         with contextlib.suppress(ValueError):
             model, *_ = _parts(entry)
             try:
-                menu_name(model)
-            except RequestError:
+                config_of(model)
+            except (RequestError, ModelError):
                 found.append({name: entry[name] for name in _ENTRY})
     return found
-
-
-def menu_name(model: str) -> str:
-    """What a model that calls itself so is called on the menu.
-
-    Raises:
-        stargan.errors.RequestError: it is not there.
-    """
-    for name in menu():
-        with contextlib.suppress(ModelError):  # one that cannot be had says so when it is chosen
-            if config_of(name).name == model:
-                return name
-    raise RequestError("bad_model", value=model, choices=", ".join(menu()))
 
 
 def _plain(text: Any) -> bool:
@@ -208,9 +197,9 @@ def tray(found: Sequence[Favourite], picked: int, stored: Any = None) -> Tray:
     shown = [(favourite.picture(), caption(favourite.style, 0)) for favourite in found]
     picked = min(max(picked, 0), max(len(found) - 1, 0))
     gallery = gr.Gallery(shown, selected_index=picked if found else None)
-    return Tray(
-        [*(f.stored() for f in found), *of_absent_models(stored)], gallery, picked, gr.Accordion(visible=bool(found))
-    )
+    absent = of_absent_models(stored)
+    panel = gr.Accordion(visible=bool(found or absent))  # where all can be removed
+    return Tray([*(f.stored() for f in found), *absent], gallery, picked, panel)
 
 
 def one_of(found: Sequence[Favourite], picked: Any) -> int:
@@ -237,11 +226,11 @@ def arrive(stored: Any) -> Tray:
 
 
 @answering
-def keep(stored: Any, drawn: Drawn | None, chosen: int) -> Tray:
+def keep(stored: Any, model: Any, drawn: Drawn | None, aside: Aside | None, chosen: int) -> Tray:
     """→ the favourites with the style of the chosen drawing, which is picked."""
     if drawn is None:
         raise RequestError("nothing_chosen")
-    found, new = read_all(stored)[0], Favourite.of(drawn, chosen)
+    found, new = read_all(stored)[0], Favourite.of(drawn, chosen, aside.model if aside else checked(model))
     for number, favourite in enumerate(found):
         if favourite.same(new):
             gr.Info(say("kept_already"))
@@ -265,11 +254,11 @@ def remove_all() -> Tray:
 
 
 @answering
-def as_slot(stored: Any, picked: Any) -> tuple[Styles, str]:
+def as_slot(stored: Any, picked: Any) -> tuple[Kept, str]:
     """→ the picked favourite's style, its picture."""
     found = read_all(stored)[0]
     favourite = found[one_of(found, picked)]
-    return favourite.style, favourite.picture()
+    return Kept(favourite.style, favourite.model), favourite.picture()
 
 
 @answering
@@ -287,17 +276,15 @@ def use_picked(stored: Any, picked: Any, aside: Aside | None, chosen: int, *show
 def _used(stored: Any, which: Any, aside: Aside | None, chosen: int, shown: tuple[Any, ...]) -> tuple[Any, ...]:
     found = read_all(stored)[0]
     number = one_of(found, which)
-    style = found[number].style
-    new = Aside(style, menu_name(style.model), aside.chosen if aside else chosen)
+    new = Aside(found[number].style, found[number].model, aside.chosen if aside else chosen)
     return number, *beside(new, *shown)
 
 
 @answering
-def more_like(drawn: Drawn | None, aside: Aside | None, chosen: int, *shown: Any) -> Results:
+def more_like(model: Any, drawn: Drawn | None, aside: Aside | None, chosen: int, *shown: Any) -> Results:
     """→ results in styles like that of the chosen drawing."""
     if drawn is None:
         raise RequestError("nothing_chosen")
-    style = one_style(drawn, chosen)
-    recipe = drawing.near(style, NEARBY, MANY, new_seed())
-    new = Aside(recipe, menu_name(style.model), aside.chosen if aside else chosen)
+    recipe = drawing.near(one_style(drawn, chosen), NEARBY, MANY, new_seed())
+    new = Aside(recipe, aside.model if aside else checked(model), aside.chosen if aside else chosen)
     return beside(new, *shown)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -69,6 +70,7 @@ class MixingTab:
 
 def build() -> gr.Blocks:
     """The page and the endpoints."""
+    served = bool(os.environ.get("STARGAN_SERVE"))
     with gr.Blocks(
         title=texts.say("title", "en"),
         analytics_enabled=False,
@@ -78,7 +80,7 @@ def build() -> gr.Blocks:
         with gr.Row(elem_id="columns"):
             with gr.Column(scale=1, min_width=300, elem_id="subject"):
                 subject = subject_panel()
-                gr.Markdown(i18n("privacy"), elem_id="privacy")
+                gr.Markdown(i18n("privacy_served" if served else "privacy"), elem_id="privacy")
             with gr.Column(scale=2, min_width=320):
                 with gr.Tabs() as tabs:
                     with gr.Tab(i18n("tab_diversity"), id="diversity"):
@@ -241,7 +243,7 @@ def results_panel(
     ).success(None, file, None, js=sharing.HAND_ON, **AT_ONCE)
     outputs = [subject.crop, gallery, face, large, save, compare, sheet, drawn, header, chosen, aside, back, address]
     more.click(lambda: None, None, None, **in_turn).then(
-        favourites.more_like, [drawn, aside, chosen, view, sheet_open, *subject.parts], outputs, show_progress_on=gallery,
+        favourites.more_like, [subject.model, drawn, aside, chosen, view, sheet_open, *subject.parts], outputs, show_progress_on=gallery,
         **PRIVATE,
     )  # fmt: skip
     return ResultsPanel(gallery, outputs, drawn, chosen, view, sheet_open, aside, keep, in_turn, back)
@@ -281,7 +283,7 @@ def diversity_tab(subject: SubjectPanel) -> DiversityTab:
     drawing = {"show_progress_on": panel.gallery, "trigger_mode": "always_last", **PRIVATE}
     subject.standing.change(events.draw_first, [*settled, *subject.standing_parts], outputs, **drawing)
     dice.click(lambda: events.new_seed(), None, seed, **AT_ONCE).then(events.draw_latent, inputs, outputs, **drawing)
-    gr.on([part.input for part in (domain, count, seed, psi)], events.draw_first, inputs, outputs, **drawing)
+    gr.on([part.input for part in (domain, count, seed, psi)], events.draw_as_set, inputs, outputs, **drawing)
     parts = [part.input for part in subject.parts[1:]]
     gr.on(parts, events.redraw_latent, [panel.aside, *inputs], outputs, **drawing)
     panel.back.click(events.back_to_latent, [panel.aside, *inputs], outputs, **drawing)
@@ -496,8 +498,9 @@ def favourites_panel(
     for results in (diversity, mixing):
         # in the queue, as only there it can say something
         results.keep.click(
-            favourites.keep, [stored, results.drawn, results.chosen], shown, show_progress="hidden", **results.in_turn
-        )
+            favourites.keep, [stored, subject.model, results.drawn, results.aside, results.chosen], shown,
+            show_progress="hidden", **results.in_turn,
+        )  # fmt: skip
     page_now = [diversity.aside, diversity.chosen, diversity.view, diversity.sheet_open, *subject.parts]
     for trigger, handler, inputs in (
         (pictures.select, favourites.use, [stored, *page_now]),

@@ -204,15 +204,12 @@ def share_queue(page: gr.Blocks) -> None:
         if len(waiting) >= QUEUE:
             return False, said("queue_full"), "queue_full"
         address = request.client and request.client.host
-        for same, limit in (
-            ([event for event in waiting if event.session_hash == body.session_hash], SESSION_SHARE),
-            (
-                [event for event in waiting if event.request.client and event.request.client.host == address],
-                ADDRESS_SHARE,
-            ),
-        ):
-            if len(same) >= limit:
-                return False, said("queue_share", limit=limit), "queue_full"
+        own = [event for event in waiting if event.session_hash == body.session_hash]
+        if len(own) >= SESSION_SHARE:
+            return False, said("queue_share", limit=SESSION_SHARE), "queue_full"
+        near = [event for event in waiting if event.request.client and event.request.client.host == address]
+        if len(near) >= ADDRESS_SHARE:
+            return False, said("queue_full"), "queue_full"
         page.state_holder.update(body.session_hash)  # whoever comes back is no longer the one who was away longest
         drop_oldest(page.state_holder)
         return await push(body, request, username)

@@ -14,7 +14,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     # the page
     "title": ("Anime portraits from your photo", "顔写真をアニメに"),
     "intro": (
-        "# Anime portraits from your photo\nTurn a face photo into anime portraits. A small model draws them, 128 px wide: simple, "
+        "# Anime portraits from your photo\nTurn a face photo into anime portraits. A small model draws them: simple, "
         "a little rough, and only loosely like you.",
         "# 顔写真をアニメに\n顔写真から、いろいろな絵柄のアニメを描きます。小さなモデルなので細部は粗く、似顔絵ほどには似ません。",
     ),
@@ -22,6 +22,12 @@ TEXTS: dict[str, tuple[str, str]] = {
         "Your photo stays on the computer that runs this app, and is used for your drawings alone. "
         "Saved drawings say in their metadata that a model made them; where and when your photo was taken is not passed on.",
         "写真は、このアプリが動いているコンピューターの中で、絵を描くためだけに使われます。保存した絵には、"
+        "モデルが作った画像であることが記録されます。元の写真の撮影場所や日時は引き継がれません。",
+    ),
+    "privacy_served": (
+        "Your photo stays on the computer that runs this app; the face cut out of it is drawn on the cluster behind it. "
+        "Saved drawings say in their metadata that a model made them; where and when your photo was taken is not passed on.",
+        "写真は、このアプリが動いているコンピューターに置かれ、切り出した顔だけがクラスターに送られて絵になります。保存した絵には、"
         "モデルが作った画像であることが記録されます。元の写真の撮影場所や日時は引き継がれません。",
     ),
     "model": ("Model", "モデル"),
@@ -44,7 +50,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "domain_cat": ("Cat", "ネコ"),
     "domain_dog": ("Dog", "イヌ"),
     "domain_wild": ("Wild animal", "野生動物"),
-    "count": ("How many", "枚数"),
+    "count": ("Number of drawings", "枚数"),
     "seed": ("Seed", "シード"),
     "seed_info": ("The same seed gives the same drawings", "同じシードからは同じ絵ができます"),
     "dice": ("⚄ New drawings", "⚄ 別の絵にする"),
@@ -122,8 +128,10 @@ TEXTS: dict[str, tuple[str, str]] = {
     ),
     "camera": ("Camera", "カメラ"),
     "camera_info": (
-        "The camera's newest picture is drawn, as often as this machine can; the camera's pictures are not stored.",
-        "カメラの最新の画像を、このコンピューターの速さに応じて描き続けます。カメラの画像は保存されません。",
+        "The camera's newest picture is drawn, as often as this machine can, for two minutes at a time; while no face is seen, the "
+        "drawing stays as it is. The camera's pictures are not stored.",
+        "カメラの最新の画像を、このコンピューターの速さに応じて描き続けます（1回につき2分まで）。顔が見えない間、絵は変わりません。"
+        "カメラの画像は保存されません。",
     ),
     "camera_drawn": ("Drawn live", "ライブの絵"),
     "clip_upload": ("Video with a face, up to 20 seconds", "顔の映った動画（20秒まで）"),
@@ -145,8 +153,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "remove_all": ("Remove all", "すべて削除"),
     "kept_already": ("This style is among your favourites already.", "この絵柄はもうお気に入りに入っています。"),
     "favourites_dropped": (
-        "Favourites that cannot be used here were left out: {count}.",
-        "お気に入りのうち{count}件は、ここでは使えないため外しました。",
+        "Favourites that cannot be used here are not shown: {count}.",
+        "お気に入りのうち{count}件は、ここでは使えないため表示していません。",
     ),
     "style_a": ("Style A", "スタイルA"),
     "style_b": ("Style B", "スタイルB"),
