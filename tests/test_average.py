@@ -56,6 +56,11 @@ def test_weights_that_cannot_be(shares: list[float]) -> None:
         average([model(1), model(2)], shares)
 
 
+def test_the_mean_is_not_calibrated_where_a_part_of_it_was() -> None:
+    found = average([model(1), model(2, training={"iterations": 7, "calibrated": True})])
+    assert found.config.training == {"iterations": 7, "mean_of": ["m1, 100 iterations: 0.5", "m2, 7 iterations: 0.5"]}
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -88,6 +93,12 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert torch.equal(kept.main[0].weight, discriminator.main[0].weight.half().float())
     assert main(["average", *reversed(folders), "--output", str(out)]) == 0
     assert not (out / DISCRIMINATOR_FILE).exists()
+    kept_file = (out / "model.safetensors").read_bytes()
+    (tmp_path / "2" / DISCRIMINATOR_FILE).write_bytes(b"half of a discrim")
+    assert main(["average", *folders, "--output", str(out)]) == 2  # and nothing is written
+    assert "is broken, or not the discriminator of this model" in capsys.readouterr().err
+    assert (out / "model.safetensors").read_bytes() == kept_file
+    (tmp_path / "2" / DISCRIMINATOR_FILE).unlink()
     assert main(["average", *folders, "--weights", "1", "--output", str(out)]) == 2
     assert "2 models have as many weights" in capsys.readouterr().err
 

@@ -197,6 +197,7 @@ def test_what_the_machine_lacks_or_refuses_is_a_sentence(
         ),
         (["video", photos / "a.png", "--model", model, "--output", video, "--device", "cuda:63"], "no device"),
         (["sheet", model, "--validation", photos, "--output", tmp_path / "sheet"], "is no picture's name"),
+        (["sheet", model, "--validation", photos, "--output", tmp_path / "sheet.psd"], "is no picture's name"),
     ):
         assert main([*map(str, arguments)]) == 2
         assert sentence in capsys.readouterr().err

@@ -152,7 +152,6 @@ def test_options_can_be_taken_back() -> None:
     [
         ({"architecture": replace(TINY.architecture, high_pass_weight=1.0)}, "Training has no landmark masks"),
         ({"target_weights": {"anime": -1.0}}, "target_weights must be 0 or more"),
-        ({"target_weights": {"anime": 0.0}}, "and one over 0"),
         ({"source_weights": {"anime": -1.0}}, "source_weights must be 0 or more"),
         ({"iterations": 0}, "iterations must be 1 or more, not 0"),
         ({"grow_steps": 0}, "grow_steps must be 1 or more, not 0"),
@@ -246,13 +245,22 @@ def test_unknown_domains_in_options_are_refused(faces: Faces) -> None:
 
 def test_what_is_drawn_must_be_shown_as_real(faces: Faces) -> None:
     """Sources are what is real, unless reals says otherwise."""
-    for weights, kinds in (({"anime": 0.0}, ()), ({"anime/0": 0.0}, ("anime/0",))):
-        config = replace(TINY, source_weights=weights, kinds=kinds)
-        with pytest.raises(TrainingError, match=r"Pictures of anime are to be drawn, but .* add --reals targets"):
+    for name, kinds in (("anime", ()), ("anime/0", ("anime/0",))):
+        config = replace(TINY, source_weights={name: 0.0}, kinds=kinds)
+        with pytest.raises(TrainingError, match=rf"Pictures of {name} are to be drawn, but .* add --reals targets"):
             Trainer(config, faces, CPU)
         Trainer(replace(config, reals="targets"), faces, CPU).step()
     never = {"anime": 0.0, "photo": 1.0}
     Trainer(replace(TINY, source_weights={"anime": 0.0}, target_weights=never), faces, CPU).step()
+
+
+def test_weights_may_be_whole_numbers_and_name_only_what_is_left_out(faces: Faces) -> None:
+    """What is not named weighs 1."""
+    Trainer(replace(TINY, target_weights={"anime": 3, "photo": 1}, source_weights={"photo/1": 2}), faces, CPU).step()
+    trainer = Trainer(replace(TINY, target_weights={"anime": 0}), faces, CPU)
+    assert trainer.draw_targets("latent").domain.tolist() == [1] * TINY.batch_size
+    with pytest.raises(DataError, match="All domains have the weight 0"):
+        Trainer(replace(TINY, target_weights={"anime": 0, "photo": 0}), faces, CPU)
 
 
 # one iteration
@@ -1298,6 +1306,27 @@ def test_a_state_of_another_kind_of_device_goes_on_with_other_random_numbers(fac
     states.restore(other, state)
     other.step()
     assert other.iteration == 2
+
+
+def test_feature_means_that_were_not_kept_up_begin_anew(faces: Faces) -> None:
+    """They are of the discriminator as it was then."""
+    matching = replace(TINY, lambda_fm=0.1)
+    trainer = Trainer(matching, faces, CPU)
+    trainer.step()
+    state = states.capture(trainer)
+    for config, known in ((matching, True), (replace(matching, lambda_fm=0.0), False)):
+        other = Trainer(matching, faces, CPU)
+        states.restore(other, state | {"config": asdict(config)})
+        assert bool(other.feature_means.known_fake.any()) == known
+
+
+def test_a_licence_goes_with_the_weights(small: Path, data: Path, tmp_path: Path) -> None:
+    model = load_model(small)
+    save_model(replace(model, config=replace(model.config, licence="not for sale")), tmp_path / "theirs")
+    for iterations in (2, 4):
+        change = options(init=str(tmp_path / "theirs"), iterations=iterations)
+        train(tmp_path / "run", data / "train", preset="tiny", change=change, device="cpu")
+    assert load_model(tmp_path / "run" / "snapshots" / "000004").config.licence == "not for sale"
 
 
 def test_a_write_that_fails_leaves_the_old_state(tmp_path: Path) -> None:

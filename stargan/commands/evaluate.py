@@ -83,7 +83,7 @@ def run(options: argparse.Namespace) -> int:
     for name in options.models:
         translator = Translator(load_model(find_model(name)), device)
         rows += evaluation.run(translator, name)
-        facts["judge_accuracy"] = evaluation.accuracy(translator.image_size)
+        facts["judge_accuracy"] = evaluation.accuracy(translator)
         rows_and_means = rows + (means(rows) if len({row.pair for row in rows}) > 1 else [])
         options.output.write_text(to_json(rows_and_means, **facts), encoding="utf-8")
     print(table(rows_and_means))

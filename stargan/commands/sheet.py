@@ -24,7 +24,7 @@ def run(options: argparse.Namespace) -> int:
     from stargan.training.sheets import results_sheet
 
     # what is wrong with it is said before the work
-    if options.output.suffix.lower() not in Image.registered_extensions():
+    if Image.registered_extensions().get(options.output.suffix.lower()) not in Image.SAVE:
         raise ValueError(f"{options.output} is no picture's name, such as sheet.png.")
     options.output.parent.mkdir(parents=True, exist_ok=True)
     translator = Translator(load_model(find_model(options.model)))

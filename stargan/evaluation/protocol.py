@@ -139,13 +139,12 @@ class Evaluation:
                 bar.update()
         return rows
 
-    def accuracy(self, size: int) -> dict[str, float]:
-        """Of the judge, on the validation faces of each domain that it knows; they are read at ``size``, as for a model."""
-        form = Form(size)
-        judge, faces = self.judge, self.faces("validation", form)
-        if judge is None:
+    def accuracy(self, translator: Translator) -> dict[str, float]:
+        """Of the judge, on the validation faces of each domain that it knows; they are read as for this model."""
+        if (judge := self.judge) is None:
             return {}
-        known = [domain for domain in faces.domains if domain in judge.domains]
+        form = Form(translator.image_size, translator.config.grayscale_domains)
+        known = [domain for domain in self.faces("validation", form).domains if domain in judge.domains]
         return {d: judge.judged(self.judge_features("validation", form, d), d) for d in known}
 
     def _row(self, translator: Translator, name: str, mode: str, source: str, target: str, group: str) -> Row:

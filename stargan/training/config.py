@@ -53,8 +53,9 @@ class TrainConfig:
         diff_augment: DiffAugment policies (Zhao et al. 2020) of all that the discriminator sees: "color", "translation",
             "cutout".
         kinds: pictures of a domain whose names begin so ("anime/a") are of a kind that the discriminator judges by an output of its
-            own, and latent codes are shared out among the kinds by their first number: of a mixture, a generator learns the
-            kind that is drawn more easily. A run's cannot change.
+            own, and latent codes are shared out among the kinds by their first number, in the shares that pictures have by
+            target_weights: of a mixture, a generator learns the kind that is drawn more easily. Some pictures must be of
+            none. A run's cannot change.
         source_weights: how often a source is of a domain ("anime"), or one of the pictures of a domain whose names begin so
             ("female/n"), against 1 for all else; None: all alike.
         photo_augment: domains whose sources go through what a phone and a room do to a face (light, noise, a crooked
@@ -120,17 +121,14 @@ class TrainConfig:
                 raise ConfigError(f"The option {name} must be 1 or more, not {getattr(self, name)}.")
         if self.architecture.high_pass_weight:
             raise ConfigError("Training has no landmark masks: the option high_pass_weight must be 0.")
-        weights = (self.target_weights or {}).values()
-        if self.target_weights is not None and (min(weights, default=0) < 0 or sum(weights) <= 0):
-            raise ConfigError(
-                f"The option target_weights must be 0 or more, and one over 0, not {self.target_weights}."
-            )
         if self.phases not in ("both", "alternate"):
             raise ConfigError(f"The option phases is both or alternate, not {self.phases!r}.")
         if self.reals not in ("sources", "targets"):
             raise ConfigError(f"The option reals is sources or targets, not {self.reals!r}.")
-        if min((self.source_weights or {}).values(), default=0) < 0:
-            raise ConfigError(f"The option source_weights must be 0 or more, not {self.source_weights}.")
+        for name in ("target_weights", "source_weights"):
+            weights = getattr(self, name)
+            if min((weights or {}).values(), default=0) < 0:
+                raise ConfigError(f"The option {name} must be 0 or more, not {weights}.")
         if self.diff_augment:
             from stargan.training.augment import POLICIES  # and torch, which --help does without
 
@@ -147,7 +145,7 @@ PRESETS: dict[str, TrainConfig] = {
     # What two CPU cores carry in a few hours: narrower, and half an iteration at a time.
     "anime-64": TrainConfig(Architecture(64, base_channels=32, max_channels=256), iterations=30_000, batch_size=16, learning_rate=2e-4, mapping_learning_rate=1e-5, lambda_ds=2.0, ds_iterations=8_000, phases="alternate", r1_every=8, target_weights={"anime": 2.0, "female": 1.0, "male": 1.0}, snapshot_every=1_000, sample_every=500, save_minutes=3.0, **_TUNED),
     # Twice the side on two CPU cores: half the width, so that it holds a model of anime-64, which --init names, block for block.
-    "anime-128-cpu": TrainConfig(Architecture(128, base_channels=16, max_channels=256), iterations=200_000, batch_size=8, learning_rate=2e-4, mapping_learning_rate=1e-4, lambda_ds=3.0, lambda_spikes=0.01, lambda_grid=800.0, ds_iterations=200_000, phases="alternate", r1_every=8, target_weights={"anime": 4.0, "female": 1.0, "male": 1.0}, source_weights={"female/n": 3.0, "male/n": 3.0}, photo_augment=("female", "male"), reals="targets", discriminator_warmup=400, snapshot_every=1_000, sample_every=500, save_minutes=3.0, **_TUNED),
+    "anime-128-cpu": TrainConfig(Architecture(128, base_channels=16, max_channels=256), iterations=200_000, batch_size=8, learning_rate=2e-4, mapping_learning_rate=1e-4, lambda_ds=3.0, lambda_spikes=0.01, lambda_grid=800.0, ds_iterations=200_000, phases="alternate", r1_every=8, target_weights={"anime": 4.0, "female": 1.0, "male": 1.0}, photo_augment=("female", "male"), reals="targets", discriminator_warmup=400, snapshot_every=1_000, sample_every=500, save_minutes=3.0, **_TUNED),
     # A few iterations, for tests.
     "tiny": TrainConfig(Architecture(32, base_channels=8, max_channels=16), iterations=4, batch_size=4, ds_iterations=4, snapshot_every=2, sample_every=2, log_every=1),
     # The paper's AFHQ setting.

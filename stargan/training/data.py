@@ -109,7 +109,7 @@ class Faces:
         found = set(torch.cat(self.kinds).tolist())
         for kind, key in enumerate((*self.domains, *kinds)):
             if kind not in found:
-                raise DataError(f"The kinds {', '.join(kinds)} leave no picture to {key}.")
+                raise DataError(f"The kinds {', '.join(kinds)} leave no picture to {key}: name one of them less.")
 
     def weights(self, by_prefix: Mapping[str, float]) -> tuple[Tensor, list[Tensor | None]]:
         """Odds of the domains, and of the pictures within each (None: all alike).
@@ -129,13 +129,13 @@ class Faces:
             weight = [next((own[p] for p in sorted(own, key=len, reverse=True) if n.startswith(p)), 1.0) for n in names]
             if not any(weight):
                 raise DataError(f"All pictures of {domain} have the weight 0: give the domain itself that weight.")
-            odds.append(torch.tensor(weight, device=pictures.device) if own else None)
+            odds.append(torch.tensor(weight, dtype=torch.float32, device=pictures.device) if own else None)
         if unknown := sorted({key.partition("/")[0] for key in by_prefix} - set(self.domains)):
             raise DataError(f"The options name the domain {unknown[0]!r}; the data has {', '.join(self.domains)}.")
         domains = [by_prefix.get(domain, 1.0) for domain in self.domains]
         if not any(domains):
             raise DataError("All domains have the weight 0.")
-        return torch.tensor(domains, device=self.pictures[0].device), odds
+        return torch.tensor(domains, dtype=torch.float32, device=self.pictures[0].device), odds
 
     def sample(
         self, domain: Tensor, generator: torch.Generator, odds: Sequence[Tensor | None] | None = None

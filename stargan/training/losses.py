@@ -1,7 +1,7 @@
 """The objective of StarGAN v2 (paper, section 3.2), as functions of networks and tensors.
 
-Every function returns the loss to minimise and its terms, detached, still on the device: reading them is the caller's choice,
-because it waits for the device.
+What the two networks that play against each other minimise comes with its terms, detached, still on the device: reading them
+is the caller's choice, because it waits for the device.
 """
 
 from __future__ import annotations
@@ -140,14 +140,11 @@ def discriminator_loss(
     """
     with torch.no_grad():
         fake = drawn(nets.generator(sources.x, targets.style(targets.first, targets.domain)), targets.domain)
-    if means is None:
-        real = nets.discriminator(seen(reals.x), reals.kind)
-        judged = nets.discriminator(seen(fake), targets.kind)
-    else:
-        of_real, of_fake = (nets.discriminator.features(seen(x)) for x in (reals.x, fake))
+    of_real, of_fake = (nets.discriminator.features(seen(x)) for x in (reals.x, fake))
+    if means is not None:
         means.update((of_real, reals.kind), (of_fake, targets.kind))
-        real = nets.discriminator.logits(of_real, reals.kind)
-        judged = nets.discriminator.logits(of_fake, targets.kind)
+    real = nets.discriminator.logits(of_real, reals.kind)
+    judged = nets.discriminator.logits(of_fake, targets.kind)
     terms = {"real": adversarial_loss(real, real=True), "fake": adversarial_loss(judged, real=False)}
     return terms["real"] + terms["fake"], _detached(terms)
 
@@ -171,11 +168,8 @@ def generator_loss(
     with torch.no_grad():  # the published order: the second picture of the pair is a constant, as are its features here
         other = generator.decoder(features.detach(), targets.style(targets.second, targets.domain))
         other = drawn(other, targets.domain)
-    if means is None:
-        logits = nets.discriminator(seen(fake), targets.kind)
-    else:
-        of_fake = nets.discriminator.features(seen(fake))
-        logits = nets.discriminator.logits(of_fake, targets.kind)
+    of_fake = nets.discriminator.features(seen(fake))
+    logits = nets.discriminator.logits(of_fake, targets.kind)
     terms = {
         "adv": adversarial_loss(logits, real=True),
         "sty": (nets.style_encoder(fake, targets.domain) - style).float().abs().mean(),
@@ -188,7 +182,7 @@ def generator_loss(
         terms["grid"] = grid_penalty(fake)
         loss = loss + weights["grid"] * terms["grid"]
     if means is not None:
-        # half of this gradient is that of the squared shift, to which each drawing adds its own features
+        # to the shift, each drawing adds its own features; this gradient is half that of the squared shift
         shift = means.shift()[targets.kind]
         loss = loss + weights["fm"] * (shift * of_fake.float()).sum(dim=1).mean()
         terms["fm"] = shift.square().sum(dim=1).mean()

@@ -160,10 +160,11 @@ class ShardedFaces:
         odds = [by_prefix.get(domain, 1.0) for domain in self.domains]
         if not any(odds):
             raise DataError("All domains have the weight 0.")
-        return torch.tensor(odds, device=self.device), [None] * len(odds)
+        return torch.tensor(odds, dtype=torch.float32, device=self.device), [None] * len(odds)
 
     def tell_apart(self, kinds: Sequence[str]) -> None:
-        """
+        """Gives every domain its one kind, ``kinds[domain]``: an entry that stands for all of its pictures.
+
         Raises:
             DataError: there are kinds.
         """

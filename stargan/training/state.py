@@ -37,6 +37,7 @@ def capture(trainer: Trainer) -> dict[str, Any]:
         "samples": trainer.samples,
         "seconds": trainer.seconds,
         "changes": trainer.changes,
+        "licence": trainer.average.config.licence,
         "networks": {name: net.state_dict() for name, net in vars(trainer.nets).items()},
         "average": {name: net.state_dict() for name, net in trainer.average.networks().items()},
         "optimizers": {name: optimizer.state_dict() for name, optimizer in trainer.optimizers.items()},
@@ -61,6 +62,7 @@ def restore(trainer: Trainer, state: dict[str, Any]) -> None:
     before = from_state(state["config"])
     trainer.samples = state.get("samples", trainer.iteration * before.batch_size)
     trainer.changes = list(state.get("changes", []))
+    trainer.average.config = replace(trainer.average.config, licence=state.get("licence", ""))
     if changed := differences(before, trainer.config):
         trainer.changes.append({"iteration": trainer.iteration, "options": changed})
     for name, net in vars(trainer.nets).items():
@@ -78,8 +80,9 @@ def restore(trainer: Trainer, state: dict[str, Any]) -> None:
                     moment.shape == parameter.shape
                 ):  # laid out as the parameter, whatever it was: fused steps go by memory
                     kept[key] = torch.empty_like(parameter).copy_(moment)
-    for name, mean in state.get("feature_means", {}).items():
-        getattr(trainer.feature_means, name).copy_(mean)
+    if before.lambda_fm:  # else they have not been kept up, and the discriminator that they are of is gone
+        for name, mean in state.get("feature_means", {}).items():
+            getattr(trainer.feature_means, name).copy_(mean)
     if state["random"].shape == trainer.random.get_state().shape:
         trainer.random.set_state(state["random"].cpu())
         torch.set_rng_state(state["torch_random"].cpu())
@@ -89,7 +92,8 @@ def restore(trainer: Trainer, state: dict[str, Any]) -> None:
 
 
 def start_from(trainer: Trainer, folder: Path) -> None:
-    """Takes over the weights of a model folder, its discriminator's too where it has one; grows one of half the side.
+    """Takes over the weights of a model folder, its discriminator's too where it has one, and its licence; grows one of half
+    the side.
 
     Raises:
         TrainingError: it has another architecture or other domains, or a broken discriminator.
@@ -119,6 +123,7 @@ def start_from(trainer: Trainer, folder: Path) -> None:
         log.info("Grown from %s: drawings differ from its own, enlarged, by %.3f.", model.config.name, left)
     for name, net in trainer.average.networks().items():
         net.load_state_dict(getattr(trainer.nets, name).state_dict())
+    trainer.average.config = replace(trainer.average.config, licence=model.config.licence)
 
 
 def as_model(trainer: Trainer, name: str) -> Model:
@@ -158,11 +163,11 @@ def save_discriminator(discriminator: Discriminator, folder: Path) -> None:
     save_file(state, folder / DISCRIMINATOR_FILE)
 
 
-def load_discriminator(folder: Path, model: Model, kinds: Sequence[str] = ()) -> Discriminator | None:
+def load_discriminator(folder: Path, model: Model, kinds: Sequence[str] | None = None) -> Discriminator | None:
     """What :func:`save_discriminator` wrote beside the model, as fp32; None where there is none.
 
     Args:
-        kinds: those that it is to judge by; what it has not learned of one, it takes from the kind's domain.
+        kinds: those that it is to judge by; what it has not learned of one, it takes from the kind's domain. None: its own.
 
     Raises:
         TrainingError: the file is broken, or of another model.
@@ -172,7 +177,8 @@ def load_discriminator(folder: Path, model: Model, kinds: Sequence[str] = ()) ->
         return None
     a = model.config.architecture
     domains = model.config.domains
-    before, after = [*domains, *(option_of(model.config.training, "kinds") or ())], [*domains, *kinds]
+    own = option_of(model.config.training, "kinds") or ()
+    before, after = [*domains, *own], [*domains, *(own if kinds is None else kinds)]
     rows = [before.index(kind if kind in before else kind.partition("/")[0]) for kind in after]
     known, discriminator = (
         Discriminator(a.image_size, len(kinds), a.base_channels, a.max_channels) for kinds in (before, after)
@@ -193,11 +199,10 @@ def save_made_of(source: Path, model: Model, folder: Path) -> None:
     made of: a run that starts from there needs it as much. Where there was none, that of an earlier model goes.
 
     Raises:
-        TrainingError: the file is broken, or of another model.
+        TrainingError: the discriminator is broken, or of another model; nothing is written then.
     """
-    model.config = replace(model.config, name=folder.resolve().name)
-    save_model(model, folder)
-    discriminator = load_discriminator(source, model, option_of(model.config.training, "kinds") or ())
+    discriminator = load_discriminator(source, model)
+    save_model(replace(model, config=replace(model.config, name=folder.resolve().name)), folder)
     if discriminator is not None:
         save_discriminator(discriminator, folder)
     else:

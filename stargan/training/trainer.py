@@ -103,9 +103,9 @@ class Trainer:
             shown = _kind_counts(faces, self.source_picture_odds, kinds) * self.source_odds.cpu()[:, None] > 0
             missing = (counts * self.target_odds.cpu()[:, None] > 0) & ~shown
             if missing.any():
-                domain = faces.domains[int(missing.any(dim=1).nonzero()[0])]
+                kind = [*faces.domains, *config.kinds][int(missing.any(dim=0).nonzero()[0])]
                 raise TrainingError(
-                    f"Pictures of {domain} are to be drawn, but by source_weights none is a source, and sources are what the "
+                    f"Pictures of {kind} are to be drawn, but by source_weights none is a source, and sources are what the "
                     "discriminator is shown as real: add --reals targets."
                 )
         # of each domain, up to each kind: 1 from its last on
@@ -275,7 +275,7 @@ class Trainer:
         photos = self.photos[domain][:, None, None, None]
         clean = torch.where(photos, misalign(x, self.random), x)
         x = torch.where(photos, photograph(clean, self.random), clean)
-        return Sources(self.own(x), own, self.own(clean)), real
+        return Sources(self.own(x), own, self.own(clean), real.kind), real
 
     def draw_reals(self) -> Sources:
         domain = self.draw_domains(self.target_odds)
@@ -293,7 +293,8 @@ class Trainer:
         return Targets(own, first, second, self.compiled.mapping_network, self.kinds_of(first, own))
 
     def kinds_of(self, z: Tensor, domain: Tensor) -> Tensor:
-        """The kinds that latent codes ``(N, latent_dim)`` stand for, by their first number: as often as pictures are of them."""
+        """The kinds that latent codes ``(N, latent_dim)`` stand for, by their first number: as often as pictures are of
+        them by ``target_weights``."""
         quantile = torch.special.ndtr(z[:, :1]).clamp(max=1 - 1e-6)
         return (self.kind_shares[domain] <= quantile).sum(dim=1)
 
@@ -332,7 +333,7 @@ class Trainer:
 def _kind_counts(faces: Faces | ShardedFaces, odds: Sequence[Tensor | None], kinds: int) -> Tensor:
     """How much the pictures of each domain that are of each kind weigh together, ``(domains, kinds)``, on the CPU."""
     counts = [
-        torch.bincount(kind.cpu(), None if own is None else own.cpu(), minlength=kinds).double()
+        torch.bincount(kind.cpu(), None if own is None else own.cpu(), minlength=kinds).float()
         for kind, own in zip(faces.kinds, odds, strict=True)
     ]
     return torch.stack(counts)
