@@ -8,8 +8,8 @@ PROBE := {'package': {'name': 'requests', 'ecosystem': 'PyPI'}, 'version': '2.19
 demo: .venv/runtime ## the app, at http://127.0.0.1:7860
 	$(BIN)/python app.py
 
-test: .venv/dev ## all tests
-	$(BIN)/python -m pytest
+test: .venv/dev ## all tests, their files side by side on up to four cores
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 stress: .venv/dev ## 20,000 broken files, load, faults and a long run, with a table of what came of it
 	@rm -f stress.txt

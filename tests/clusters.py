@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 import psutil
@@ -22,8 +25,15 @@ TRIES = 4
 
 @contextmanager
 def cluster(*cores: int, python_path: str) -> Iterator[Cluster]:
-    """A cluster of nodes with so many cores each, whose processes find what is on ``python_path``."""
-    with pytest.MonkeyPatch.context() as patch:
+    """A cluster of nodes with so many cores each, whose processes find what is on ``python_path``.
+
+    One at a time on this machine: two that start side by side take longer than Ray waits for them.
+    """
+    with (
+        (Path(tempfile.gettempdir()) / "stargan-cluster.lock").open("w") as lock,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        fcntl.flock(lock, fcntl.LOCK_EX)
         patch.setenv("PYTHONPATH", os.pathsep.join([python_path, os.environ.get("PYTHONPATH", "")]))
         head, *others = cores
         made = _tried(lambda: Cluster(initialize_head=True, head_node_args=NODE | {"num_cpus": head}))

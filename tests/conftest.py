@@ -7,6 +7,9 @@ from pathlib import Path
 
 # before any import of gradio or huggingface_hub, which read them once
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", GRADIO_ANALYTICS_ENABLED="False")
+# side by side (make test), each process takes its share of the cores: OpenMP's threads wait for each other in a busy loop
+if processes := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(processes))))
 
 import pytest
 from PIL import Image
@@ -26,6 +29,20 @@ NEVER_SKIPPED = (
     "test_visitors",
     "test_looks",
 )
+# Begun first where files run side by side, the longest before the others: else one of them is still at work when all is done.
+LONG = (
+    "test_browser",
+    "test_training",
+    "test_visitors",
+    "test_hostile",
+    "test_serving",
+    "test_quick",
+    "test_export",
+    "test_results",
+    "test_cluster",
+    "test_video",
+    "test_api",
+)
 FACES = Path(__file__).resolve().parents[2] / "shared" / "faces-192"
 
 
@@ -37,6 +54,11 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):  # noqa
         report.outcome = "failed"
         report.longrepr = f"skipped, which is not allowed here: {report.longrepr}"
     return report
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 
 
 @pytest.fixture(scope="session")

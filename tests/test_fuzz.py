@@ -260,10 +260,12 @@ def test_large_and_transparent(kind: str) -> None:
     data = out.getvalue()
     read, write = os.pipe()
     if (child := os.fork()) == 0:  # the most that a process ever had is its own
-        picture, begin = None, own()
-        picture = open_photo(data)
-        os.write(write, f"{own() - begin} {picture.getpixel((0, 0))}".encode())
-        os._exit(0)
+        try:
+            picture, begin = None, own()
+            picture = open_photo(data)
+            os.write(write, f"{own() - begin} {picture.getpixel((0, 0))}".encode())
+        finally:
+            os._exit(0)
     os.close(write)
     memory, _, colour = os.read(read, 100).decode().partition(" ")
     os.waitpid(child, 0)

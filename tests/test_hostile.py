@@ -6,7 +6,6 @@ import base64
 import http.client
 import inspect
 import math
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -81,8 +80,14 @@ EVENTS: list[Any] = [
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    server = start()
+def temporary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the app takes for the system's."""
+    return tmp_path_factory.mktemp("temporary")
+
+
+@pytest.fixture(scope="module")
+def server(temporary: Path) -> Iterator[Server]:
+    server = start(TMPDIR=str(temporary))
     yield server
     server.stop()
 
@@ -185,13 +190,13 @@ def test_an_upload_is_bounded(visitor: Visitor) -> None:
     assert sent < 290_000_000
 
 
-def test_what_no_part_of_the_page_needs_is_not_there(visitor: Visitor) -> None:
+def test_what_no_part_of_the_page_needs_is_not_there(visitor: Visitor, temporary: Path) -> None:
     """Gradio would hand a clip to ffmpeg, as often and as long as it takes, and keep it."""
-    before = set(Path(tempfile.gettempdir()).iterdir())
+    before = set(temporary.iterdir())
     for path in ("gradio_api/process_recording", "gradio_api/component_server", "process_recording/"):
         answer = visitor.http.post(path, files={"video": ("a.mp4", bytes(100_000))}, follow_redirects=True)
         assert answer.status_code == 404
-    assert not {file for file in set(Path(tempfile.gettempdir()).iterdir()) - before if file.is_file()}
+    assert not {file for file in set(temporary.iterdir()) - before if file.is_file()}
 
 
 @pytest.mark.parametrize("body", [{"data": []}, {"data": [], "session_hash": "mine"}])

@@ -95,7 +95,7 @@ def environment(hub: HubServer, home: Path) -> dict[str, str]:
     return {
         "HF_ENDPOINT": hub.url,
         "HF_HOME": str(home),
-        "HF_HUB_ETAG_TIMEOUT": "1",
+        "HF_HUB_ETAG_TIMEOUT": "3",
         "HF_HUB_DISABLE_XET": "1",  # Xet has a server of its own
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "HF_HUB_OFFLINE": "0",

@@ -823,11 +823,11 @@ def test_file_that_claims_many_frames_is_not_believed(
         packed = zlib.compress(data[data.index(b"moov") - 4 :])
         data = data[: data.index(b"moov") - 4] + struct.pack(">I", len(packed) + 8) + b"moovcmov" + packed
     source.write_bytes(data)
-    begun = time.monotonic()
+    begun = time.process_time()
     with pytest.raises(VideoError, match=r"many\.mp4 takes too long to read") as refused:
         open_clip(source)
     assert refused.value.key == "clip_heavy"
-    assert time.monotonic() - begun < 0.5
+    assert time.process_time() - begun < 0.5
 
 
 @pytest.mark.parametrize("repeated", [b"stsz", b"stsz" + bytes(12), b"trunstsz"])
@@ -838,14 +838,14 @@ def test_a_box_that_is_full_of_tables_takes_no_memory(clip: Path, tmp_path: Path
     source.write_bytes(box + clip.read_bytes())
     del box
     tracemalloc.start()
-    begun = time.monotonic()
+    begun = time.process_time()
     try:
         with pytest.raises(VideoError, match="takes too long to read"):
             open_clip(source)
         assert tracemalloc.get_traced_memory()[1] < 10e6
     finally:
         tracemalloc.stop()
-    assert time.monotonic() - begun < 2
+    assert time.process_time() - begun < 2
 
 
 def test_tables_are_found_across_the_chunks_that_are_read(clip: Path, tmp_path: Path) -> None:
@@ -866,10 +866,10 @@ def test_tables_are_found_across_the_chunks_that_are_read(clip: Path, tmp_path: 
 def test_file_in_many_pieces_is_not_read(clip: Path, tmp_path: Path) -> None:
     source = tmp_path / "pieces.mp4"
     source.write_bytes(struct.pack(">I4s", 8, b"free") * 3_000_000 + clip.read_bytes())
-    begun = time.monotonic()
+    begun = time.process_time()
     with pytest.raises(VideoError, match="takes too long to read"):
         open_clip(source)
-    assert time.monotonic() - begun < 0.5
+    assert time.process_time() - begun < 0.5
 
 
 def test_frames_of_too_many_pixels_are_not_decoded(tmp_path: Path) -> None:
