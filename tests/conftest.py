@@ -32,6 +32,7 @@ NEVER_SKIPPED = (
 # Begun first where files run side by side, the longest before the others: else one of them is still at work when all is done.
 LONG = (
     "test_browser",
+    "test_parity",
     "test_training",
     "test_visitors",
     "test_hostile",

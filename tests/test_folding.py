@@ -103,8 +103,8 @@ def test_scaled_norm_of_bf16_has_fp32_statistics():
 @pytest.mark.parametrize("mean", [0, 7, 10, 100])
 def test_scaled_norm_of_channels_far_from_zero(mean, side):
     x = (torch.randn(1, 8, side, side) + mean).to(memory_format=torch.channels_last)
-    expected = F.leaky_relu(instance_norm(x), 0.2)
-    tolerance = 2e-6 * max(mean, 10)  # the mean itself is rounded
+    expected = F.leaky_relu(instance_norm(x.double()), 0.2).float()
+    tolerance = 4e-6 * max(mean, 10)  # the mean itself is rounded: by one thread, twice as much as by two
     result = scaled_norm(x, torch.ones(1, 8), torch.zeros(1, 8))
     torch.testing.assert_close(result, expected, rtol=tolerance, atol=tolerance)
 
