@@ -22,7 +22,7 @@ from PIL import Image
 from stargan import drawing
 from stargan.drawing import Seeds
 from stargan.page import events, layout, memory, subject
-from stargan.page.answers import CANCELLATIONS, Refusal, Told, answering
+from stargan.page.answers import CANCELLATIONS, Refusal, Told, answering, i18n
 from stargan.page.files import FILES
 from stargan.page.models import READY, config_of, painter
 
@@ -226,3 +226,11 @@ def test_what_is_translated_of_gradio_s_own_sentences_it_still_says() -> None:
     sentences = re.findall(r'\["([^"]+\.)", "', own)
     assert len(sentences) == 3
     assert [sentence for sentence in sentences if sentence not in says] == []
+
+
+@pytest.mark.parametrize(("address", "text"), [("", "privacy"), ("ray://192.0.2.1:10001", "privacy_served")])
+def test_the_page_says_where_faces_are_drawn(address: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STARGAN_SERVE", address)
+    blocks = layout.build().blocks.values()
+    (said,) = (block.value for block in blocks if getattr(block, "elem_id", None) == "privacy")
+    assert str(said) == str(i18n(text))
