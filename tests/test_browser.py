@@ -647,8 +647,9 @@ def test_a_video_is_cancelled_and_the_one_before_stays(
     page.click("#draw-video")
     expect(page.locator("#drawn-video .progress-level-inner")).to_contain_text("Making the clip")
     cancel.click()
-    # on the server, whose cores are free again: in a second or two, where no other test has them
-    eventually(page, lambda: requests("cancelled") == cancelled + 1, seconds=15)
+    eventually(
+        page, lambda: requests("cancelled") == cancelled + 1, seconds=4
+    )  # on the server, whose cores are free again
     assert requests("ok") == done
     expect(cancel).to_be_hidden()
     expect(drawn).to_be_visible()

@@ -281,10 +281,10 @@ def safetensors(header: object, body: bytes = b"", length: int | None = None) ->
 )
 def test_hostile_header(folder: Path, content: bytes, sentence: str) -> None:
     (folder / SAFETENSORS_SINGLE_FILE).write_bytes(content)
-    start = time.process_time()
+    start = time.perf_counter()
     with pytest.raises(ModelError) as caught:
         load_model(folder)
-    assert time.process_time() - start < 2
+    assert time.perf_counter() - start < 2
     assert sentence in str(caught.value)
     assert len(str(caught.value).replace(str(folder), "")) < 200
 
@@ -439,10 +439,10 @@ def test_missing_config(folder: Path, missing: str) -> None:
 )
 def test_impossible_config(folder: Path, changes: dict[str, object], sentence: str) -> None:
     rewrite(folder / "config.json", **changes)
-    start = time.process_time()
+    start = time.perf_counter()
     with pytest.raises(ModelError) as caught:
         load_model(folder)
-    assert time.process_time() - start < 2
+    assert time.perf_counter() - start < 2
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 200

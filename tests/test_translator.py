@@ -176,7 +176,7 @@ def test_nobody_overtakes_in_the_lock():
         seen += rounds
     thread.join()
     assert len(rounds) == 50
-    assert len(seen) < 25  # 2, where nothing else takes the cores
+    assert len(seen) < 5
 
 
 def test_the_lock_is_free_after_a_failure():
