@@ -357,29 +357,29 @@ def draw_latent(*inputs: Any) -> tuple:
 @answering
 def draw_first(*inputs: Any) -> Any:
     """As :func:`draw_latent` when a photo came, or went: nothing then stays of the one before."""
-    return _latent(inputs) if inputs[7] else (None, *NOTHING)
+    return _latent_or_nothing(inputs)
 
 
 @answering
 def draw_as_set(*inputs: Any) -> Any:
     """As :func:`draw_first` when a setting was changed; a field that was emptied waits for its number."""
-    if None in inputs[2:5]:
-        return AS_IT_WAS
-    return _latent(inputs) if inputs[7] else (None, *NOTHING)
+    return AS_IT_WAS if None in inputs[2:5] else _latent_or_nothing(inputs)
 
 
 @answering
 def redraw_latent(aside: Aside | None, *inputs: Any) -> Any:
     """As :func:`draw_first` when something of the photo changed: other styles than the settings name stay."""
-    if not inputs[7]:
-        return None, *NOTHING
-    return beside(aside, *inputs[5:]) if aside else _latent(inputs)
+    return beside(aside, *inputs[5:]) if aside and inputs[7] else _latent_or_nothing(inputs)
 
 
 @answering
 def back_to_latent(aside: Aside | None, *inputs: Any) -> Results:
     """→ the drawings before, and of them the one that was looked at."""
     return _latent(inputs, aside.chosen if aside else 0)
+
+
+def _latent_or_nothing(inputs: tuple[Any, ...]) -> Any:
+    return _latent(inputs) if inputs[7] else (None, *NOTHING)
 
 
 def _latent(inputs: tuple[Any, ...], chosen: int = 0) -> Results:

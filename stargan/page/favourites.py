@@ -225,12 +225,17 @@ def arrive(stored: Any) -> Tray:
     return shown if dropped else shown._replace(stored=gr.skip())
 
 
+def _drew(aside: Aside | None, model: Any) -> str:
+    """The model on the menu that drew what is shown."""
+    return aside.model if aside else checked(model)
+
+
 @answering
 def keep(stored: Any, model: Any, drawn: Drawn | None, aside: Aside | None, chosen: int) -> Tray:
     """→ the favourites with the style of the chosen drawing, which is picked."""
     if drawn is None:
         raise RequestError("nothing_chosen")
-    found, new = read_all(stored)[0], Favourite.of(drawn, chosen, aside.model if aside else checked(model))
+    found, new = read_all(stored)[0], Favourite.of(drawn, chosen, _drew(aside, model))
     for number, favourite in enumerate(found):
         if favourite.same(new):
             gr.Info(say("kept_already"))
@@ -286,5 +291,5 @@ def more_like(model: Any, drawn: Drawn | None, aside: Aside | None, chosen: int,
     if drawn is None:
         raise RequestError("nothing_chosen")
     recipe = drawing.near(one_style(drawn, chosen), NEARBY, MANY, new_seed())
-    new = Aside(recipe, aside.model if aside else checked(model), aside.chosen if aside else chosen)
+    new = Aside(recipe, _drew(aside, model), aside.chosen if aside else chosen)
     return beside(new, *shown)

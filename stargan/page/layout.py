@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,7 @@ from stargan.page.answers import AT_ONCE, PRIVATE, guard, i18n
 from stargan.page.endpoints import endpoints
 from stargan.page.events import DEFAULTS, DRAWINGS, VIDEOS, domain_choices
 from stargan.page.longwork import long_work
-from stargan.page.models import config_of
+from stargan.page.models import cluster_address, config_of
 from stargan.page.subject import SubjectPanel, square_fields, subject_panel
 
 # One of four buttons beside each other; two and two on a phone.
@@ -70,7 +69,6 @@ class MixingTab:
 
 def build() -> gr.Blocks:
     """The page and the endpoints."""
-    served = bool(os.environ.get("STARGAN_SERVE"))
     with gr.Blocks(
         title=texts.say("title", "en"),
         analytics_enabled=False,
@@ -80,7 +78,7 @@ def build() -> gr.Blocks:
         with gr.Row(elem_id="columns"):
             with gr.Column(scale=1, min_width=300, elem_id="subject"):
                 subject = subject_panel()
-                gr.Markdown(i18n("privacy_served" if served else "privacy"), elem_id="privacy")
+                gr.Markdown(i18n("privacy_served" if cluster_address() else "privacy"), elem_id="privacy")
             with gr.Column(scale=2, min_width=320):
                 with gr.Tabs() as tabs:
                     with gr.Tab(i18n("tab_diversity"), id="diversity"):

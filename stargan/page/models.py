@@ -84,6 +84,11 @@ def gpu_seconds(_name: str, task: Task, _progress: Progress | None = None) -> in
     return 10 + len(task) // 4
 
 
+def cluster_address() -> str | None:
+    """Of the cluster that draws; None or empty where this process does."""
+    return os.environ.get("STARGAN_SERVE")
+
+
 @cache
 def cluster() -> Replicas | None:
     """What sends tasks to the cluster that ``STARGAN_SERVE`` names the address of; None where this process draws.
@@ -91,7 +96,7 @@ def cluster() -> Replicas | None:
     Raises:
         ValueError: there is no such cluster, or nothing on it that draws.
     """
-    if not (address := os.environ.get("STARGAN_SERVE")):
+    if not (address := cluster_address()):
         return None
     from stargan.cluster.serving import Replicas
 
