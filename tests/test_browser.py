@@ -963,6 +963,34 @@ def test_a_reference_from_the_examples_is_adjusted(visit: Callable[..., Page]) -
     eventually(page, lambda: square_on(page, "#reference-whole") == pytest.approx(moved, abs=0.02))
 
 
+def test_a_moved_square_is_told_once_and_whole(visit: Callable[..., Page], pictures: Path) -> None:
+    """Three fields change with a corner. Told of one by one, the requests could overtake each other, and an older square stay."""
+    told: list[list] = []
+
+    def hear(request: Request) -> None:
+        if request.method == "POST" and "/queue/join" in request.url:
+            told.append(request.post_data_json["data"])
+
+    def squares(inputs: int, at: slice) -> list[list[float]]:
+        return [data[at] for data in told if len(data) == inputs and all(isinstance(n, float | int) for n in data[at])]
+
+    def fields(which: str) -> list[float]:
+        return [float(number.input_value()) for number in page.locator(f"{which} input").all()]
+
+    page = visit("?count=1")
+    choose_photo(page, pictures / "gradient.png")
+    page.on("request", hear)
+    drag(page, "#photo .square .se", -40, -40, False)
+    settle(page)
+    assert squares(7, slice(3, 6)) == [fields("#square")]  # of events.frame
+    told.clear()
+    open_adjusting(page)
+    told.clear()
+    drag(page, "#reference-whole .square .nw", 60, 60, False)
+    settle(page)
+    assert squares(8, slice(5, 8)) == [fields("#reference-square")]  # of events.adjust
+
+
 def test_what_is_no_picture_is_refused_in_the_page(visit: Callable[..., Page], pictures: Path) -> None:
     page = visit("?count=1&example=collins")
     page.get_by_label("Remove Image").first.click()

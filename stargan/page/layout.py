@@ -282,8 +282,7 @@ def diversity_tab(subject: SubjectPanel) -> DiversityTab:
     subject.standing.change(events.draw_first, [*settled, *subject.standing_parts], outputs, **drawing)
     dice.click(lambda: events.new_seed(), None, seed, **AT_ONCE).then(events.draw_latent, inputs, outputs, **drawing)
     gr.on([part.input for part in (domain, count, seed, psi)], events.draw_as_set, inputs, outputs, **drawing)
-    parts = [part.input for part in subject.parts[1:]]
-    gr.on(parts, events.redraw_latent, [panel.aside, *inputs], outputs, **drawing)
+    gr.on(subject.changes, events.redraw_latent, [panel.aside, *inputs], outputs, **drawing)
     panel.back.click(events.back_to_latent, [panel.aside, *inputs], outputs, **drawing)
     return DiversityTab(panel, domain, count, seed, psi, inputs, outputs)
 
@@ -364,16 +363,14 @@ def mixing_tab(subject: SubjectPanel, tab: gr.Tab) -> MixingTab:
     which.change(events.adjustment, look, aside, **live)
     adjusting = live | {"concurrency_limit": 1, "concurrency_id": "adjusting"}  # each adds to what the one before made
     weighed = weight.input(events.weigh, [*this, weight], adjusted, **adjusting)
-    moved = gr.on(
-        [part.input for part in square],
+    moved = square[-1].input(
         events.adjust,
         [subject.model, *this, weight, *square],
         [crops, adjusted],
         **adjusting,
     )
     gr.on([domain.input, strength.input], events.draw_mixed, inputs, panel.outputs, **drawing)
-    parts = [part.input for part in subject.parts[1:]]
-    gr.on(parts, events.redraw_mixed, [panel.aside, *inputs], panel.outputs, **drawing)
+    gr.on(subject.changes, events.redraw_mixed, [panel.aside, *inputs], panel.outputs, **drawing)
     panel.back.click(events.back_to_mixed, [panel.aside, *inputs], panel.outputs, **drawing)
     subject.standing.change(events.draw_mixed, [*settled, *subject.standing_parts], panel.outputs, **drawing)
     for event in (came, *added, weighed, moved):

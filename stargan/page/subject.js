@@ -145,12 +145,12 @@
       for (const name in style) if (frame.style[name] !== style[name]) frame.style[name] = style[name];
     };
     const send = () => {
-      const values = held.now;
+      const values = held.now.map((value) => value.toFixed(4));
       held = null;
+      if (inputs().every((input, index) => Number(input.value) === Number(values[index]))) return;
+      // Gradio reads all fields at each event and sends several events side by side: only the last field's is listened to.
       inputs().forEach((input, index) => {
-        const value = values[index].toFixed(4);
-        if (Number(input.value) === Number(value)) return;
-        input.value = value;
+        input.value = values[index];
         input.dispatchEvent(new Event("input", { bubbles: true }));
       });
     };

@@ -39,6 +39,12 @@ class SubjectPanel:
     standing: gr.State
 
     @property
+    def changes(self) -> list[Any]:
+        """The events that say that something else of the photo is to be drawn, or in another way."""
+        _, chosen, _, _, size, grayscale = self.parts
+        return [part.input for part in (chosen, size, grayscale)]
+
+    @property
     def standing_parts(self) -> list[Any]:
         """``parts`` of the photo that stands: the next one may be refused before an event of this one is heard."""
         return [self.standing, *self.parts[1:]]
@@ -113,13 +119,14 @@ def subject_panel() -> SubjectPanel:
     photo.clear(lambda: gr.Markdown(visible=False), None, note, **AT_ONCE)  # before the next photo's is there
     # in the queue, as gradio tells of a state's change only there
     photo.clear(lambda: None, None, standing, show_progress="hidden", **PRIVATE)
-    moved = [part.input for part in numbers]
-    gr.on(moved, events.frame, [model, *parts], crop, show_progress="hidden", trigger_mode="always_last", **PRIVATE)
+    size = numbers[-1]
+    size.input(events.frame, [model, *parts], crop, show_progress="hidden", trigger_mode="always_last", **PRIVATE)
     return SubjectPanel(model, photo, parts, shown, crop, grayscale, standing)
 
 
 def square_fields(elem_id: str, **options: Any) -> tuple[gr.Column, list[gr.Number]]:
-    """What the script's square on a picture sets: x, y and size, as :data:`stargan.drawing.Square` means them."""
+    """What the script's square on a picture sets: x, y and, last, size, which tells of all; as :data:`stargan.drawing.Square`
+    means them."""
     labels = zip(("crop_x", "crop_y", "crop_size"), MIDDLE, strict=True)
     with gr.Column(elem_id=elem_id, elem_classes="square-fields", **options) as square:
         numbers = [gr.Number(value, label=i18n(label)) for label, value in labels]
