@@ -42,7 +42,7 @@ from stargan.training.augment import diff_augment, jpeg, luma_where, misalign, p
 from stargan.training.config import PRESETS, ConfigError, TrainConfig, differences, from_state, with_options
 from stargan.training.data import DataError, Faces
 from stargan.training.grow import grown_name, grows_from, halved, new_level
-from stargan.training.losses import FeatureMeans, Sources, Targets, grid_penalty, spike_penalty
+from stargan.training.losses import FeatureMeans, Sources, Targets, Thumbnails, grid_penalty, spike_penalty
 from stargan.training.run import train
 from stargan.training.sheets import SEEDS, SOURCES, TRUNCATIONS, fixed_faces, write_sheets
 from stargan.training.trainer import Trainer, TrainingError
@@ -53,6 +53,7 @@ TINY = PRESETS["tiny"]
 # all that draws random numbers, all that changes what the discriminator sees, and all that is remembered
 RANDOM: dict[str, Any] = {
     "lambda_fm": 0.2,
+    "lambda_sw": 20.0,
     "kinds": ("photo/0",),
     "diff_augment": ("color", "translation", "cutout"),
     "grayscale_domains": ("anime",),
@@ -393,6 +394,93 @@ def test_feature_matching_moves_drawings_against_their_mean_shift(faces: Faces) 
     assert off() < before
     assert terms["fm"].item() == pytest.approx(shift.square().sum(dim=1).mean().item())
     assert "g_latent/fm" not in Trainer(TINY, faces, CPU).step()
+
+
+def test_the_last_thumbnails_of_each_domain_are_kept() -> None:
+    kept = Thumbnails(2, CPU)
+    random = torch.Generator().manual_seed(0)
+    shown: dict[int, list[float]] = {0: [], 1: []}
+    for number in range(300):
+        domain = torch.randint(2, (8,), generator=random)
+        x = (number + torch.arange(8) / 8)[:, None, None, None].expand(-1, 3, 32, 32)
+        kept.update((x, domain), (-x, domain))
+        for value, at in zip(x[:, 0, 0, 0].tolist(), domain.tolist(), strict=True):
+            shown[at].append(value)
+    for domain, values in shown.items():
+        assert kept.count_real[domain] == kept.count_fake[domain] == len(values) > Thumbnails.REAL
+        assert kept.real[domain].mean(dim=(1, 2, 3)).sort().values.tolist() == values[-Thumbnails.REAL :]
+        assert (-kept.fake[domain]).mean(dim=(1, 2, 3)).sort().values.tolist() == values[-Thumbnails.FAKE :]
+
+
+def _thumbnails(random: torch.Generator, real: torch.Tensor, fake: torch.Tensor) -> Thumbnails:
+    """Of two domains, the second hardly seen: noise about these pictures, ``(3, 32, 32)``."""
+    kept = Thumbnails(2, CPU)
+
+    def about(centre: torch.Tensor, count: int) -> torch.Tensor:
+        return centre + 0.1 * torch.randn(count, 1, 1, 1, generator=random)
+
+    for domain, batches in ((0, Thumbnails.REAL // 64), (1, 1)):
+        of = torch.full((64,), domain)
+        for _ in range(batches):
+            kept.update((about(real, 64), of), (about(fake, 64), of))
+    return kept
+
+
+def test_thumbnails_draw_pictures_to_where_real_ones_lie() -> None:
+    """The lower half of translated pictures is too bright, and they are as different among themselves as real ones."""
+    random = torch.Generator().manual_seed(0)
+    real = torch.full((3, 32, 32), -0.2)
+    fake = real.clone()
+    fake[:, 16:] += 0.6
+    kept = _thumbnails(random, real, fake)
+    noise = 0.1 * torch.randn(64, 1, 1, 1, generator=random)
+    x = (fake + noise).requires_grad_()
+    of_first, of_second = (torch.full((64,), domain) for domain in (0, 1))
+    assert kept.distance(x, of_second, random) == 0  # too few are known
+    for _ in range(20):
+        kept.distance(x, of_first, random).backward()
+    assert x.grad is not None
+    up, down = (part.mean() for part in x.grad.split(16, dim=2))
+    assert down > 10 * up.abs()
+    before = torch.stack([kept.distance(x, of_first, random) for _ in range(20)]).mean()
+    kept = _thumbnails(random, real, real)
+    after = torch.stack([kept.distance(real + noise, of_first, random) for _ in range(20)]).mean()
+    assert after < 0.01 * before
+
+
+def test_thumbnails_leave_pictures_their_ranks() -> None:
+    """Of two translated pictures, the brighter stays it: the aims are those of optimal transport on each projection."""
+    random = torch.Generator().manual_seed(0)
+    kept = _thumbnails(random, torch.full((3, 32, 32), 0.5), torch.zeros(3, 32, 32))
+    x = torch.tensor([-0.15, 0.0, 0.15])[:, None, None, None].expand(3, 3, 32, 32).clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(kept.distance(x, torch.zeros(3, dtype=torch.long), random), x)
+    moves = gradient.mean(dim=(1, 2, 3))
+    assert torch.allclose(moves, moves.mean(), rtol=0.15)
+    assert moves.mean() < 0
+
+
+def test_thumbnails_move_what_is_drawn(faces: Faces) -> None:
+    rest = {"lambda_sty": 0.0, "lambda_ds": 0.0, "lambda_cyc": 0.0, "learning_rate": 1e-3}
+    trainer = Trainer(replace(TINY, lambda_sw=1e6, **rest), faces, CPU)
+    sources, reals = trainer.draw_sources()
+    targets = trainer.draw_targets("latent")
+    kept = trainer.thumbnails["latent"]
+    trainer.update_discriminator(reals, sources, targets, 0.0, kept)
+    assert kept.count_fake.sum() == kept.count_real.sum() == len(sources.x)
+    for count in (kept.count_real, kept.count_fake):
+        count.fill_(Thumbnails.REAL)
+
+    def off() -> float:
+        with torch.no_grad():
+            x = trainer.nets.generator(sources.x, targets.style(targets.first, targets.domain))
+            random = torch.Generator().manual_seed(0)
+            return sum(kept.distance(x, targets.domain, random).item() for _ in range(50))
+
+    before = off()
+    terms = trainer.update_generator(sources, targets, ("generator",), kept)
+    assert off() < before
+    assert terms["sw"] > 0
+    assert "g_latent/sw" not in Trainer(TINY, faces, CPU).step()
 
 
 def test_latent_codes_are_shared_out_among_kinds_as_pictures_are(data: Path) -> None:
@@ -1318,6 +1406,22 @@ def test_feature_means_that_were_not_kept_up_begin_anew(faces: Faces) -> None:
         other = Trainer(matching, faces, CPU)
         states.restore(other, state | {"config": asdict(config)})
         assert bool(other.feature_means.known_fake.any()) == known
+
+
+def test_thumbnails_that_were_not_kept_up_begin_anew(faces: Faces) -> None:
+    with_them = replace(TINY, lambda_sw=1.0)
+    trainer = Trainer(with_them, faces, CPU)
+    trainer.step()
+    state = states.capture(trainer)
+    other = Trainer(with_them, faces, CPU)
+    states.restore(other, state)
+    assert other.thumbnails["latent"].count_fake.sum() == TINY.batch_size
+    without = Trainer(TINY, faces, CPU)
+    states.restore(without, state)
+    without.step()
+    again = Trainer(with_them, faces, CPU)
+    states.restore(again, states.capture(without))
+    assert again.thumbnails["latent"].count_fake.sum() == 0
 
 
 def test_a_licence_goes_with_the_weights(small: Path, data: Path, tmp_path: Path) -> None:

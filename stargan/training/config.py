@@ -41,6 +41,8 @@ class TrainConfig:
         lambda_grid: weight of a penalty on drawings that alternate from pixel to pixel; 0: none, as published.
         lambda_fm: weight of feature matching, which pulls the mean of drawings, as the discriminator sees them, to that of real
             pictures (Salimans et al. 2016); 0: none, as published.
+        lambda_sw: weight of the sliced Wasserstein distance between drawings and real pictures at 16 px, which is how light and
+            colour are spread over them (Deshpande et al. 2018); 0: none, as published.
         ds_iterations: over which the diversity term fades out.
         random_crop: share of the pictures that are cropped at random, to 80 to 100 % of their area.
         seed: of all that is random.
@@ -92,6 +94,7 @@ class TrainConfig:
     lambda_spikes: float = 0.0
     lambda_grid: float = 0.0
     lambda_fm: float = 0.0
+    lambda_sw: float = 0.0
     ds_iterations: int = 100_000
     random_crop: float = 0.5
     seed: int = 0

@@ -122,6 +122,75 @@ class FeatureMeans:
         return (fake - real) * torch.minimum(self.known_fake, self.known_real)
 
 
+class Thumbnails:
+    """The last real and translated pictures of each domain, at 16 px, and how far their distributions are apart.
+
+    The discriminator does not see whether drawings are, all in all, too bright at the bottom or too pale, as no single one
+    is. The sliced Wasserstein distance does, and each drawing can be told where it would have to lie (Deshpande et al. 2018,
+    arXiv:1803.11188); that of a batch would be noise, so it is told by its rank among the last drawings. These are fewer than
+    the real ones: the older ones are drawings of another generator, and make it swing.
+    """
+
+    SIDE, REAL, FAKE = 16, 1024, 128
+    # Projections a step: of windows at random places, each onto random directions.
+    WINDOW, WINDOWS, DIRECTIONS = 7, 8, 32
+
+    def __init__(self, domains: int, device: torch.device) -> None:
+        shapes = ((domains, kept, 3, self.SIDE, self.SIDE) for kept in (self.REAL, self.FAKE))
+        self.real, self.fake = (torch.zeros(shape, device=device) for shape in shapes)
+        # how many there have been: the next takes the place of the oldest
+        self.count_real, self.count_fake = (torch.zeros(domains, dtype=torch.long, device=device) for _ in range(2))
+
+    @torch.no_grad()
+    def update(self, real: tuple[Tensor, Tensor], fake: tuple[Tensor, Tensor]) -> None:
+        """Pictures ``(N, 3, H, H)`` and domains ``(N,)`` of a batch; under ``torch.distributed``, of this process's part of it."""
+        for kept, count, (x, domain) in ((self.real, self.count_real, real), (self.fake, self.count_fake, fake)):
+            small = self._small(x)
+            if dist.is_initialized():
+                small, domain = (_gathered(part) for part in (small, domain))
+            own = F.one_hot(domain, len(kept))
+            place = (count + own.cumsum(dim=0) - own).gather(1, domain[:, None])[:, 0]
+            kept[domain, place % kept.shape[1]] = small
+            count += own.sum(dim=0)
+
+    def distance(self, x: Tensor, domain: Tensor, random: torch.Generator) -> Tensor:
+        """Half the square of how far translated pictures ``(N, 3, H, H)`` would have to move, a projection, mean over all; 0 for
+        domains of which too few have been seen."""
+        with torch.autocast(x.device.type, enabled=False):
+            across = self.SIDE - self.WINDOW + 1
+            rows, columns = torch.randint(across, (2, self.WINDOWS), generator=random, device=x.device)
+            directions = torch.randn(
+                self.WINDOWS, self.DIRECTIONS, 3 * self.WINDOW**2, generator=random, device=x.device
+            )
+            directions = F.normalize(directions, dim=2)
+
+            def projected(small: Tensor) -> Tensor:
+                """``(N, 3, 16, 16)`` → ``(windows, directions, N)``."""
+                windows = small.unfold(2, self.WINDOW, 1).unfold(3, self.WINDOW, 1)[:, :, rows, columns]
+                return directions @ windows.permute(2, 1, 3, 4, 0).flatten(1, 3)
+
+            with torch.no_grad():
+                real, fake = (
+                    projected(kept.flatten(0, 1)).unflatten(2, kept.shape[:2]).sort().values.index_select(2, domain)
+                    for kept in (self.real, self.fake)
+                )
+            own = projected(self._small(x))
+            with torch.no_grad():  # of as many real ones as one translated one stands for, the mean
+                rank = torch.searchsorted(fake, own[..., None]).clamp(max=self.FAKE - 1)
+                aim = real.unflatten(3, (self.FAKE, -1)).mean(dim=4).gather(3, rank)[..., 0]
+                known = (self.count_real >= self.REAL) & (self.count_fake >= self.FAKE)
+            return 0.5 * ((own - aim).square() * known[domain]).mean()
+
+    def _small(self, x: Tensor) -> Tensor:
+        return F.interpolate(x.float(), size=(self.SIDE, self.SIDE), mode="area")
+
+
+def _gathered(x: Tensor) -> Tensor:
+    parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, x.contiguous())
+    return torch.cat(parts)
+
+
 def as_it_is(x: Tensor, domain: Tensor) -> Tensor:  # noqa: ARG001
     return x
 
@@ -134,15 +203,18 @@ def discriminator_loss(
     seen: Seen,
     drawn: Drawn = as_it_is,
     means: FeatureMeans | None = None,
+    thumbnails: Thumbnails | None = None,
 ) -> tuple[Tensor, Terms]:
-    """Real against translated pictures (the paper's reals are the sources), whose features ``means`` takes in; the R1 penalty
-    comes on top, by itself, because it must run in fp32.
+    """Real against translated pictures (the paper's reals are the sources), which ``thumbnails`` takes in, and ``means`` their
+    features; the R1 penalty comes on top, by itself, because it must run in fp32.
     """
     with torch.no_grad():
         fake = drawn(nets.generator(sources.x, targets.style(targets.first, targets.domain)), targets.domain)
     of_real, of_fake = (nets.discriminator.features(seen(x)) for x in (reals.x, fake))
     if means is not None:
         means.update((of_real, reals.kind), (of_fake, targets.kind))
+    if thumbnails is not None:
+        thumbnails.update((reals.x, reals.domain), (fake, targets.domain))
     real = nets.discriminator.logits(of_real, reals.kind)
     judged = nets.discriminator.logits(of_fake, targets.kind)
     terms = {"real": adversarial_loss(real, real=True), "fake": adversarial_loss(judged, real=False)}
@@ -157,9 +229,11 @@ def generator_loss(
     seen: Seen,
     drawn: Drawn = as_it_is,
     means: FeatureMeans | None = None,
+    light: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Terms]:
-    """Adversarial, style reconstruction, diversity and cycle terms, :func:`grid_penalty` where its weight is not 0, and feature
-    matching where there are ``means``; ``weights`` holds ``sty``, ``ds``, ``cyc``, ``grid`` and ``fm``.
+    """Adversarial, style reconstruction, diversity and cycle terms, :func:`grid_penalty` where its weight is not 0, feature
+    matching where there are ``means``, and ``light``, which is :meth:`Thumbnails.distance`, where it is given; ``weights`` holds
+    ``sty``, ``ds``, ``cyc``, ``grid``, ``fm`` and ``sw``.
     """
     generator = nets.generator
     features, _ = generator.encoder(sources.x)
@@ -186,6 +260,9 @@ def generator_loss(
         shift = means.shift()[targets.kind]
         loss = loss + weights["fm"] * (shift * of_fake.float()).sum(dim=1).mean()
         terms["fm"] = shift.square().sum(dim=1).mean()
+    if light is not None:
+        terms["sw"] = light(fake, targets.domain)
+        loss = loss + weights["sw"] * terms["sw"]
     return loss, _detached(terms)
 
 

@@ -42,6 +42,7 @@ def capture(trainer: Trainer) -> dict[str, Any]:
         "average": {name: net.state_dict() for name, net in trainer.average.networks().items()},
         "optimizers": {name: optimizer.state_dict() for name, optimizer in trainer.optimizers.items()},
         "feature_means": vars(trainer.feature_means),
+        "thumbnails": {mode: vars(kept) for mode, kept in trainer.thumbnails.items()},
         "random": trainer.random.get_state(),
         "torch_random": torch.get_rng_state(),
     }
@@ -83,6 +84,10 @@ def restore(trainer: Trainer, state: dict[str, Any]) -> None:
     if before.lambda_fm:  # else they have not been kept up, and the discriminator that they are of is gone
         for name, mean in state.get("feature_means", {}).items():
             getattr(trainer.feature_means, name).copy_(mean)
+    if before.lambda_sw and trainer.config.lambda_sw:
+        for mode, kept in state["thumbnails"].items():
+            for name, value in kept.items():
+                getattr(trainer.thumbnails[mode], name).copy_(value)
     if state["random"].shape == trainer.random.get_state().shape:
         trainer.random.set_state(state["random"].cpu())
         torch.set_rng_state(state["torch_random"].cpu())

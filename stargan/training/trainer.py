@@ -7,6 +7,7 @@ import copy
 import logging
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from stargan.training.losses import (
     Sources,
     Targets,
     Terms,
+    Thumbnails,
     discriminator_loss,
     generator_loss,
     r1_penalty,
@@ -77,6 +79,8 @@ class Trainer:
         last = discriminator.main[-1]
         assert isinstance(last, nn.Conv2d)
         self.feature_means = FeatureMeans(kinds, last.in_channels, device)
+        modes = ("latent", "reference") if config.lambda_sw else ()
+        self.thumbnails = {mode: Thumbnails(len(faces.domains), device) for mode in modes}
         for net in vars(self.nets).values():
             net.apply(init_weights)
             net.to(device, memory_format=layout).train().requires_grad_(True)
@@ -138,7 +142,7 @@ class Trainer:
             updates = self.iteration * len(targets) + index
             due = updates % self.config.r1_every == 0
             found = self.update_discriminator(
-                reals, sources, target, self.config.lambda_reg * self.config.r1_every * due
+                reals, sources, target, self.config.lambda_reg * self.config.r1_every * due, self.thumbnails.get(mode)
             )
             terms |= {f"d_{mode}/{name}": value for name, value in found.items()}
         if self.iteration < self.config.discriminator_warmup:
@@ -147,16 +151,18 @@ class Trainer:
             # style encoder and mapping network step in the latent phase only: trained with the other losses, the
             # style encoder degrades badly (the authors)
             stepping = ("generator", "mapping_network", "style_encoder") if mode == "latent" else ("generator",)
-            found = self.update_generator(sources, target, stepping)
+            found = self.update_generator(sources, target, stepping, self.thumbnails.get(mode))
             terms |= {f"g_{mode}/{name}": value for name, value in found.items()}
         self.update_average()
         return terms
 
-    def update_discriminator(self, reals: Sources, sources: Sources, targets: Targets, r1_weight: float) -> Terms:
+    def update_discriminator(
+        self, reals: Sources, sources: Sources, targets: Targets, r1_weight: float, thumbnails: Thumbnails | None = None
+    ) -> Terms:
         with self.stepping("discriminator"):
             with self.autocast():
                 loss, terms = discriminator_loss(
-                    self.compiled, reals, sources, targets, self.seen, self.drawn, self.matched
+                    self.compiled, reals, sources, targets, self.seen, self.drawn, self.matched, thumbnails
                 )
             loss.backward()
             if r1_weight:
@@ -165,7 +171,9 @@ class Trainer:
                 terms["reg"] = penalty.detach()
         return terms
 
-    def update_generator(self, sources: Sources, targets: Targets, stepping: tuple[str, ...]) -> Terms:
+    def update_generator(
+        self, sources: Sources, targets: Targets, stepping: tuple[str, ...], thumbnails: Thumbnails | None = None
+    ) -> Terms:
         config = self.config
         weights = {
             "sty": config.lambda_sty,
@@ -173,11 +181,13 @@ class Trainer:
             "cyc": config.lambda_cyc,
             "grid": config.lambda_grid,
             "fm": config.lambda_fm,
+            "sw": config.lambda_sw,
         }
+        light = partial(thumbnails.distance, random=self.random) if thumbnails else None
         with self.stepping(*stepping):
             with self.autocast():
                 loss, terms = generator_loss(
-                    self.compiled, sources, targets, weights, self.seen, self.drawn, self.matched
+                    self.compiled, sources, targets, weights, self.seen, self.drawn, self.matched, light
                 )
             loss.backward()
             if config.lambda_spikes:  # of a quarter of the batch: it costs a further pass through the generator
