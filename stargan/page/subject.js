@@ -145,9 +145,10 @@
       for (const name in style) if (frame.style[name] !== style[name]) frame.style[name] = style[name];
     };
     const send = () => {
+      clearTimeout(waiting);
       const values = held.now.map((value) => value.toFixed(4));
       held = null;
-      if (inputs().every((input, index) => Number(input.value) === Number(values[index]))) return;
+      if (inputs().every((input, index) => Number(input.value).toFixed(4) === values[index])) return; // only clicked
       // Gradio reads all fields at each event and sends several events side by side: only the last field's is listened to.
       inputs().forEach((input, index) => {
         input.value = values[index];
@@ -191,7 +192,7 @@
         "+": [0, 0, 0.02], "=": [0, 0, 0.02], "-": [0, 0, -0.02], _: [0, 0, -0.02],
       };
       const move = moves[event.key];
-      if (!move || event.ctrlKey || event.metaKey || event.altKey) return;
+      if (!move || held?.was || event.ctrlKey || event.metaKey || event.altKey) return;
       event.preventDefault();
       hold();
       held.now = inside(held.now.map((value, index) => value + move[index]), area());

@@ -144,14 +144,16 @@ class Thumbnails:
     @torch.no_grad()
     def update(self, real: tuple[Tensor, Tensor], fake: tuple[Tensor, Tensor]) -> None:
         """Pictures ``(N, 3, H, H)`` and domains ``(N,)`` of a batch; under ``torch.distributed``, of this process's part of it."""
-        for kept, count, (x, domain) in ((self.real, self.count_real, real), (self.fake, self.count_fake, fake)):
-            small = self._small(x)
+        for kept, count, (x, of) in ((self.real, self.count_real, real), (self.fake, self.count_fake, fake)):
+            small, domains = self._small(x), of
             if dist.is_initialized():
-                small, domain = (_gathered(part) for part in (small, domain))
-            own = F.one_hot(domain, len(kept))
-            place = (count + own.cumsum(dim=0) - own).gather(1, domain[:, None])[:, 0]
-            kept[domain, place % kept.shape[1]] = small
-            count += own.sum(dim=0)
+                small, domains = _gathered(small), _gathered(domains)
+            most = kept.shape[1]  # of more at once, two could be given one place
+            for part, domain in zip(small.split(most), domains.split(most), strict=True):
+                own = (domain[:, None] == torch.arange(len(kept), device=domain.device)).long()
+                place = (count + own.cumsum(dim=0) - own).gather(1, domain[:, None])[:, 0]
+                kept[domain, place % most] = part
+                count += own.sum(dim=0)
 
     def distance(self, x: Tensor, domain: Tensor, random: torch.Generator) -> Tensor:
         """Half the square of how far translated pictures ``(N, 3, H, H)`` would have to move, a projection, mean over all; 0 for
