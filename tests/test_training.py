@@ -465,7 +465,7 @@ def test_thumbnails_move_what_is_drawn(faces: Faces) -> None:
     sources, reals = trainer.draw_sources()
     targets = trainer.draw_targets("latent")
     kept = trainer.thumbnails["latent"]
-    trainer.update_discriminator(reals, sources, targets, 0.0, kept)
+    trainer.update_discriminator(reals, sources, targets, 0.0)
     assert kept.count_fake.sum() == kept.count_real.sum() == len(sources.x)
     for count in (kept.count_real, kept.count_fake):
         count.fill_(Thumbnails.REAL)
@@ -477,7 +477,7 @@ def test_thumbnails_move_what_is_drawn(faces: Faces) -> None:
             return sum(kept.distance(x, targets.domain, random).item() for _ in range(50))
 
     before = off()
-    terms = trainer.update_generator(sources, targets, ("generator",), kept)
+    terms = trainer.update_generator(sources, targets, ("generator",))
     assert off() < before
     assert terms["sw"] > 0
     assert "g_latent/sw" not in Trainer(TINY, faces, CPU).step()

@@ -57,7 +57,8 @@ class Sources:
 class Targets:
     """Where to: ``domain`` ``(N,)`` and two inputs of ``style``, latent codes ``(N, latent_dim)`` or references ``(N, 3, H, W)``.
 
-    The second input serves the diversity term alone; ``kind`` ``(N,)`` is that of the first, see :class:`Sources`.
+    The second input serves the diversity term alone; ``kind`` ``(N,)`` is that of the first, see :class:`Sources`. ``thumbnails``
+    are of what is drawn in styles that come so.
     """
 
     domain: Tensor
@@ -65,6 +66,7 @@ class Targets:
     second: Tensor
     style: Callable[[Tensor, Tensor], Tensor]
     kind: Tensor = None  # type: ignore[assignment]
+    thumbnails: Thumbnails | None = None
 
     def __post_init__(self) -> None:
         if self.kind is None:
@@ -205,18 +207,17 @@ def discriminator_loss(
     seen: Seen,
     drawn: Drawn = as_it_is,
     means: FeatureMeans | None = None,
-    thumbnails: Thumbnails | None = None,
 ) -> tuple[Tensor, Terms]:
-    """Real against translated pictures (the paper's reals are the sources), which ``thumbnails`` takes in, and ``means`` their
-    features; the R1 penalty comes on top, by itself, because it must run in fp32.
+    """Real against translated pictures (the paper's reals are the sources), which the targets' thumbnails take in, and ``means``
+    their features; the R1 penalty comes on top, by itself, because it must run in fp32.
     """
     with torch.no_grad():
         fake = drawn(nets.generator(sources.x, targets.style(targets.first, targets.domain)), targets.domain)
     of_real, of_fake = (nets.discriminator.features(seen(x)) for x in (reals.x, fake))
     if means is not None:
         means.update((of_real, reals.kind), (of_fake, targets.kind))
-    if thumbnails is not None:
-        thumbnails.update((reals.x, reals.domain), (fake, targets.domain))
+    if targets.thumbnails is not None:
+        targets.thumbnails.update((reals.x, reals.domain), (fake, targets.domain))
     real = nets.discriminator.logits(of_real, reals.kind)
     judged = nets.discriminator.logits(of_fake, targets.kind)
     terms = {"real": adversarial_loss(real, real=True), "fake": adversarial_loss(judged, real=False)}

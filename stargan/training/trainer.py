@@ -142,7 +142,7 @@ class Trainer:
             updates = self.iteration * len(targets) + index
             due = updates % self.config.r1_every == 0
             found = self.update_discriminator(
-                reals, sources, target, self.config.lambda_reg * self.config.r1_every * due, self.thumbnails.get(mode)
+                reals, sources, target, self.config.lambda_reg * self.config.r1_every * due
             )
             terms |= {f"d_{mode}/{name}": value for name, value in found.items()}
         if self.iteration < self.config.discriminator_warmup:
@@ -151,18 +151,16 @@ class Trainer:
             # style encoder and mapping network step in the latent phase only: trained with the other losses, the
             # style encoder degrades badly (the authors)
             stepping = ("generator", "mapping_network", "style_encoder") if mode == "latent" else ("generator",)
-            found = self.update_generator(sources, target, stepping, self.thumbnails.get(mode))
+            found = self.update_generator(sources, target, stepping)
             terms |= {f"g_{mode}/{name}": value for name, value in found.items()}
         self.update_average()
         return terms
 
-    def update_discriminator(
-        self, reals: Sources, sources: Sources, targets: Targets, r1_weight: float, thumbnails: Thumbnails | None = None
-    ) -> Terms:
+    def update_discriminator(self, reals: Sources, sources: Sources, targets: Targets, r1_weight: float) -> Terms:
         with self.stepping("discriminator"):
             with self.autocast():
                 loss, terms = discriminator_loss(
-                    self.compiled, reals, sources, targets, self.seen, self.drawn, self.matched, thumbnails
+                    self.compiled, reals, sources, targets, self.seen, self.drawn, self.matched
                 )
             loss.backward()
             if r1_weight:
@@ -171,9 +169,7 @@ class Trainer:
                 terms["reg"] = penalty.detach()
         return terms
 
-    def update_generator(
-        self, sources: Sources, targets: Targets, stepping: tuple[str, ...], thumbnails: Thumbnails | None = None
-    ) -> Terms:
+    def update_generator(self, sources: Sources, targets: Targets, stepping: tuple[str, ...]) -> Terms:
         config = self.config
         weights = {
             "sty": config.lambda_sty,
@@ -183,7 +179,7 @@ class Trainer:
             "fm": config.lambda_fm,
             "sw": config.lambda_sw,
         }
-        light = partial(thumbnails.distance, random=self.random) if thumbnails else None
+        light = partial(targets.thumbnails.distance, random=self.random) if targets.thumbnails else None
         with self.stepping(*stepping):
             with self.autocast():
                 loss, terms = generator_loss(
@@ -293,14 +289,14 @@ class Trainer:
         return Sources(x, self.share(domain), kind=kind)
 
     def draw_targets(self, mode: str) -> Targets:
-        domain = self.draw_domains(self.target_odds)
+        domain, thumbnails = self.draw_domains(self.target_odds), self.thumbnails.get(mode)
         if mode == "reference":
             (first, kind), (second, _) = (self.draw_pictures(domain) for _ in range(2))
-            return Targets(self.share(domain), first, second, self.compiled.style_encoder, kind)
+            return Targets(self.share(domain), first, second, self.compiled.style_encoder, kind, thumbnails)
         shape = (self.config.batch_size, self.config.architecture.latent_dim)
         first, second = (self.share(torch.randn(shape, generator=self.random, device=self.device)) for _ in range(2))
         own = self.share(domain)
-        return Targets(own, first, second, self.compiled.mapping_network, self.kinds_of(first, own))
+        return Targets(own, first, second, self.compiled.mapping_network, self.kinds_of(first, own), thumbnails)
 
     def kinds_of(self, z: Tensor, domain: Tensor) -> Tensor:
         """The kinds that latent codes ``(N, latent_dim)`` stand for, by their first number: as often as pictures are of
