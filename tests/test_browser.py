@@ -983,7 +983,6 @@ def test_a_moved_square_is_told_once_and_whole(visit: Callable[..., Page], pictu
     drag(page, "#photo .square .se", -40, -40, False)
     settle(page)
     assert squares(7, slice(3, 6)) == [fields("#square")]  # of events.frame
-    told.clear()
     open_adjusting(page)
     told.clear()
     square = page.locator("#reference-whole .square")

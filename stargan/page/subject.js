@@ -145,7 +145,6 @@
       for (const name in style) if (frame.style[name] !== style[name]) frame.style[name] = style[name];
     };
     const send = () => {
-      clearTimeout(waiting);
       const values = held.now.map((value) => value.toFixed(4));
       held = null;
       if (inputs().every((input, index) => Number(input.value).toFixed(4) === values[index])) return; // only clicked

@@ -175,13 +175,15 @@ class Thumbnails:
 
             with torch.no_grad():
                 real, fake = (
-                    projected(kept.flatten(0, 1)).unflatten(2, kept.shape[:2]).sort().values.index_select(2, domain)
+                    projected(kept.flatten(0, 1)).unflatten(2, kept.shape[:2]).sort().values
                     for kept in (self.real, self.fake)
                 )
+                # of as many real ones as one translated one stands for, the mean
+                aims = real.unflatten(3, (self.FAKE, -1)).mean(dim=4)
             own = projected(self._small(x))
-            with torch.no_grad():  # of as many real ones as one translated one stands for, the mean
-                rank = torch.searchsorted(fake, own[..., None]).clamp(max=self.FAKE - 1)
-                aim = real.unflatten(3, (self.FAKE, -1)).mean(dim=4).gather(3, rank)[..., 0]
+            with torch.no_grad():
+                rank = torch.searchsorted(fake.index_select(2, domain), own[..., None]).clamp(max=self.FAKE - 1)
+                aim = aims.index_select(2, domain).gather(3, rank)[..., 0]
                 known = (self.count_real >= self.REAL) & (self.count_fake >= self.FAKE)
             return 0.5 * ((own - aim).square() * known[domain]).mean()
 
