@@ -109,6 +109,7 @@ COMMANDS = (
     "prepare",
     "average",
     "calibrate",
+    "refine",
     "evaluate",
     "sheet",
     "translate",

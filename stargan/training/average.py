@@ -45,7 +45,9 @@ def average(models: Sequence[Model], weights: Sequence[float] | None = None) -> 
         f"{model.config.name}, {model.config.training.get('iterations', '?')} iterations: {share:.3g}"
         for model, share in zip(models, shares, strict=True)
     ]
-    facts = {name: fact for name, fact in last.training.items() if name != "calibrated"}  # which the mean is not
+    facts = {
+        name: fact for name, fact in last.training.items() if name not in ("calibrated", "refined")
+    }  # which the mean is not
     mean = Model.build(replace(last, training={**facts, "mean_of": of}))
     for name, network in mean.networks().items():
         states = [model.networks()[name].state_dict() for model in models]

@@ -47,10 +47,7 @@ def calibrate(model: Model, faces: Faces) -> dict[str, tuple[float, float]]:
         DataError: the model and the data have different domains; a domain has one picture alone, or all its pictures are alike;
             no picture is of a kind that the model's training weighed.
     """
-    if set(faces.domains) != set(model.config.domains):
-        raise DataError(
-            f"The model's domains are {', '.join(model.config.domains)}, those of the data {', '.join(faces.domains)}."
-        )
+    check_domains(model, faces)
     # as training drew them: of kinds of pictures, seeds and references then have the same shares
     _, odds = faces.weights(option_of(model.config.training, "target_weights") or {})
     found = {}
@@ -74,10 +71,21 @@ def calibrate(model: Model, faces: Faces) -> dict[str, tuple[float, float]]:
         _then(model.style_encoder.unshared[index], fit)
         fitted = styles @ fit[0].T + fit[1]
         *_, last = model.mapping_network.unshared[index].children()
-        _then(last, _moment_matching(latent, fitted))
+        _then(last, moment_matching(latent, fitted))
         found[domain] = (_distance(styles, aims), _distance(fitted, aims))
     model.config = replace(model.config, training={**model.config.training, "calibrated": True})
     return found
+
+
+def check_domains(model: Model, faces: Faces) -> None:
+    """
+    Raises:
+        DataError: the model and the data have different domains.
+    """
+    if set(faces.domains) != set(model.config.domains):
+        raise DataError(
+            f"The model's domains are {', '.join(model.config.domains)}, those of the data {', '.join(faces.domains)}."
+        )
 
 
 def _then(layer: nn.Module, fit: tuple[Tensor, Tensor]) -> None:
@@ -105,7 +113,7 @@ def _as_spread_as(x: Tensor, fit: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor
     return wider, weight @ mean + bias - wider @ mean
 
 
-def _moment_matching(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def moment_matching(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """The affine map ``(D, D), (D,)`` that gives ``x`` the mean and the covariance of ``y``, ``(N, D)`` and ``(M, D)``, and moves
     it least: the optimal transport between normal distributions (Peyré and Cuturi 2019, arXiv:1803.00567, remark 2.31)."""
     before, after = _covariance(x.double()), _covariance(y.double())

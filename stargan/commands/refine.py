@@ -1,0 +1,68 @@
+"""``python -m stargan refine``: drawings of a trained model become clean."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from stargan.commands.arguments import at_least, within
+
+# Options of stargan.training.refine.Refinement, whose defaults the help tells.
+NAMES = ("denoise", "sharpen", "light", "drawings", "passes")
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "refine",
+        help="teach a trained model's decoder its own drawings, corrected",
+        description="The drawings of a trained model, without a weave of a few pixels, with sharper lines and in the light of "
+        "real drawings: image processing corrects them, and the decoder learns to draw so. Calibrate the model first. With two "
+        "domains of sources and two groups at 128 px, this takes about an hour on two cores.",
+    )
+    parser.add_argument("model", help="a registered name, a model folder, or user/repo")
+    parser.add_argument("--data", type=Path, required=True, help="the training pictures, a folder for each domain")
+    parser.add_argument("--domain", help="whose drawings are corrected (default: the model's first domain)")
+    parser.add_argument(
+        "--groups",
+        nargs="+",
+        default=[""],
+        metavar="PREFIX",
+        help="only sources whose names begin so, the light of each group corrected apart; default: all together",
+    )
+    parser.add_argument("--denoise", type=within(0, 1), help="0 to 1: strength of non-local means (default: 0.07)")
+    parser.add_argument("--sharpen", type=within(0, 10), help="0 to 10: amount of the unsharp mask (default: 0.25)")
+    parser.add_argument("--light", type=within(0, 1), help="0 to 1: share of the way to real light (default: 1)")
+    parser.add_argument("--drawings", type=at_least(25), help="for each source domain, group and mode (default: 400)")
+    parser.add_argument("--passes", type=at_least(1), help="over all drawings (default: 12)")
+    parser.add_argument("--device", help="cuda, cpu, ...; default: CUDA where there is one")
+    parser.add_argument("--output", type=Path, required=True, help="the refined model's folder, which names it")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    import torch
+
+    from stargan.inference.translator import find_device
+    from stargan.models.checkpoint import load_model
+    from stargan.models.registry import find_model
+    from stargan.training.data import Faces
+    from stargan.training.refine import Refinement, refine
+    from stargan.training.state import load_discriminator, save_made_of
+
+    # what is wrong with it is said before the hour of work
+    if options.output.is_file():
+        raise NotADirectoryError(f"{options.output} is a file: --output names the model's folder.")
+    device = find_device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    chosen = Refinement(**{name: value for name in NAMES if (value := getattr(options, name)) is not None})
+    source = find_model(options.model)
+    model = load_model(source)
+    load_discriminator(source, model)
+    options.output.mkdir(parents=True, exist_ok=True)
+    faces = Faces(options.data, model.config.architecture.image_size, torch.device("cpu"))
+    for network in model.networks().values():
+        network.to(device)
+    domain = options.domain or model.config.domains[0]
+    before, after = refine(model, faces, domain, chosen, options.groups)
+    save_made_of(source, model, options.output)
+    print(f"{domain}: drawings are {after:.3f} from their corrections; before, {before:.3f}")
+    return 0

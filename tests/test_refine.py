@@ -1,0 +1,215 @@
+"""Refinement of a decoder by its own corrected drawings, on random networks and noise."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from stargan.commands import main
+from stargan.commands.refine import NAMES
+from stargan.models.checkpoint import Model, load_model, save_model
+from stargan.models.config import Architecture, ModelConfig
+from stargan.networks import Discriminator
+from stargan.training import refine as refining
+from stargan.training.config import ConfigError
+from stargan.training.data import DataError, Faces
+from stargan.training.refine import Refinement, color_transfer, non_local_means, refine
+from stargan.training.state import DISCRIMINATOR_FILE, save_discriminator
+
+DOMAINS = ("anime", "photo")
+SHORT = Refinement(drawings=30, passes=1, batch_size=8)
+
+
+def write_faces(folder: Path, domain: str, *levels: int) -> None:
+    """Thirty pictures for each level of brightness: noise. Their names begin with ``g``, ``n``, … by the level."""
+    random = np.random.default_rng(0)
+    (folder / domain).mkdir(parents=True, exist_ok=True)
+    for group, level in zip("gnx", levels, strict=False):
+        for index in range(30):
+            noise = Image.fromarray(random.integers(level, level + 60, (4, 4, 3), dtype=np.uint8))
+            noise.resize((32, 32), Image.Resampling.BICUBIC).save(folder / domain / f"{group}{index}.png")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    write_faces(tmp_path / "faces", "anime", 180)
+    write_faces(tmp_path / "faces", "photo", 10, 180)
+    return tmp_path / "faces"
+
+
+@pytest.fixture
+def faces(data: Path) -> Faces:
+    return Faces(data, 32, torch.device("cpu"))
+
+
+@pytest.fixture
+def model() -> Model:
+    """The domains' styles lie apart, as random ones do not."""
+    torch.manual_seed(0)
+    model = Model.build(ModelConfig("mine", DOMAINS, Architecture(32, base_channels=8, max_channels=16)))
+    model.mapping_network.unshared[0][-1].bias.add_(10.0)
+    model.style_encoder.unshared[0].bias.add_(10.0)
+    return model
+
+
+def drawings(model: Model, faces: Faces, domain: str) -> Tensor:
+    index = DOMAINS.index(domain)
+    x = faces.pictures[1 - index].float() / 127.5 - 1
+    codes = torch.randn(len(x), model.config.architecture.latent_dim, generator=torch.Generator().manual_seed(5))
+    return model.generator(x, model.mapping_network(codes, torch.full((len(x),), index)))
+
+
+def test_non_local_means_takes_noise_and_leaves_lines() -> None:
+    clean = torch.full((2, 3, 32, 32), -0.5)
+    clean[:, :, :, 16:] = 0.5
+    clean[:, :, 10] = 0.9
+    noise = 0.03 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+    found = non_local_means(clean + noise, 0.07)
+    assert (found - clean).std() < 0.4 * noise.std()
+    # the noise alone is up to 0.1; a blur would take 0.9 off the line of a pixel
+    assert (found - clean).abs().max() < 0.15
+
+
+def test_light_comes_to_have_the_mean_and_the_covariance_of_the_real() -> None:
+    random = torch.Generator().manual_seed(0)
+
+    def thumbnails(count: int) -> Tensor:
+        """Smooth: of few components."""
+        coarse = torch.randn(count, 3, 2, 2, generator=random)
+        return torch.nn.functional.interpolate(coarse, size=(16, 16), mode="bilinear")
+
+    real, drawn = 0.4 * thumbnails(2000), 0.1 * thumbnails(500) + 0.3
+    moved = color_transfer(drawn, real).flatten(1)
+    wanted = real.flatten(1)
+    assert (moved.mean(dim=0) - wanted.mean(dim=0)).abs().max() < 0.02
+    assert (torch.cov(moved.T) - torch.cov(wanted.T)).norm() < 0.1 * torch.cov(wanted.T).norm()
+    assert torch.allclose(color_transfer(real, real), real, atol=1e-3)
+
+
+def test_the_decoder_learns_the_corrections_and_nothing_else_changes(model: Model, faces: Faces) -> None:
+    before = {domain: drawings(model, faces, domain) for domain in DOMAINS}
+    weights = {
+        (network, name): p.clone() for network, net in model.networks().items() for name, p in net.named_parameters()
+    }
+    options = Refinement(drawings=100, passes=20, batch_size=8, learning_rate=1e-2)
+    first, last = refine(model, faces, "anime", options)
+    assert last < 0.5 * first
+    changed = {
+        (network, name.split(".")[0])
+        for network, net in model.networks().items()
+        for name, p in net.named_parameters()
+        if not torch.equal(p, weights[network, name])
+    }
+    assert changed == {("generator", "decode"), ("generator", "to_rgb")}
+    assert not any(p.requires_grad for net in model.networks().values() for p in net.parameters())
+    moved = {domain: (drawings(model, faces, domain) - before[domain]).mean().abs() for domain in DOMAINS}
+    assert moved["photo"] < 0.3 * moved["anime"]
+    real = faces.pictures[0].float().mean() / 127.5 - 1
+    assert (drawings(model, faces, "anime").mean() - real).abs() < 0.5 * (before["anime"].mean() - real).abs()
+    facts = model.config.training["refined"]["anime"]
+    assert (facts["passes"], facts["groups"]) == (20, [""])
+
+
+def test_the_same_again_is_the_same(model: Model, faces: Faces) -> None:
+    found = []
+    for _ in range(2):
+        own = Model.build(model.config)
+        for name, network in own.networks().items():
+            network.load_state_dict(model.networks()[name].state_dict())
+        refine(own, faces, "anime", SHORT)
+        found.append(drawings(own, faces, "anime"))
+    assert torch.equal(*found)
+
+
+def test_groups_are_of_their_own_photos(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A group may be in one domain of sources alone; each is corrected by itself, for seeds and for pictures."""
+    write_faces(data, "selfie", 10)
+    faces = Faces(data, 32, torch.device("cpu"))
+    torch.manual_seed(0)
+    model = Model.build(ModelConfig("mine", faces.domains, Architecture(32, base_channels=8, max_channels=16)))
+    seen, sizes = [], []
+    encoder, corrected = model.generator.encoder, refining._corrected
+    monkeypatch.setattr(model.generator, "encoder", lambda x: (seen.append(x.mean().item()), encoder(x))[1])
+    monkeypatch.setattr(refining, "_corrected", lambda x, *rest: (sizes.append(len(x)), corrected(x, *rest))[1])
+    refine(model, faces, "anime", SHORT, groups=("g", "n"))
+    assert sizes == [30] * 6
+    # two batches each for seeds and pictures: photos of g, of n, selfies of g; what stays as it is comes after
+    assert [mean > 0 for mean in seen[:12]] == [False] * 4 + [True] * 4 + [False] * 4
+    with pytest.raises(DataError, match=r"^No source has a name that begins with 'x'\.$"):
+        refine(model, faces, "anime", SHORT, groups=("g", "x"))
+
+
+@pytest.mark.parametrize("drawings", [25, 50])  # the last batch is of one drawing; there are 50 steps
+def test_any_number_of_drawings_is_learned(model: Model, faces: Faces, drawings: int) -> None:
+    options = Refinement(drawings=drawings, passes=4, batch_size=8, light=0.0, denoise=0.0)
+    refine(model, faces, "anime", options)
+    assert all(torch.isfinite(p).all() and p.grad is None for p in model.generator.parameters())
+
+
+def test_a_monochrome_domain_is_corrected_in_luma(model: Model, faces: Faces, monkeypatch: pytest.MonkeyPatch) -> None:
+    model.config = replace(model.config, grayscale_domains=("anime",))
+    seen = []
+    learn = refining._learn
+    monkeypatch.setattr(refining, "_learn", lambda m, own, *rest: (seen.append(own), learn(m, own, *rest))[1])
+    refine(model, faces, "anime", SHORT)
+    aims = seen[0].aims.float()
+    assert (aims - aims[:, :1]).abs().max() <= 1
+    assert aims.std() > 1
+
+
+def test_what_there_is_not_enough_of_is_named(tmp_path: Path, model: Model, faces: Faces) -> None:
+    with pytest.raises(DataError, match=r"^manga is not a domain of the model: these are anime, photo\.$"):
+        refine(model, faces, "manga", SHORT)
+    write_faces(tmp_path / "alone", "anime", 10)
+    alone = Model.build(replace(model.config, domains=("anime",)))
+    with pytest.raises(DataError, match="nothing to draw it from"):
+        refine(alone, Faces(tmp_path / "alone", 32, torch.device("cpu")), "anime", SHORT)
+    faces.pictures[0] = faces.pictures[0][:1]
+    with pytest.raises(DataError, match="fewer than two different pictures"):
+        refine(model, faces, "anime", SHORT)
+
+
+def test_high_pass_models_and_nothing_to_learn_are_refused(faces: Faces) -> None:
+    architecture = Architecture(32, base_channels=8, max_channels=16, high_pass_weight=1.0)
+    with pytest.raises(ConfigError, match="landmark masks"):
+        refine(Model.build(ModelConfig("mine", DOMAINS, architecture)), faces, "anime", SHORT)
+    with pytest.raises(ConfigError, match="passes must be 1 or more"):
+        Refinement(passes=0)
+    with pytest.raises(ConfigError, match="drawings must be 25 or more"):
+        Refinement(drawings=24)
+
+
+def test_the_command_writes_a_model_with_its_discriminator(
+    model: Model, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    save_model(model, tmp_path / "mine")
+    save_discriminator(Discriminator(32, 2, 8, 16), tmp_path / "mine")
+    command = ["refine", str(tmp_path / "mine"), "--data", str(data), "--drawings", "30", "--passes", "2"]
+    assert main([*command, "--groups", "g", "n", "--light", "0.5", "--output", str(tmp_path / "better")]) == 0
+    assert capsys.readouterr().out.startswith("anime: drawings are 0.")
+    found = load_model(tmp_path / "better")
+    assert found.config.name == "better"
+    facts = found.config.training["refined"]["anime"]
+    assert (facts["light"], facts["sharpen"], facts["groups"]) == (0.5, Refinement.sharpen, ["g", "n"])
+    assert (tmp_path / "better" / DISCRIMINATOR_FILE).exists()
+    (tmp_path / "file").touch()
+    assert main([*command, "--output", str(tmp_path / "file")]) == 2
+    assert "is a file" in capsys.readouterr().err
+    (tmp_path / "mine" / DISCRIMINATOR_FILE).write_bytes(b"broken")
+    assert main([*command, "--output", str(tmp_path / "other")]) == 2  # before the work
+    assert "drawing" not in capsys.readouterr().err
+
+
+def test_help_tells_the_defaults(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        main(["refine", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    for name in NAMES:
+        of = told[told.index(f"--{name} ", told.index("options:")) :]
+        assert of[: of.index(")")].endswith(f"(default: {getattr(Refinement, name):g}")
