@@ -14,7 +14,17 @@ from torch import Tensor
 def to_tensor(pictures: Sequence[Image.Image]) -> Tensor:
     """RGB pictures of one size → ``(N, 3, H, W)`` float in [-1, 1]."""
     arrays = np.stack([np.asarray(picture) for picture in pictures])
-    return torch.from_numpy(arrays).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return from_levels(torch.from_numpy(arrays).permute(0, 3, 1, 2))
+
+
+def from_levels(levels: Tensor) -> Tensor:
+    """uint8 → float in [-1, 1]."""
+    return levels.float() / 127.5 - 1
+
+
+def to_levels(x: Tensor) -> Tensor:
+    """Float, clipped to [-1, 1] → uint8."""
+    return ((x.detach().float().clamp(-1, 1) + 1) * 127.5).round().byte()
 
 
 def to_grayscale(picture: Image.Image) -> Image.Image:
@@ -24,8 +34,7 @@ def to_grayscale(picture: Image.Image) -> Image.Image:
 
 def to_pictures(tensor: Tensor) -> list[Image.Image]:
     """``(N, 3, H, W)`` float, clipped to [-1, 1] → RGB pictures."""
-    levels = (tensor.detach().float().clamp(-1, 1) + 1) * 127.5
-    arrays = levels.round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    arrays = to_levels(tensor).permute(0, 2, 3, 1).cpu().numpy()
     return [Image.fromarray(array) for array in arrays]
 
 

@@ -45,9 +45,8 @@ def average(models: Sequence[Model], weights: Sequence[float] | None = None) -> 
         f"{model.config.name}, {model.config.training.get('iterations', '?')} iterations: {share:.3g}"
         for model, share in zip(models, shares, strict=True)
     ]
-    facts = {
-        name: fact for name, fact in last.training.items() if name not in ("calibrated", "refined")
-    }  # which the mean is not
+    not_the_mean = ("calibrated", "refined")
+    facts = {name: fact for name, fact in last.training.items() if name not in not_the_mean}
     mean = Model.build(replace(last, training={**facts, "mean_of": of}))
     for name, network in mean.networks().items():
         states = [model.networks()[name].state_dict() for model in models]

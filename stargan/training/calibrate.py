@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from stargan.models.checkpoint import Model
+from stargan.pictures.tensors import from_levels
 from stargan.training.augment import to_luma
 from stargan.training.config import option_of
 from stargan.training.data import DataError, Faces
@@ -62,7 +63,7 @@ def calibrate(model: Model, faces: Faces) -> dict[str, tuple[float, float]]:
             at = torch.multinomial(own, PICTURES, replacement=True, generator=random)
         pictures = pictures[at]
         gray = domain in model.config.grayscale_domains
-        batches = (to_luma(x) if gray else x for x in (part.float() / 127.5 - 1 for part in pictures.split(BATCH)))
+        batches = (to_luma(x) if gray else x for x in (from_levels(part) for part in pictures.split(BATCH)))
         styles = torch.cat([model.style_encoder(x, torch.full((len(x),), index)) for x in batches])
         if len(styles) < 2 or not _variance(styles):
             raise DataError(f"The pictures of {domain} are too few, or too much alike, to calibrate with.")

@@ -22,6 +22,7 @@ from torchvision.transforms.v2.functional import gaussian_blur
 from tqdm import tqdm, trange
 
 from stargan.models.checkpoint import Model
+from stargan.pictures.tensors import from_levels, to_levels
 from stargan.training.augment import luma_where
 from stargan.training.calibrate import check_domains, moment_matching
 from stargan.training.config import ConfigError
@@ -171,7 +172,7 @@ def _draw(
             references = _own(model, faces.sample(of, random)[0], of)
             styles = model.style_encoder(references.to(device), of.to(device))
         features, _ = model.generator.encoder(x.to(device))
-        drawn = _bytes(_own(model, model.generator.decoder(features, styles).cpu(), of))
+        drawn = to_levels(_own(model, model.generator.decoder(features, styles).cpu(), of))
         parts.append(Lesson(features.half().cpu(), styles.cpu(), of, drawn))
     return Lesson.joined(parts)
 
@@ -181,7 +182,7 @@ def _corrected(drawn: Tensor, real: Tensor, options: Refinement, device: torch.d
     """What drawings of one set are to become, ``(N, 3, H, W)`` uint8 both; ``real``: thumbnails ``(M, 3, 16, 16)``."""
 
     def smooth(part: Tensor) -> Tensor:
-        x = _floats(part.to(device))
+        x = from_levels(part.to(device))
         return (non_local_means(x, options.denoise) if options.denoise else x).cpu()
 
     clean = torch.cat([smooth(part) for part in drawn.split(BATCH)])
@@ -193,7 +194,7 @@ def _corrected(drawn: Tensor, real: Tensor, options: Refinement, device: torch.d
     for x, move in zip(clean.split(BATCH), moves.split(BATCH), strict=True):
         x = x + options.sharpen * (x - _gaussian(x))
         x = x + F.interpolate(move, size=x.shape[2:], mode="bicubic", align_corners=False)
-        aims.append(_bytes(x))
+        aims.append(to_levels(x))
     return torch.cat(aims)
 
 
@@ -262,7 +263,7 @@ def _learn(model: Model, changed: Lesson, kept: Lesson, options: Refinement, ran
                     torch.cat([one[at], other[stay]]).to(device)
                     for one, other in zip(vars(changed).values(), vars(kept).values(), strict=True)
                 )
-                difference = _own(model, generator.decoder(features.float(), styles), of) - _floats(aims)
+                difference = _own(model, generator.decoder(features.float(), styles), of) - from_levels(aims)
                 # the second time without detail, or light, which is little in each pixel, would be learned last
                 loss = difference.abs().mean() + _thumbnails(difference).abs().mean()
                 optimizer.zero_grad()
@@ -284,7 +285,10 @@ def _real_thumbnails(model: Model, faces: Faces, domain: int, random: torch.Gene
     pictures = faces.pictures[domain]
     chosen = torch.randperm(len(pictures), generator=random)[:PICTURES]
     return torch.cat(
-        [_thumbnails(_own(model, _floats(pictures[at]), torch.full((len(at),), domain))) for at in chosen.split(BATCH)]
+        [
+            _thumbnails(_own(model, from_levels(pictures[at]), torch.full((len(at),), domain)))
+            for at in chosen.split(BATCH)
+        ]
     )
 
 
@@ -299,7 +303,7 @@ def _own(model: Model, x: Tensor, domain: Tensor) -> Tensor:
 def _difference(x: Tensor, y: Tensor) -> float:
     """The mean absolute difference of pictures held as uint8."""
     parts = zip(x.split(BATCH), y.split(BATCH), strict=True)
-    return sum((_floats(a) - _floats(b)).abs().mean().item() * len(a) for a, b in parts) / len(x)
+    return sum((from_levels(a) - from_levels(b)).abs().mean().item() * len(a) for a, b in parts) / len(x)
 
 
 def _thumbnails(x: Tensor) -> Tensor:
@@ -313,11 +317,3 @@ def _gaussian(x: Tensor) -> Tensor:
 
 def _device(model: Model) -> torch.device:
     return next(model.generator.parameters()).device
-
-
-def _floats(x: Tensor) -> Tensor:
-    return x.float() / 127.5 - 1
-
-
-def _bytes(x: Tensor) -> Tensor:
-    return ((x.clamp(-1, 1) + 1) * 127.5).round().byte()
