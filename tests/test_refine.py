@@ -145,6 +145,33 @@ def test_groups_are_of_their_own_photos(data: Path, monkeypatch: pytest.MonkeyPa
         refine(model, faces, "anime", SHORT, groups=("g", "x"))
 
 
+def test_the_quick_way_learns_the_same(
+    model: Model, faces: Faces, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In bf16 and compiled: kernels are there on any CPU, if slow ones."""
+    plain = replace(SHORT, passes=4, learning_rate=1e-3)
+    found = []
+    for has, options in (
+        (True, plain),
+        (True, replace(plain, bf16=True, compile=True)),
+        (False, replace(plain, bf16=True)),
+    ):
+        own = Model.build(model.config)
+        for name, network in own.networks().items():
+            network.load_state_dict(model.networks()[name].state_dict())
+        monkeypatch.setattr(refining, "has_bf16", lambda _, has=has: has)
+        _, last = refine(own, faces, "anime", options)
+        found.append((own.config.training["refined"]["anime"]["bf16"], last, drawings(own, faces, "anime")))
+    (_, last, drawn), (bf16, quick_last, quick), (fallen, slow_last, slow) = found
+    assert (bf16, fallen) == (True, False)
+    assert torch.equal(slow, drawn)
+    assert slow_last == last
+    assert "bf16 is not known to be fast here" in caplog.text
+    moved = (drawn - drawings(model, faces, "anime")).abs().mean()
+    assert 0 < (quick - drawn).abs().mean() < 0.2 * moved
+    assert quick_last == pytest.approx(last, rel=0.02)
+
+
 @pytest.mark.parametrize("drawings", [25, 50])  # the last batch is of one drawing; there are 50 steps
 def test_any_number_of_drawings_is_learned(model: Model, faces: Faces, drawings: int) -> None:
     options = Refinement(drawings=drawings, passes=4, batch_size=8, light=0.0, denoise=0.0)
@@ -175,10 +202,13 @@ def test_what_there_is_not_enough_of_is_named(tmp_path: Path, model: Model, face
         refine(model, faces, "anime", SHORT)
 
 
-def test_high_pass_models_and_nothing_to_learn_are_refused(faces: Faces) -> None:
+def test_what_refinement_cannot_do_is_refused(model: Model, faces: Faces, monkeypatch: pytest.MonkeyPatch) -> None:
     architecture = Architecture(32, base_channels=8, max_channels=16, high_pass_weight=1.0)
     with pytest.raises(ConfigError, match="landmark masks"):
         refine(Model.build(ModelConfig("mine", DOMAINS, architecture)), faces, "anime", SHORT)
+    monkeypatch.setenv("STARGAN_COMPILE", "0")
+    with pytest.raises(ConfigError, match=r"Nothing can be compiled here, because STARGAN_COMPILE is 0"):
+        refine(model, faces, "anime", replace(SHORT, compile=True))
     with pytest.raises(ConfigError, match="passes must be 1 or more"):
         Refinement(passes=0)
     with pytest.raises(ConfigError, match="drawings must be 25 or more"):
@@ -211,5 +241,5 @@ def test_help_tells_the_defaults(capsys: pytest.CaptureFixture) -> None:
         main(["refine", "--help"])
     told = " ".join(capsys.readouterr().out.split())
     for name in NAMES:
-        of = told[told.index(f"--{name} ", told.index("options:")) :]
+        of = told[told.index(f"--{name.replace('_', '-')} ", told.index("options:")) :]
         assert of[: of.index(")")].endswith(f"(default: {getattr(Refinement, name):g}")

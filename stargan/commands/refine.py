@@ -8,7 +8,8 @@ from pathlib import Path
 from stargan.commands.arguments import at_least, within
 
 # Options of stargan.training.refine.Refinement, whose defaults the help tells.
-NAMES = ("denoise", "sharpen", "light", "drawings", "passes")
+NAMES = ("denoise", "sharpen", "light", "drawings", "passes", "learning_rate")
+FLAGS = ("bf16", "compile")
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -34,6 +35,11 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--light", type=within(0, 1), help="0 to 1: share of the way to real light (default: 1)")
     parser.add_argument("--drawings", type=at_least(25), help="for each source domain, group and mode (default: 400)")
     parser.add_argument("--passes", type=at_least(1), help="over all drawings (default: 12)")
+    parser.add_argument(
+        "--learning-rate", type=within(0, 1), metavar="RATE", help="0 to 1: of Adam, at most (default: 0.0002)"
+    )
+    parser.add_argument("--bf16", action="store_true", help="learn in bf16, where the device is fast at it")
+    parser.add_argument("--compile", action="store_true", help="learn by torch.compile")
     parser.add_argument("--device", help="cuda, cpu, ...; default: CUDA where there is one")
     parser.add_argument("--output", type=Path, required=True, help="the refined model's folder, which names it")
     parser.set_defaults(run=run)
@@ -53,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
     if options.output.is_file():
         raise NotADirectoryError(f"{options.output} is a file: --output names the model's folder.")
     device = find_device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    chosen = Refinement(**{name: value for name in NAMES if (value := getattr(options, name)) is not None})
+    chosen = Refinement(**{name: value for name in NAMES + FLAGS if (value := getattr(options, name)) is not None})
     source = find_model(options.model)
     model = load_model(source)
     load_discriminator(source, model)

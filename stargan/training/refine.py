@@ -11,6 +11,7 @@ Encoder and styles stay as they are, and so does what is drawn in the other doma
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -21,12 +22,16 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
 from tqdm import tqdm, trange
 
+from stargan.inference.compiling import obstacle
+from stargan.inference.translator import has_bf16
 from stargan.models.checkpoint import Model
 from stargan.pictures.tensors import from_levels, to_levels
 from stargan.training.augment import luma_where
 from stargan.training.calibrate import check_domains, moment_matching
 from stargan.training.config import ConfigError
 from stargan.training.data import DataError, Faces, augment
+
+log = logging.getLogger(__name__)
 
 MODES = ("latent", "reference")
 BATCH = 20
@@ -54,6 +59,8 @@ class Refinement:
         passes: how often each drawing is learned.
         batch_size: of drawings that change.
         learning_rate: of Adam, at most: it rises and falls once.
+        bf16: the decoder learns in bf16, channels-last; where the device is not known to be fast at it, in fp32.
+        compile: it learns by torch.compile.
 
     Raises:
         ConfigError: there would be nothing to learn, or too few drawings to know their light by.
@@ -66,6 +73,8 @@ class Refinement:
     passes: int = 12
     batch_size: int = 16
     learning_rate: float = 2e-4
+    bf16: bool = False
+    compile: bool = False
 
     def __post_init__(self) -> None:
         for name, least in (("drawings", COMPONENTS + 1), ("passes", 1), ("batch_size", 1)):
@@ -103,13 +112,18 @@ def refine(
         The mean absolute difference of drawings from their corrections, pixels being in [-1, 1]: before, and in the last pass.
 
     Raises:
-        ConfigError: the model is a high-pass one.
+        ConfigError: the model is a high-pass one; nothing can be compiled here.
         DataError: the model and the data have different domains; ``domain`` is none of them, or the only one; it has fewer than
             two different pictures; no source is of a group.
     """
     options = options or Refinement()
     if model.config.architecture.high_pass_weight:
         raise ConfigError("Refinement has no landmark masks, which high-pass models draw by.")
+    if options.compile and (why := obstacle(_device(model))):
+        raise ConfigError(f"Nothing can be compiled here, because {why}: refine without --compile.")
+    if options.bf16 and not has_bf16(_device(model)):
+        log.warning("bf16 is not known to be fast here, and may be many times slower: learning in fp32.")
+        options = replace(options, bf16=False)
     check_domains(model, faces)
     if domain not in faces.domains:
         raise DataError(f"{domain} is not a domain of the model: these are {', '.join(faces.domains)}.")
@@ -243,6 +257,8 @@ def color_transfer(x: Tensor, real: Tensor) -> Tensor:
 def _learn(model: Model, changed: Lesson, kept: Lesson, options: Refinement, random: torch.Generator) -> float:
     """The mean difference of ``changed`` from the aims, see :func:`refine`."""
     device, generator = _device(model), model.generator
+    draw = torch.compile(generator.decoder) if options.compile else generator.decoder
+    layout = torch.channels_last if options.bf16 else torch.contiguous_format
     decoder = [*generator.decode.parameters(), *generator.to_rgb.parameters()]
     steps = options.passes * math.ceil(len(changed.aims) / options.batch_size)
 
@@ -252,8 +268,8 @@ def _learn(model: Model, changed: Lesson, kept: Lesson, options: Refinement, ran
     optimizer = torch.optim.Adam(decoder, options.learning_rate, betas=(0.9, 0.99))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
     mean = 0.0
-    for parameter in decoder:
-        parameter.requires_grad_(True)
+    for part in (generator.decode, generator.to_rgb):
+        part.to(memory_format=layout).requires_grad_(True)
     try:
         for _ in (bar := trange(options.passes, desc="learning", unit="pass")):
             differences = []
@@ -263,7 +279,9 @@ def _learn(model: Model, changed: Lesson, kept: Lesson, options: Refinement, ran
                     torch.cat([one[at], other[stay]]).to(device)
                     for one, other in zip(vars(changed).values(), vars(kept).values(), strict=True)
                 )
-                difference = _own(model, generator.decoder(features.float(), styles), of) - from_levels(aims)
+                with torch.autocast(device.type, torch.bfloat16, enabled=options.bf16):
+                    drawn = draw(features.float().contiguous(memory_format=layout), styles)
+                difference = _own(model, drawn.float(), of) - from_levels(aims)
                 # the second time without detail, or light, which is little in each pixel, would be learned last
                 loss = difference.abs().mean() + _thumbnails(difference).abs().mean()
                 optimizer.zero_grad()
@@ -275,8 +293,8 @@ def _learn(model: Model, changed: Lesson, kept: Lesson, options: Refinement, ran
             bar.set_postfix(difference=round(mean, 4))
     finally:
         optimizer.zero_grad()
-        for parameter in decoder:
-            parameter.requires_grad_(False)
+        for part in (generator.decode, generator.to_rgb):
+            part.requires_grad_(False)
     return mean
 
 
