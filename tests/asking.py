@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ class Visitor:
         self._stop = threading.Event()
         self._socket: socket.socket | None = None
 
+    @cached_property
     def functions(self) -> list[dict[str, Any]]:
         """What the app can be asked to run, named and private, each with its input components."""
         config = self.http.get("config").raise_for_status().json()

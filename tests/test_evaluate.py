@@ -420,15 +420,16 @@ def test_distances_of_features() -> None:
     assert backbones.distances(None, moved) == {}
 
 
-@pytest.fixture
-def weight_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
+@pytest.fixture(scope="module")
+def weight_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Files in the published layouts, with random weights: the trained ones are downloads."""
     fidelity = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
     from torchvision.models import alexnet
 
     torch.manual_seed(0)
-    files = {"inception": tmp_path / "inception.pth", "lpips": tmp_path / "alexnet.pth"}
-    with monkeypatch.context() as patched:
+    folder = tmp_path_factory.mktemp("backbones")
+    files = {"inception": folder / "inception.pth", "lpips": folder / "alexnet.pth"}
+    with pytest.MonkeyPatch.context() as patched:
         patched.setattr(fidelity, "load_state_dict_from_url", lambda *_, **__: {})
         patched.setattr(fidelity.FeatureExtractorInceptionV3, "load_state_dict", lambda *_: None)
         inception = fidelity.FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
@@ -499,7 +500,7 @@ def test_the_whole_way_with_backbones(
     if in_a_folder:
         (tmp_path / "folder").mkdir()
         for name, file in weight_files.items():
-            file.rename(tmp_path / "folder" / {"inception": INCEPTION, "lpips": ALEXNET}[name])
+            (tmp_path / "folder" / {"inception": INCEPTION, "lpips": ALEXNET}[name]).symlink_to(file)
         places = dict.fromkeys(weight_files, tmp_path / "folder")
     files = ["--inception-weights", str(places["inception"]), "--lpips-weights", str(places["lpips"])]
     output = tmp_path / "figures.json"

@@ -164,7 +164,7 @@ def test_the_app_fetches_so(elsewhere: str, tmp_path: Path) -> None:
     server = start(PYTHONPATH=str(tmp_path))
     try:
         visitor = Visitor(server.url)
-        draw = next(function["id"] for function in visitor.functions() if function["api_name"] == "latent_grid")
+        draw = next(function["id"] for function in visitor.functions if function["api_name"] == "latent_grid")
 
         def answer(name: str) -> dict:
             photo = {"path": elsewhere + name, "url": elsewhere + name, "meta": {"_type": "gradio.FileData"}}

@@ -103,7 +103,7 @@ def photo(portrait: Image.Image, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def visitor(server: Server, photo: Path) -> Visitor:
     """One whose session holds drawings and a kept style, so that no function refuses for the lack of them."""
     visitor = Visitor(server.url)
-    for function in visitor.functions():
+    for function in visitor.functions:
         if any(function["api_name"].startswith(name) for name in ("draw_latent", "draw_mixed", "keep")):
             visitor.ask(function["id"], usual(visitor, function, photo))
     return visitor
@@ -211,7 +211,7 @@ def test_an_endpoint_that_is_not_there_is_said_in_a_sentence(server: Server, vis
 def test_no_file_is_read_that_nobody_uploaded(visitor: Visitor, photo: Path) -> None:
     """However it is written, of whatever function; nor is it told whether there is such a file."""
     asked = 0
-    for function in visitor.functions():
+    for function in visitor.functions:
         good = usual(visitor, function, photo)
         for index, component in enumerate(function["components"]):
             if component["type"] not in ("image", "gallery", "video"):
@@ -235,7 +235,7 @@ def test_nothing_is_asked_past_the_queue(visitor: Visitor, photo: Path) -> None:
         assert answer.status_code == 404
         assert refused in answer.text
     direct = set()
-    for function in visitor.functions():
+    for function in visitor.functions:
         body = {"data": [], "fn_index": function["id"], "session_hash": visitor.session}
         answer = visitor.http.post("gradio_api/run/predict", json=body)
         if answer.status_code != 404 or refused not in answer.text:
@@ -266,7 +266,7 @@ def test_whatever_is_asked_gets_a_short_answer(
     server: Server, visitor: Visitor, photo: Path, name: str, repeated: bool
 ) -> None:
     number = int(name.partition("-")[0])
-    function = next(function for function in visitor.functions() if function["id"] == number)
+    function = next(function for function in visitor.functions if function["id"] == number)
     good, wrong, taken = usual(visitor, function, photo), [], Counter[str]()
     events = EVENTS if "select" in str(function["targets"]) and not repeated else []
     requests = [(good, event, "event", f"{event!s:.40}") for event in events]

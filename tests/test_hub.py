@@ -44,6 +44,11 @@ from stargan.models.registry import push_model
 __all__ = ["client", "clients", "environment", "folder", "home", "hub", "model"]
 
 
+@pytest.fixture(scope="module")
+def programs() -> dict[str, str]:
+    return {"first": "0"}
+
+
 def rows(model: str) -> list[Row]:
     """As an evaluation without weights for LPIPS would find them."""
     swd = {"64": 14.7, "32": 15.7, "mean": 15.2}

@@ -103,7 +103,13 @@ def environment(hub: HubServer, home: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def clients(environment: dict[str, str]) -> Iterator[dict[str, Client]]:
+def programs() -> dict[str, str]:
+    """The clients' names, and whether ``HF_HUB_OFFLINE`` is set for them."""
+    return {"first": "0", "second": "0", "told to be offline": "1"}
+
+
+@pytest.fixture(scope="module")
+def clients(environment: dict[str, str], programs: dict[str, str]) -> Iterator[dict[str, Client]]:
     """Processes whose environment says where the Hub is; each value runs a function in one of them.
 
     They share a cache, as one start of a program after another does. All begin together, to load while others work.
@@ -112,7 +118,7 @@ def clients(environment: dict[str, str]) -> Iterator[dict[str, Client]]:
     with pytest.MonkeyPatch.context() as patch:
         for key, value in environment.items():
             patch.setenv(key, value)
-        for name, offline in (("first", "0"), ("second", "0"), ("told to be offline", "1")):
+        for name, offline in programs.items():
             patch.setenv("HF_HUB_OFFLINE", offline)
             pools[name] = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
             pools[name].submit(fetch, registry.DEFAULT_MODEL)  # the process starts now, with this environment

@@ -45,7 +45,7 @@ def latent(photo: dict, seed: int, count: int = 1) -> list:
 
 
 def number_of(visitor: Visitor, name: str) -> int:
-    return next(function["id"] for function in visitor.functions() if function["api_name"] == name)
+    return next(function["id"] for function in visitor.functions if function["api_name"] == name)
 
 
 def content(visitor: Visitor, answer: dict) -> bytes:
@@ -297,7 +297,7 @@ def test_a_telephones_photo_is_measured(server: Server, portrait: Image.Image, t
 def test_long_run(server: Server, photos: list[Path]) -> None:
     """All functions, those of the page, too: memory, threads, open files and child processes stay as they are."""
     visitor, process = Visitor(server.url), psutil.Process(server.process.pid)
-    functions = visitor.functions()
+    functions = visitor.functions
     named = {function["api_name"]: function["id"] for function in functions}
     own = [visitor.upload(photo) for photo in photos]
     reference = [{"image": own[0], "caption": None}]
