@@ -41,8 +41,16 @@ LONG = (
     "test_export",
     "test_results",
     "test_cluster",
-    "test_video",
+    "test_evaluate",
+    "test_translator",
+    "test_elastic",
+    "test_app",
+    "test_bench",
     "test_api",
+    "test_shards",
+    "test_looks",
+    "test_importing",
+    "test_video",
 )
 FACES = Path(__file__).resolve().parents[2] / "shared" / "faces-192"
 

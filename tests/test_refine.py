@@ -149,7 +149,7 @@ def test_the_quick_way_learns_the_same(
     model: Model, faces: Faces, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """In bf16 and compiled: kernels are there on any CPU, if slow ones."""
-    plain = replace(SHORT, passes=4, learning_rate=1e-3)
+    plain = replace(SHORT, drawings=32, passes=4, learning_rate=1e-3)  # batches of one size: compiled once
     found = []
     for has, options in (
         (True, plain),
