@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -119,9 +120,7 @@ def test_the_decoder_learns_the_corrections_and_nothing_else_changes(model: Mode
 def test_the_same_again_is_the_same(model: Model, faces: Faces) -> None:
     found = []
     for _ in range(2):
-        own = Model.build(model.config)
-        for name, network in own.networks().items():
-            network.load_state_dict(model.networks()[name].state_dict())
+        own = deepcopy(model)
         refine(own, faces, "anime", SHORT)
         found.append(drawings(own, faces, "anime"))
     assert torch.equal(*found)
@@ -156,10 +155,8 @@ def test_the_quick_way_learns_the_same(
         (True, replace(plain, bf16=True, compile=True)),
         (False, replace(plain, bf16=True)),
     ):
-        own = Model.build(model.config)
-        for name, network in own.networks().items():
-            network.load_state_dict(model.networks()[name].state_dict())
-        monkeypatch.setattr(refining, "has_bf16", lambda _, has=has: has)
+        own = deepcopy(model)
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda has=has: has)
         _, last = refine(own, faces, "anime", options)
         found.append((own.config.training["refined"]["anime"]["bf16"], last, drawings(own, faces, "anime")))
     (_, last, drawn), (bf16, quick_last, quick), (fallen, slow_last, slow) = found

@@ -273,8 +273,8 @@ def watched(self, *args, **options):
     traced.append(type(self).call_module is torch.fx.Tracer.call_module)
     return trace(self, *args, **options)
 torch.fx.Tracer.trace = watched
-import stargan.inference.translator
-stargan.inference.translator.QUIET_SECONDS = 0.0
+from stargan.inference import translator
+translator.QUIET_SECONDS = 0
 translator = test_translator.Translator(test_translator.build(32, base_channels=4, max_channels=8), "cpu", "exact")
 translator.compile_in_background().join()
 assert isinstance(translator._decoder, test_translator.compiling.CompiledDecoder)

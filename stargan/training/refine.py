@@ -11,27 +11,24 @@ Encoder and styles stay as they are, and so does what is drawn in the other doma
 from __future__ import annotations
 
 import itertools
-import logging
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.transforms.v2.functional import gaussian_blur
 from tqdm import tqdm, trange
 
 from stargan.inference.compiling import obstacle
-from stargan.inference.translator import has_bf16
 from stargan.models.checkpoint import Model
 from stargan.pictures.tensors import from_levels, to_levels
 from stargan.training.augment import luma_where
 from stargan.training.calibrate import check_domains, moment_matching
 from stargan.training.config import ConfigError
 from stargan.training.data import DataError, Faces, augment
-
-log = logging.getLogger(__name__)
+from stargan.training.trainer import trains_in_bf16
 
 MODES = ("latent", "reference")
 BATCH = 20
@@ -119,11 +116,10 @@ def refine(
     options = options or Refinement()
     if model.config.architecture.high_pass_weight:
         raise ConfigError("Refinement has no landmark masks, which high-pass models draw by.")
-    if options.compile and (why := obstacle(_device(model))):
+    device = _device(model)
+    if options.compile and (why := obstacle(device)):
         raise ConfigError(f"Nothing can be compiled here, because {why}: refine without --compile.")
-    if options.bf16 and not has_bf16(_device(model)):
-        log.warning("bf16 is not known to be fast here, and may be many times slower: learning in fp32.")
-        options = replace(options, bf16=False)
+    options = replace(options, bf16=options.bf16 and trains_in_bf16(device))  # as it is computed here
     check_domains(model, faces)
     if domain not in faces.domains:
         raise DataError(f"{domain} is not a domain of the model: these are {', '.join(faces.domains)}.")
@@ -146,7 +142,7 @@ def refine(
     with tqdm(total=len(sources) * len(MODES) + len(others), desc="drawing", unit="set") as bar:
         for (index, odds, _), mode in itertools.product(sources, MODES):
             lesson = _draw(model, faces, index, odds, target, mode, options.drawings, random)
-            aims = _corrected(lesson.aims, real, options, _device(model))
+            aims = _corrected(lesson.aims, real, options, device)
             before += _difference(lesson.aims, aims) / (len(sources) * len(MODES))
             changed.append(replace(lesson, aims=aims))
             bar.update()
@@ -259,17 +255,16 @@ def _learn(model: Model, changed: Lesson, kept: Lesson, options: Refinement, ran
     device, generator = _device(model), model.generator
     draw = torch.compile(generator.decoder) if options.compile else generator.decoder
     layout = torch.channels_last if options.bf16 else torch.contiguous_format
-    decoder = [*generator.decode.parameters(), *generator.to_rgb.parameters()]
+    decoder = nn.ModuleList([generator.decode, generator.to_rgb]).to(memory_format=layout)
     steps = options.passes * math.ceil(len(changed.aims) / options.batch_size)
 
     def rate(step: int) -> float:
         return min(1, (step + 1) / (WARMUP * steps)) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
-    optimizer = torch.optim.Adam(decoder, options.learning_rate, betas=(0.9, 0.99))
+    optimizer = torch.optim.Adam(decoder.parameters(), options.learning_rate, betas=(0.9, 0.99))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
     mean = 0.0
-    for part in (generator.decode, generator.to_rgb):
-        part.to(memory_format=layout).requires_grad_(True)
+    decoder.requires_grad_(True)
     try:
         for _ in (bar := trange(options.passes, desc="learning", unit="pass")):
             differences = []
@@ -293,8 +288,7 @@ def _learn(model: Model, changed: Lesson, kept: Lesson, options: Refinement, ran
             bar.set_postfix(difference=round(mean, 4))
     finally:
         optimizer.zero_grad()
-        for part in (generator.decode, generator.to_rgb):
-            part.requires_grad_(False)
+        decoder.requires_grad_(False)
     return mean
 
 

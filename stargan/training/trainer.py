@@ -58,9 +58,7 @@ class Trainer:
             raise TrainingError(f"The options name the domain {unknown[0]!r}; the data has {', '.join(faces.domains)}.")
         if config.compile and (why := obstacle(device)):
             raise TrainingError(f"Nothing can be compiled here, because {why}: train with --no-compile.")
-        self.bf16 = config.bf16 and has_bf16(device)
-        if config.bf16 and not self.bf16 and not self.rank:
-            log.warning("bf16 is not known to be fast here, and may be many times slower: training in fp32.")
+        self.bf16 = config.bf16 and trains_in_bf16(device, quiet=self.rank > 0)
         self.iteration = self.samples = 0
         self.seconds = 0.0
         self.changes: list[dict[str, Any]] = []  # of options, on the way
@@ -343,6 +341,13 @@ def _kind_counts(faces: Faces | ShardedFaces, odds: Sequence[Tensor | None], kin
         for kind, own in zip(faces.kinds, odds, strict=True)
     ]
     return torch.stack(counts)
+
+
+def trains_in_bf16(device: torch.device, *, quiet: bool = False) -> bool:
+    """Whether bf16 is fast there; if not, the log says that it is done without, but for ``quiet``."""
+    if not (fast := has_bf16(device)) and not quiet:
+        log.warning("bf16 is not known to be fast here, and may be many times slower: training in fp32.")
+    return fast
 
 
 def _compiled(nets: Networks) -> Networks:
