@@ -377,6 +377,7 @@ def test_missing_config(folder: Path, missing: str) -> None:
             {"architecture": {"image_size": True}},
             "The image_size of a model must be a whole number up to 2048, not True.",
         ),
+        ({"architecture": {"finish_channels": 65}}, "a whole number from 0 to 64, not 65."),
         ({"architecture": {"high_pass_weight": 1e300}}, "a number from 0 to 1000, not 1e+300."),
         ({"architecture": {"high_pass_weight": float("nan")}}, "a number from 0 to 1000, not nan."),
         (
@@ -481,7 +482,8 @@ def test_published_config_is_read_as_it_stands() -> None:
     text = (registry.WEIGHTS / registry.DEFAULT_MODEL / "config.json").read_text(encoding="utf-8")
     config = ModelConfig.from_json(text)
     written = json.loads(config.to_json())
-    assert written == json.loads(text) | {"grayscale_domains": []}
+    architecture = {"finish_channels": 0} | json.loads(text)["architecture"]
+    assert written == json.loads(text) | {"grayscale_domains": [], "architecture": architecture}
     assert ModelConfig.from_json(config.to_json()) == config
     assert config.framing == ANIME_FRAMING
 
@@ -503,6 +505,7 @@ def test_configs_are_values() -> None:
     TINY,
     Architecture(16),
     Architecture(64, base_channels=32, max_channels=256),
+    Architecture(32, base_channels=8, max_channels=16, finish_channels=64),
     Architecture(128, style_dim=512, latent_dim=256),
     Architecture(256, high_pass_weight=1.0),
     Architecture(512, style_dim=8, base_channels=16, max_channels=1024),

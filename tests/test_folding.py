@@ -164,6 +164,16 @@ def test_generator(high_pass_weight):
         )
 
 
+@pytest.mark.usefixtures("wide_norm")
+def test_finisher():
+    generator = randomised(Generator(64, 16, base_channels=4, max_channels=8, finish_channels=6))
+    features, style = torch.randn(2, 8, 16, 16, dtype=torch.float64), torch.randn(2, 16, dtype=torch.float64)
+    expected = generator.decoder(features, style)
+    torch.testing.assert_close(FoldedDecoder(generator)(features, style), expected, **EXACT)
+    generator.finish = None
+    assert (expected - generator.decoder(features, style)).abs().mean() > 0.1
+
+
 def test_style_encoder():
     style_encoder = randomised(StyleEncoder(64, 16, 3, base_channels=8, max_channels=12))
     x, domain = torch.randn(3, 3, 64, 64, dtype=torch.float64), torch.tensor([0, 2, 1])
@@ -174,9 +184,9 @@ def test_style_encoder():
 
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 0.1)])
-@pytest.mark.parametrize("high_pass_weight", [0.0, 1.0])
-def test_prepared(high_pass_weight, dtype, tolerance, packed):
-    generator = randomised(Generator(64, 16, high_pass_weight, base_channels=16, max_channels=32), torch.float32)
+@pytest.mark.parametrize(("high_pass_weight", "finish_channels"), [(0.0, 0), (1.0, 0), (0.0, 8)])
+def test_prepared(high_pass_weight, finish_channels, dtype, tolerance, packed):
+    generator = randomised(Generator(64, 16, high_pass_weight, 16, 32, finish_channels), torch.float32)
     x, style = torch.randn(2, 3, 64, 64), torch.randn(2, 16)
     masks = (torch.rand(2, 1, 32, 32), torch.rand(2, 1, 64, 64)) if high_pass_weight else None
     encoder = prepare(FoldedEncoder(generator), CPU, dtype, packed=packed)

@@ -169,6 +169,43 @@ def test_the_quick_way_learns_the_same(
     assert quick_last == pytest.approx(last, rel=0.02)
 
 
+def test_a_finisher_learns_where_the_decoder_stays(model: Model, faces: Faces, tmp_path: Path) -> None:
+    plain = {domain: drawings(model, faces, domain) for domain in DOMAINS}
+    decoder = {name: p.clone() for name, p in model.generator.named_parameters()}
+    options = Refinement(drawings=100, passes=10, batch_size=8, learning_rate=3e-3, finish_channels=4)
+    own = deepcopy(model)
+    first, last = refine(own, faces, "anime", options)
+    assert (
+        first == refine(deepcopy(model), faces, "anime", replace(options, finish_channels=0, passes=1))[0]
+    )  # it begins as nothing
+    assert last < 0.5 * first
+    assert own.config.architecture.finish_channels == 4
+    assert own.config.training["finished"]["anime"]["finish_channels"] == 4
+    assert all(torch.equal(p, decoder[name]) for name, p in own.generator.named_parameters() if name in decoder)
+    assert not any(p.requires_grad for p in own.generator.parameters())
+    moved = {domain: (drawings(own, faces, domain) - plain[domain]).abs().mean() for domain in DOMAINS}
+    assert moved["photo"] < 0.5 * moved["anime"]
+    save_model(own, tmp_path / "finished", torch.float32)
+    assert torch.equal(drawings(load_model(tmp_path / "finished"), faces, "anime"), drawings(own, faces, "anime"))
+
+
+def test_a_finisher_learns_on_or_leaves_it_to_the_decoder(model: Model, faces: Faces) -> None:
+    refine(model, faces, "anime", replace(SHORT, finish_channels=4))
+    for channels, part in ((4, "finish"), (0, "decode")):
+        before = deepcopy(model)
+        refine(model, faces, "anime", replace(SHORT, finish_channels=channels))
+        changed = {
+            name
+            for name, p in model.generator.named_parameters()
+            if not torch.equal(p, before.generator.get_parameter(name))
+        }
+        assert {name.split(".")[0].replace("to_rgb", "decode") for name in changed} == {part}
+    with pytest.raises(
+        ConfigError, match=r"^The model has a finisher of 4 channels: the option finish_channels must be 4 or 0\.$"
+    ):
+        refine(model, faces, "anime", replace(SHORT, finish_channels=8))
+
+
 @pytest.mark.parametrize("drawings", [25, 50])  # the last batch is of one drawing; there are 50 steps
 def test_any_number_of_drawings_is_learned(model: Model, faces: Faces, drawings: int) -> None:
     options = Refinement(drawings=drawings, passes=4, batch_size=8, light=0.0, denoise=0.0)

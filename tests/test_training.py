@@ -152,6 +152,7 @@ def test_options_can_be_taken_back() -> None:
     ("option", "sentence"),
     [
         ({"architecture": replace(TINY.architecture, high_pass_weight=1.0)}, "Training has no landmark masks"),
+        ({"architecture": replace(TINY.architecture, finish_channels=4)}, "A finisher is made by refine"),
         ({"target_weights": {"anime": -1.0}}, "target_weights must be 0 or more"),
         ({"source_weights": {"anime": -1.0}}, "source_weights must be 0 or more"),
         ({"iterations": 0}, "iterations must be 1 or more, not 0"),
@@ -546,6 +547,18 @@ def test_a_discriminator_learns_a_new_kind_from_its_domain(small: Path, data: Pa
     assert torch.equal(trainer.nets.discriminator.main[-1].weight, trained[[0, 1, 3]])
     with pytest.raises(TrainingError, match=r"A run's kinds cannot change \(photo/1, anime/0\)"):
         train(tmp_path, data / "train", change=options(kinds=()), device="cpu")
+
+
+def test_a_finisher_stays_behind(faces: Faces, tmp_path: Path) -> None:
+    finished = replace(TINY.architecture, finish_channels=4)
+    model = Model.build(ModelConfig("done", faces.domains, finished, TINY.framing))
+    save_model(model, tmp_path, torch.float32)
+    trainer = Trainer(replace(TINY, discriminator_warmup=2), faces, CPU)
+    states.start_from(trainer, tmp_path)
+    assert trainer.nets.generator.finish is None
+    model.generator.finish = None
+    assert states_equal(dict(trainer.nets.generator.state_dict()), dict(model.generator.state_dict()))
+    assert states.as_model(trainer, "on").config.architecture.finish_channels == 0
 
 
 def test_the_average_follows_slowly(faces: Faces) -> None:

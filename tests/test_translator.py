@@ -35,9 +35,10 @@ DOMAINS = ("anime", "female", "male")
 FRAMING = ((0.35, 0.4), (0.65, 0.4), (0.5, 0.6), (0.4, 0.75), (0.6, 0.75))
 
 
-def build(image_size=64, framing=None, base_channels=16, max_channels=32) -> Model:
+def build(image_size=64, framing=None, base_channels=16, max_channels=32, finish_channels=0) -> Model:
     torch.manual_seed(0)
-    architecture = Architecture(image_size, base_channels=base_channels, max_channels=max_channels)
+    widths = {"base_channels": base_channels, "max_channels": max_channels, "finish_channels": finish_channels}
+    architecture = Architecture(image_size, **widths)
     model = Model.build(ModelConfig("test", DOMAINS, architecture, framing))
     for block in model.generator.decode:  # fresh networks hardly heed the style
         block.norm1.fc.weight *= 20
@@ -367,7 +368,8 @@ def test_every_size_of_every_model_is_compiled(monkeypatch, picture):
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
     negative = build()  # of the same shapes, so that the same code serves it
     negative.generator.to_rgb[2].weight.neg_()
-    for model, expected in ((build(), 6), (build(base_channels=8), 12), (negative, 12)):
+    models = ((build(), 6), (build(base_channels=8), 12), (negative, 12), (build(finish_channels=4), 18))
+    for model, expected in models:
         translator = Translator(model, "cpu", "exact")
         encoded, styles = translator.encode(picture), translator.latent_styles("anime", range(63))
         eager = translator.decode(encoded, styles)

@@ -30,6 +30,7 @@ from stargan.networks import (
     SKIP_SIDES,
     AdaIN,
     AdainResBlock,
+    Finisher,
     Generator,
     InstanceNorm,
     ResBlock,
@@ -201,6 +202,7 @@ class FoldedDecoder(nn.Module):
         self.norm = FoldedNorm(cast(InstanceNorm, norm))
         to_rgb = cast(nn.Conv2d, to_rgb)
         self.to_rgb = FoldedConv(to_rgb.weight, to_rgb.bias, side, padding=0)
+        self.finish = None if generator.finish is None else _fold_finisher(generator.finish, side)
 
     def forward(self, features: Tensor, style: Tensor, edges: Mapping[int, Tensor] | None = None) -> Tensor:
         affine = F.linear(style, self.weight, self.bias).split(self._widths, dim=1)
@@ -209,24 +211,49 @@ class FoldedDecoder(nn.Module):
             x = block(x, *affine[4 * i : 4 * i + 4])
             if edges and x.shape[2] in edges:
                 x = x.add_(edges[x.shape[2]])
-        return self.to_rgb(self.norm(x))
+        x = self.to_rgb(self.norm(x))
+        return x if self.finish is None else self.finish(x)
 
 
 def fold_style_encoder(style_encoder: StyleEncoder, image_size: int) -> StyleEncoder:
     """A style encoder that does the same as the one given, for pictures of one side; that one is left as it is."""
-    side = image_size
-    layers: list[nn.Module] = []
-    for layer in style_encoder.shared:
+    folded = copy.deepcopy(style_encoder)
+    folded.shared = _fold_layers(style_encoder.shared, image_size)
+    return folded
+
+
+def _fold_finisher(finisher: Finisher, side: int) -> Finisher:
+    """One that does the same, for drawings of one side."""
+    folded = copy.deepcopy(finisher)
+    levels = len(finisher.down)
+    # what comes down is folded at the side that it comes from, all else where it stays
+    sides = {
+        "down": [side >> level for level in range(levels)],
+        "middle": [side >> levels] * len(finisher.middle),
+        "up": [side >> level for level in range(levels - 1, 0, -1)],
+        "merge": [side >> level for level in range(levels - 1, 0, -1)],
+    }
+    for name, at in sides.items():
+        parts = cast(Iterable[nn.Sequential], getattr(finisher, name))
+        setattr(folded, name, nn.ModuleList(_fold_layers(*pair) for pair in zip(parts, at, strict=True)))
+    folded.last = _fold_layers(finisher.last, side // 2)
+    return folded
+
+
+def _fold_layers(layers: nn.Sequential, side: int) -> nn.Sequential:
+    """The same layers, folded, for inputs of one side."""
+    folded: list[nn.Module] = []
+    for layer in layers:
         if isinstance(layer, ResBlock):
-            layers.append(FoldedResBlock(layer, side))
+            folded.append(FoldedResBlock(layer, side))
             side //= 1 + layer.downsample
         elif isinstance(layer, nn.Conv2d):
-            layers.append(FoldedConv(layer.weight, layer.bias, side, padding=int(layer.padding[0])))
+            stride, padding = int(layer.stride[0]), int(layer.padding[0])
+            folded.append(FoldedConv(layer.weight, layer.bias, side, stride=stride, padding=padding))
+            side //= stride
         else:
-            layers.append(layer)
-    folded = copy.deepcopy(style_encoder)
-    folded.shared = nn.Sequential(*layers)
-    return folded
+            folded.append(layer)
+    return nn.Sequential(*folded)
 
 
 def _branches(

@@ -226,7 +226,7 @@ class Translator:
         """How many styles to decode at once."""
         limit = self._most
         if self.device.type == "cuda":
-            values = self._eager_decoder.to_rgb.weight.shape[1] * self.image_size**2
+            values = self.config.architecture.values
             # Eight or so copies of the widest layer are alive at the same time, some in fp32; half of the memory is enough.
             free, _ = torch.cuda.mem_get_info(self.device)
             limit = min(limit, free // 2 // (8 * 4 * values))

@@ -62,7 +62,7 @@ class Model:
             landmarks = LandmarkNetwork()
         model = cls(
             config,
-            Generator(size, a.style_dim, a.high_pass_weight, *widths),
+            Generator(size, a.style_dim, a.high_pass_weight, *widths, a.finish_channels),
             MappingNetwork(a.latent_dim, a.style_dim, len(config.domains)),
             StyleEncoder(size, a.style_dim, len(config.domains), *widths),
             landmarks,

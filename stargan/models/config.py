@@ -31,6 +31,8 @@ MAX_DOMAINS = 64
 MAX_PARAMETERS = 500_000_000
 # Values of one picture's widest layer, 128 MB in fp32: twice the published width at 1024 px.
 MAX_VALUES = 2**25
+# A finisher of more channels would cost more than most decoders that it corrects.
+MAX_FINISH = 64
 IMAGE_SIZES = (16, 32, 64, 128, 256, 512, 1024)
 
 # Five landmarks of a face, ``(x, y)`` in fractions of the side: see ModelConfig.framing.
@@ -64,6 +66,7 @@ _MUST = {
     "latent_dim": _WHOLE,
     "base_channels": _WHOLE,
     "max_channels": _WHOLE,
+    "finish_channels": f"must be a whole number from 0 to {MAX_FINISH}",
     "high_pass_weight": "must be a number from 0 to 1000",
 }
 
@@ -108,11 +111,12 @@ class Architecture:
     high_pass_weight: Annotated[float, Field(ge=0, le=1000)] = 0.0
     base_channels: Width | None = None
     max_channels: Width = 512
+    finish_channels: Annotated[int, Field(ge=0, le=MAX_FINISH)] = 0
 
     def __post_init__(self) -> None:
         if self.image_size not in IMAGE_SIZES:
             raise ModelError(f"The image size of a model must be one of {IMAGE_SIZES}, not {brief(self.image_size)}.")
-        if self.width * self.image_size**2 > MAX_VALUES:
+        if self.values > MAX_VALUES:
             most = MAX_VALUES // self.image_size**2
             raise ModelError(
                 f"The base_channels of a model of {self.image_size} px must be at most {most}, not {self.width}."
@@ -122,6 +126,11 @@ class Architecture:
     def width(self) -> int:
         """Channels of the first layer."""
         return self.base_channels or default_base_channels(self.image_size)
+
+    @property
+    def values(self) -> int:
+        """Of one picture's widest layer: the first and the last at full side, or, at half of it, the finisher's widest."""
+        return max(self.width, 3 * self.finish_channels // 8) * self.image_size**2
 
     def parameters(self, domains: int) -> int:
         """How many weights the matrices of generator, mapping network and style encoder have: over 98 % of all."""
@@ -143,7 +152,10 @@ class Architecture:
         mapping_network = 512 * (self.latent_dim + 3 * 512 + domains * (3 * 512 + style))
         last = widths[-1]
         style_encoder = 27 * self.width + sum(residual) + 16 * last**2 + domains * style * last
-        return generator + mapping_network + style_encoder
+        # 4×4 convolutions down, 3×3 ones at each level, up, and to the picture
+        a, b, c = (self.finish_channels * k // 2 for k in (2, 3, 4))
+        finisher = 48 * a + 9 * 2 * a * a + 25 * a * b + 9 * 2 * b * b + 25 * b * c + 9 * 4 * c * c + 108 * a
+        return generator + mapping_network + style_encoder + finisher
 
 
 @_in_a_sentence

@@ -45,7 +45,7 @@ def average(models: Sequence[Model], weights: Sequence[float] | None = None) -> 
         f"{model.config.name}, {model.config.training.get('iterations', '?')} iterations: {share:.3g}"
         for model, share in zip(models, shares, strict=True)
     ]
-    not_the_mean = ("calibrated", "refined")
+    not_the_mean = ("calibrated", "refined", "finished")
     facts = {name: fact for name, fact in last.training.items() if name not in not_the_mean}
     mean = Model.build(replace(last, training={**facts, "mean_of": of}))
     for name, network in mean.networks().items():

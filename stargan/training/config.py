@@ -65,7 +65,7 @@ class TrainConfig:
         reals: what the discriminator is shown as real. "sources", as published; "targets": other pictures, of each
             domain as often as it is a target, since one that is often drawn must be known well.
         init: a model (name, folder or Hub repository) whose weights the run starts from, instead of random ones. One of
-            half the side and twice the base width is grown (see stargan/training/grow.py).
+            half the side and twice the base width is grown (see stargan/training/grow.py). A finisher stays behind.
         grow_steps: of the regression by which the new level of a grown model learns alone.
         discriminator_warmup: iterations at the start in which the discriminator learns alone; for an ``init``
             without one, since an untrained one would spoil the generator.
@@ -124,6 +124,10 @@ class TrainConfig:
                 raise ConfigError(f"The option {name} must be 1 or more, not {getattr(self, name)}.")
         if self.architecture.high_pass_weight:
             raise ConfigError("Training has no landmark masks: the option high_pass_weight must be 0.")
+        if self.architecture.finish_channels:
+            raise ConfigError(
+                "A finisher is made by refine, for a trained model: the option finish_channels must be 0."
+            )
         if self.phases not in ("both", "alternate"):
             raise ConfigError(f"The option phases is both or alternate, not {self.phases!r}.")
         if self.reals not in ("sources", "targets"):

@@ -1,9 +1,10 @@
-"""Refinement of a trained generator: its decoder learns its own drawings, corrected.
+"""Refinement of a trained generator: it learns its own drawings, corrected.
 
 Part of what gives a small generator's drawings away is no matter of what is drawn: a weave of a few pixels in flat areas, lines
 that are softer than real ones, and light that is the photo's. Image processing takes it off the finished drawings: non-local
 means and an unsharp mask off each, and an affine map at 16 px off all of a kind. The corrected drawings are fixed aims, which the
-decoder learns by regression: that is steady where an adversary swings (distillation; Hinton et al. 2015, arXiv:1503.02531).
+decoder learns by regression: that is steady where an adversary swings (distillation; Hinton et al. 2015, arXiv:1503.02531). What
+the decoder cannot learn, a small network behind it can (:class:`stargan.networks.Finisher`).
 
 Encoder and styles stay as they are, and so does what is drawn in the other domains.
 """
@@ -14,6 +15,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +25,8 @@ from tqdm import tqdm, trange
 
 from stargan.inference.compiling import obstacle
 from stargan.models.checkpoint import Model
+from stargan.models.config import MAX_FINISH
+from stargan.networks import Finisher, init_weights
 from stargan.pictures.tensors import from_levels, to_levels
 from stargan.training.augment import luma_where
 from stargan.training.calibrate import check_domains, moment_matching
@@ -45,7 +49,7 @@ WARMUP = 0.02
 
 @dataclass(frozen=True)
 class Refinement:
-    """What is corrected, and how long the decoder learns it.
+    """What is corrected, and how long it is learned.
 
     Attributes:
         denoise: distance of patches, in the root of the mean square, pixels being in [-1, 1], at which they count 1/e of what
@@ -56,11 +60,13 @@ class Refinement:
         passes: how often each drawing is learned.
         batch_size: of drawings that change.
         learning_rate: of Adam, at most: it rises and falls once.
-        bf16: the decoder learns in bf16, channels-last; where the device is not known to be fast at it, in fp32.
-        compile: it learns by torch.compile.
+        bf16: learned in bf16, channels-last; where the device is not known to be fast at it, in fp32.
+        compile: learned by torch.compile.
+        finish_channels: over 0: instead of the decoder, a finisher of this width behind it learns
+            (:class:`stargan.networks.Finisher`), which the model gets, if it has none.
 
     Raises:
-        ConfigError: there would be nothing to learn, or too few drawings to know their light by.
+        ConfigError: there would be nothing to learn, or too few drawings to know their light by; there is no finisher so wide.
     """
 
     denoise: float = 0.07
@@ -72,11 +78,14 @@ class Refinement:
     learning_rate: float = 2e-4
     bf16: bool = False
     compile: bool = False
+    finish_channels: int = 0
 
     def __post_init__(self) -> None:
         for name, least in (("drawings", COMPONENTS + 1), ("passes", 1), ("batch_size", 1)):
             if getattr(self, name) < least:
                 raise ConfigError(f"The option {name} must be {least} or more, not {getattr(self, name)}.")
+        if not 0 <= self.finish_channels <= MAX_FINISH:
+            raise ConfigError(f"The option finish_channels must be 0 to {MAX_FINISH}, not {self.finish_channels}.")
 
 
 @dataclass
@@ -97,7 +106,7 @@ class Lesson:
 def refine(
     model: Model, faces: Faces, domain: str, options: Refinement | None = None, groups: Sequence[str] = ("",)
 ) -> tuple[float, float]:
-    """Trains the decoder, in place, to draw ``domain`` as its drawings are when corrected; the model's config says so.
+    """Trains the decoder or a finisher, in place, to draw ``domain`` as its drawings are when corrected; the config says so.
 
     Args:
         model: on any device; it is computed there.
@@ -109,13 +118,16 @@ def refine(
         The mean absolute difference of drawings from their corrections, pixels being in [-1, 1]: before, and in the last pass.
 
     Raises:
-        ConfigError: the model is a high-pass one; nothing can be compiled here.
+        ConfigError: the model is a high-pass one; it has a finisher of another width; nothing can be compiled here.
         DataError: the model and the data have different domains; ``domain`` is none of them, or the only one; it has fewer than
             two different pictures; no source is of a group.
     """
     options = options or Refinement()
     if model.config.architecture.high_pass_weight:
         raise ConfigError("Refinement has no landmark masks, which high-pass models draw by.")
+    has = model.config.architecture.finish_channels
+    if has and options.finish_channels not in (0, has):
+        raise ConfigError(f"The model has a finisher of {has} channels: the option finish_channels must be {has} or 0.")
     device = _device(model)
     if options.compile and (why := obstacle(device)):
         raise ConfigError(f"Nothing can be compiled here, because {why}: refine without --compile.")
@@ -152,9 +164,12 @@ def refine(
             for index, mode in itertools.product(of, MODES):
                 kept.append(_draw(model, faces, index, None, other, mode, each, random))
             bar.update()
+    if options.finish_channels > has:
+        _add_finisher(model, options.finish_channels)
     after = _learn(model, Lesson.joined(changed), Lesson.joined(kept), options, random)
-    refined = {**(model.config.training.get("refined") or {}), domain: {"groups": [*groups], **asdict(options)}}
-    model.config = replace(model.config, training={**model.config.training, "refined": refined})
+    key = "finished" if options.finish_channels else "refined"
+    facts = {**(model.config.training.get(key) or {}), domain: {"groups": [*groups], **asdict(options)}}
+    model.config = replace(model.config, training={**model.config.training, key: facts})
     return before, after
 
 
@@ -250,21 +265,36 @@ def color_transfer(x: Tensor, real: Tensor) -> Tensor:
     return x + ((own @ basis @ weight.T + bias - own @ basis) @ basis.T).view_as(x)
 
 
+def _add_finisher(model: Model, channels: int) -> None:
+    """One that changes nothing yet, the same each time."""
+    architecture = replace(model.config.architecture, finish_channels=channels)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        finisher = Finisher(channels).apply(init_weights).eval()
+    nn.init.zeros_(cast(nn.Conv2d, finisher.last[0]).weight)
+    model.config = replace(model.config, architecture=architecture)
+    model.generator.finish = finisher.requires_grad_(False).to(_device(model))
+
+
 def _learn(model: Model, changed: Lesson, kept: Lesson, options: Refinement, random: torch.Generator) -> float:
     """The mean difference of ``changed`` from the aims, see :func:`refine`."""
     device, generator = _device(model), model.generator
     draw = torch.compile(generator.decoder) if options.compile else generator.decoder
     layout = torch.channels_last if options.bf16 else torch.contiguous_format
-    decoder = nn.ModuleList([generator.decode, generator.to_rgb]).to(memory_format=layout)
+    decoder, finisher = nn.ModuleList([generator.decode, generator.to_rgb]), generator.finish
+    learning = finisher if finisher is not None and options.finish_channels else decoder
+    for part in (decoder, finisher):
+        if part is not None:
+            part.to(memory_format=layout)
     steps = options.passes * math.ceil(len(changed.aims) / options.batch_size)
 
     def rate(step: int) -> float:
         return min(1, (step + 1) / (WARMUP * steps)) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
-    optimizer = torch.optim.Adam(decoder.parameters(), options.learning_rate, betas=(0.9, 0.99))
+    optimizer = torch.optim.Adam(learning.parameters(), options.learning_rate, betas=(0.9, 0.99))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
     mean = 0.0
-    decoder.requires_grad_(True)
+    learning.requires_grad_(True)
     try:
         for _ in (bar := trange(options.passes, desc="learning", unit="pass")):
             differences = []
@@ -288,7 +318,7 @@ def _learn(model: Model, changed: Lesson, kept: Lesson, options: Refinement, ran
             bar.set_postfix(difference=round(mean, 4))
     finally:
         optimizer.zero_grad()
-        decoder.requires_grad_(False)
+        learning.requires_grad_(False)
     return mean
 
 

@@ -98,12 +98,14 @@ def restore(trainer: Trainer, state: dict[str, Any]) -> None:
 
 def start_from(trainer: Trainer, folder: Path) -> None:
     """Takes over the weights of a model folder, its discriminator's too where it has one, and its licence; grows one of half
-    the side.
+    the side. A finisher stays behind: it corrects the drawings that there were.
 
     Raises:
         TrainingError: it has another architecture or other domains, or a broken discriminator.
     """
     model = load_model(folder)
+    model.generator.finish = None
+    model.config = replace(model.config, architecture=replace(model.config.architecture, finish_channels=0))
     old, new = model.config.architecture, trainer.config.architecture
     if (new != old and not grows_from(new, old)) or model.config.domains != trainer.faces.domains:
         raise TrainingError(
