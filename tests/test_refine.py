@@ -247,6 +247,8 @@ def test_what_refinement_cannot_do_is_refused(model: Model, faces: Faces, monkey
         Refinement(passes=0)
     with pytest.raises(ConfigError, match="drawings must be 25 or more"):
         Refinement(drawings=24)
+    with pytest.raises(ConfigError, match=r"^The option finish_channels must be 0 to 64, not 65\.$"):
+        Refinement(finish_channels=65)
 
 
 def test_the_command_writes_a_model_with_its_discriminator(
