@@ -269,8 +269,7 @@ def count_flops(architecture: Architecture) -> tuple[float, float]:
     """GFLOP that the folded encoder takes for a picture, and the folded decoder for a style."""
     with torch.device("meta"), torch.no_grad():
         a = architecture
-        widths = (a.base_channels, a.max_channels, a.finish_channels)
-        generator = Generator(a.image_size, a.style_dim, a.high_pass_weight, *widths)
+        generator = Model.build(ModelConfig("counted", ("any",), a)).generator
         encoder, decoder = FoldedEncoder(generator), FoldedDecoder(generator)
         with FlopCounterMode(display=False) as counter:
             features, _ = encoder(torch.empty(1, 3, a.image_size, a.image_size))

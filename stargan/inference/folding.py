@@ -225,15 +225,10 @@ def fold_style_encoder(style_encoder: StyleEncoder, image_size: int) -> StyleEnc
 def _fold_finisher(finisher: Finisher, side: int) -> Finisher:
     """One that does the same, for drawings of one side."""
     folded = copy.deepcopy(finisher)
-    levels = len(finisher.down)
-    # what comes down is folded at the side that it comes from, all else where it stays
-    sides = {
-        "down": [side >> level for level in range(levels)],
-        "middle": [side >> levels] * len(finisher.middle),
-        "up": [side >> level for level in range(levels - 1, 0, -1)],
-        "merge": [side >> level for level in range(levels - 1, 0, -1)],
-    }
-    for name, at in sides.items():
+    coming = [side >> level for level in range(len(finisher.down))]  # down from these sides
+    going = coming[:0:-1]
+    middle = [coming[-1] // 2] * len(finisher.middle)
+    for name, at in {"down": coming, "middle": middle, "up": going, "merge": going}.items():
         parts = cast(Iterable[nn.Sequential], getattr(finisher, name))
         setattr(folded, name, nn.ModuleList(_fold_layers(*pair) for pair in zip(parts, at, strict=True)))
     folded.last = _fold_layers(finisher.last, side // 2)

@@ -278,14 +278,12 @@ def _add_finisher(model: Model, channels: int) -> None:
 
 def _learn(model: Model, changed: Lesson, kept: Lesson, options: Refinement, random: torch.Generator) -> float:
     """The mean difference of ``changed`` from the aims, see :func:`refine`."""
-    device, generator = _device(model), model.generator
-    draw = torch.compile(generator.decoder) if options.compile else generator.decoder
     layout = torch.channels_last if options.bf16 else torch.contiguous_format
-    decoder, finisher = nn.ModuleList([generator.decode, generator.to_rgb]), generator.finish
-    learning = finisher if finisher is not None and options.finish_channels else decoder
-    for part in (decoder, finisher):
-        if part is not None:
-            part.to(memory_format=layout)
+    device, generator = _device(model), model.generator.to(memory_format=layout)
+    draw = torch.compile(generator.decoder) if options.compile else generator.decoder
+    learning = nn.ModuleList([generator.decode, generator.to_rgb])
+    if options.finish_channels:
+        learning = nn.ModuleList([cast(Finisher, generator.finish)])
     steps = options.passes * math.ceil(len(changed.aims) / options.batch_size)
 
     def rate(step: int) -> float:
