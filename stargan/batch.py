@@ -66,9 +66,6 @@ class Looks:
     styles: Styles
     references: list[Image.Image] = field(default_factory=list)
 
-    def provenances(self, whole: bool = False) -> list[Provenance]:
-        return [self.styles.provenance(index, composite=whole) for index in range(len(self.styles))]
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -235,16 +232,24 @@ class Job:
     """What is made of every photo.
 
     Attributes:
+        weights: fingerprint of the model (:func:`stargan.models.checkpoint.fingerprint`), which every file tells.
         with_grid: also ``grid-<number>.png`` of eight photos each.
         whole: the drawing is put back into the photo.
         overwrite: files that are there already are made again.
     """
 
     config: ModelConfig
+    weights: str
     looks: Looks
     with_grid: bool = False
     whole: bool = False
     overwrite: bool = False
+
+    def provenances(self, whole: bool = False) -> list[Provenance]:
+        """One a look: what its files say of themselves."""
+        styles, weights = self.looks.styles, {"weights": self.weights}
+        plain = [styles.provenance(index, composite=whole) for index in range(len(styles))]
+        return [replace(about, details=about.details | weights) for about in plain]
 
 
 @dataclass(frozen=True)
@@ -341,11 +346,11 @@ def translate_group(paint: Paint, job: Job, files: Files[P], group: Group[P]) ->
     A row comes when its photo's files are written; the grid is written last.
     """
     looks = job.looks
-    wanted = [_wanted(looks, name, job.whole) for name, _ in group.photos]
+    wanted = [_wanted(job, name) for name, _ in group.photos]
     missing = [
         {name for name, about in of.items() if job.overwrite or not _is_made(files, name, about)} for of in wanted
     ]
-    sheet, about_sheet = f"grid-{group.number + 1}.png", _about_sheet(looks, group)
+    sheet, about_sheet = f"grid-{group.number + 1}.png", _about_sheet(job, group)
     # a new drawing belongs on the grid
     draw_sheet = job.with_grid and (any(missing) or job.overwrite or not _is_made(files, sheet, about_sheet))
     strips: list[list[Image.Image | None]] = []
@@ -410,16 +415,16 @@ def _placed(prepared: Prepared, drawing: Image.Image) -> Image.Image:
     return paste_head(prepared.source.picture, prepared.aligned[0], drawing)
 
 
-def _wanted(looks: Looks, base: str, whole: bool) -> dict[str, Provenance]:
+def _wanted(job: Job, base: str) -> dict[str, Provenance]:
     """A photo's files, and what each says of itself."""
-    return dict(zip((f"{base}-{name}.png" for name in looks.names), looks.provenances(whole), strict=True))
+    return dict(zip((f"{base}-{name}.png" for name in job.looks.names), job.provenances(job.whole), strict=True))
 
 
-def _about_sheet(looks: Looks, group: Group) -> Provenance:
+def _about_sheet(job: Job, group: Group) -> Provenance:
     """What a grid says of itself: what its looks share, and a digest of what is on it."""
-    provenances = looks.provenances()
+    provenances = job.provenances()
     first = provenances[0]
-    content = [*(name for name, _ in group.photos), *looks.names, *map(str, provenances)]
+    content = [*(name for name, _ in group.photos), *job.looks.names, *map(str, provenances)]
     digest = hashlib.sha256("\n".join(content).encode(errors="surrogateescape")).hexdigest()[:16]
     shared = {name: value for name, value in first.details.items() if name != "reference"}
     return replace(first, seed=None, details=shared | {"content": digest})

@@ -21,7 +21,7 @@ import threading
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
@@ -36,7 +36,7 @@ from stargan.errors import NoFaceError, PhotoError, RequestError
 from stargan.inference.translator import Encoded, find_device
 from stargan.inference.translator import Translator as CropTranslator
 from stargan.models.cards import copy_model
-from stargan.models.checkpoint import load_model
+from stargan.models.checkpoint import fingerprint, load_model
 from stargan.models.config import ModelConfig, ModelError
 from stargan.models.registry import commit_model, find_model
 from stargan.models.upscaling import enlarge
@@ -811,6 +811,11 @@ class Translator(CropTranslator):
     """
 
     folder: Path | None = None
+
+    @cached_property
+    def weights(self) -> str:
+        """The fingerprint of that folder (:func:`stargan.models.checkpoint.fingerprint`); empty without one."""
+        return fingerprint(self.folder) if self.folder else ""
 
     @classmethod
     def from_pretrained(

@@ -129,7 +129,8 @@ def test_smaller_model_leaves_nothing_of_a_larger_one(
     sharded: Path, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (sharded / "README.md").write_text("# A card\n")
-    (sharded / "evaluation.json").write_text("[]")  # of the larger one
+    for name in ("evaluation.json", "discriminator.safetensors"):
+        (sharded / name).write_text("[]")  # of the larger one
     assert len(weight_files(sharded)) >= 2
     monkeypatch.undo()
     save_model(model, sharded)

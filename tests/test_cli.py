@@ -21,7 +21,7 @@ from PIL import Image
 
 from stargan.batch import GRID_ROWS, find_photos
 from stargan.commands import command_line, main
-from stargan.models.checkpoint import Model, save_model
+from stargan.models.checkpoint import Model, fingerprint, load_model, save_model
 from stargan.models.config import ANIME_FRAMING, Architecture, ModelConfig
 from stargan.pictures.provenance import read_provenance
 
@@ -209,7 +209,7 @@ def test_what_the_machine_lacks_or_refuses_is_a_sentence(
 
 
 def test_folder_of_photos(
-    translate: Callable, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture, face: Image.Image
+    translate: Callable, models: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture, face: Image.Image
 ) -> None:
     assert translate(photos, "--count", 2, "--seed", 7) == 1
     out = tmp_path / "out"
@@ -230,6 +230,7 @@ def test_folder_of_photos(
         "seed": "8",
         "domain": "anime",
         "psi": "0.7",
+        "weights": fingerprint(models / "faces"),
         "DigitalSourceType": "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia",
     }
     with Image.open(out / "grid-1.png") as sheet, Image.open(out / "more/b-anime-seed8.png") as drawn:
@@ -246,6 +247,23 @@ def test_folder_of_photos(
     assert set(after) - set(before) == {"broken-anime-seed7.png", "broken-anime-seed8.png"}
     assert [name for name in before if before[name] != after[name]] == ["grid-1.png"]
     assert Image.open(out / "grid-1.png").height == 3 * 32 + 2 * 2
+
+
+def test_drawings_of_another_model_of_that_name_are_made_again(
+    models: Path, face: Image.Image, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """As snapshots of a run are: they bear its name."""
+    face.save(tmp_path / "a.png")
+    earlier, later = load_model(models / "whole"), load_model(models / "whole")
+    later.generator.to_rgb[2].bias.data += 0.5
+    options = ["translate", tmp_path / "a.png", "--count", 1, "--output", tmp_path / "out", "--device", "cpu"]
+    seen = []
+    for folder, model in (("000500", earlier), ("001000", later)):
+        save_model(model, tmp_path / folder)
+        assert main([*map(str, options), "--model", str(tmp_path / folder)]) == 0
+        assert "1 drawn, 0 already there" in capsys.readouterr().out
+        seen.append(contents(tmp_path / "out"))
+    assert all(seen[0][name] != seen[1][name] for name in ("a-anime-seed0.png", "grid-1.png"))
 
 
 def test_only_what_is_missing_or_made_otherwise_is_made(
@@ -376,6 +394,28 @@ def test_processes_share_the_work_and_write_the_files_of_one(
     assert contents(shared) == expected
     assert f"{GRID_ROWS} photos: {GRID_ROWS - 1} drawn, 0 already there, 1 failed" in told
     assert "3 photos: 3 drawn, 0 already there, 0 failed" in told
+
+
+def test_failed_photos_of_one_process_leave_the_others_at_work(
+    models: Path,
+    face: Image.Image,
+    tmp_path: Path,
+    one_thread: None,  # noqa: ARG001
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for n in range(GRID_ROWS):  # the first process is done at once
+        (photos / f"broken{n}.png").write_text("not a picture")
+        face.rotate(10 * n).save(photos / f"face{n}.png")
+    arguments = [photos, "--count", 100, "--no-grid", "--model", models / "whole", "--output", tmp_path / "out"]
+    process = command(
+        "translate", *arguments, under=("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    )
+    told, _ = process.communicate(timeout=240)
+    assert process.returncode == 1
+    assert f"{GRID_ROWS} photos: 0 drawn, 0 already there, {GRID_ROWS} failed" in told
+    assert f"{GRID_ROWS} photos: {GRID_ROWS} drawn, 0 already there, 0 failed" in told
+    assert len(contents(tmp_path / "out")) == 100 * GRID_ROWS
 
 
 def test_killed_run_goes_on(

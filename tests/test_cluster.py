@@ -307,6 +307,11 @@ def test_a_killed_worker_a_new_node_and_a_deadly_picture(cluster: Cluster, model
     assert translating.find_photos([str(photos)], str(tmp_path))[0].keys() == found.keys()
     with pytest.raises(translating.ClusterError, match="would lie among the photos"):
         translating.find_photos([str(photos)], str(photos))
+    no_text = tmp_path / "names" / os.fsdecode(b"\x83.png")
+    no_text.parent.mkdir()
+    no_text.touch()
+    with pytest.raises(translating.ClusterError, match=r"the name b'.*\\x83.png' is no text"):
+        translating.find_photos([str(no_text.parent)], str(out))
 
     config = config_of(str(models / "whole"))
     plan = batch.latent_plan(config, None, range(2), 0.7)

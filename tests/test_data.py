@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from stargan.training.data import DataError, Faces, augment, evenly, list_domains
 from stargan.training.sheets import SOURCES, fixed_faces
@@ -148,7 +148,7 @@ def test_reading_takes_hardly_more_memory_than_the_set(tmp_path: Path) -> None:
     program = f"""
 import resource, torch
 from pathlib import Path
-from PIL import Image
+from PIL import ExifTags, Image
 from stargan.training.data import Faces, read_square
 torch.zeros(2, 3, 8, 8)[0] = torch.ones(3, 8, 8)
 read_square(Path({str(tmp_path)!r}) / "a" / "0.jpg", 128)
@@ -167,6 +167,20 @@ print(peak() - before, sum(pictures.nbytes for pictures in faces.pictures))
     taken, held = map(int, done.stdout.split())
     assert held == 2000 * 3 * 128 * 128
     assert taken < 1.2 * held + 20e6
+
+
+def test_pictures_are_upright_and_on_white(root: Path) -> None:
+    """As photos are that are to be drawn."""
+    Image.new("RGBA", (32, 32), (0, 0, 0, 0)).save(root / "anime" / "00.png")
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # a quarter turn to the right
+    lower = Image.new("RGB", (32, 32))
+    lower.paste("white", (0, 16, 32, 32))
+    lower.save(root / "anime" / "01.png", exif=exif)
+    clear, turned, *_ = Faces(root, 32, CPU).pictures[0]
+    assert (clear == 255).all()
+    assert (turned[:, :, :16] == 255).all()
+    assert (turned[:, :, 16:] == 0).all()
 
 
 def test_broken_pictures_leave_no_hole(root: Path) -> None:

@@ -193,12 +193,17 @@ def _photos_at(place: Place, target: Place) -> Iterator[tuple[str, PurePosixPath
             yield place.path, PurePosixPath(PurePosixPath(place.path).name)
             return
         files = place.filesystem.get_file_info(fs.FileSelector(place.path, recursive=True))
+        files.sort(key=lambda file: PurePosixPath(file.path))
+    except UnicodeDecodeError as error:
+        raise ClusterError(
+            f"In {place.uri} the name {error.object!r} is no text: rename it, or leave out --ray."
+        ) from error
     except OSError as error:
         raise ClusterError(f"{place.uri} cannot be listed: {error}") from error
     made = PurePosixPath(target.path) if target.filesystem.type_name == place.filesystem.type_name else None
     root = PurePosixPath(place.path)
     inside = made if made and root in made.parents else None
-    for file in sorted(files, key=lambda file: PurePosixPath(file.path)):
+    for file in files:
         path = PurePosixPath(file.path)
         hidden = path.name.startswith(".")
         if file.is_file and path.suffix.lower() in SUFFIXES and not hidden and inside not in path.parents:
@@ -275,7 +280,9 @@ class Worker:
         self.order, self.deaths = order, deaths
         self.translator = load_translator(order.model, order.device)
         looks = order.plan.looks(self.translator.paint)
-        self.job = Job(self.translator.config, looks, order.with_grid, order.whole, order.overwrite)
+        self.job = Job(
+            self.translator.config, self.translator.weights, looks, order.with_grid, order.whole, order.overwrite
+        )
         self.files = PlaceFiles(order.places, order.output)
         self.node = ray.get_runtime_context().get_node_id()
 

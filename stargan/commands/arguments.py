@@ -43,12 +43,16 @@ def load_translator(options: argparse.Namespace) -> Translator:
     import torch
 
     import stargan
+    from stargan.inference.translator import find_device
 
     device = options.device
     if device is None and torch.cuda.is_available():
         # torchrun starts a process for each GPU and leaves the choice to it
         device = f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"
-    return stargan.load_translator(options.model or DEFAULT_MODEL, device)
+    place = find_device(device)
+    if place.index is not None and place.type == "cuda":
+        torch.cuda.set_device(place)  # the face detector takes the current one
+    return stargan.load_translator(options.model or DEFAULT_MODEL, place)
 
 
 def one_of(module: str, name: str) -> Callable[[str], str]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,7 +52,33 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    return _run_on_ray(options) if options.ray else _run_here(options)
+    if options.ray:
+        return _run_on_ray(options)
+    with _until_all_are_done():
+        return _run_here(options)
+
+
+@contextlib.contextmanager
+def _until_all_are_done() -> Iterator[None]:
+    """Under torchrun, which stops the other processes when one exits with another status than 0, none exits before the last."""
+    import torch.distributed as dist
+
+    if not dist.is_available() or not dist.is_torchelastic_launched():
+        yield
+        return
+    store, _, processes = next(dist.rendezvous("env://"))
+    failure: Exception | None = None
+    try:
+        yield
+    except Exception as error:
+        failure = error
+    store.add("done", 1)
+    # asked again and again, as Ctrl-C would not end a wait; the process that keeps the store leaves when all are done
+    with contextlib.suppress(dist.DistError):
+        while store.add("done", 0) < processes:
+            time.sleep(0.1)
+    if failure:
+        raise failure
 
 
 def _run_here(options: argparse.Namespace) -> int:
@@ -67,7 +96,7 @@ def _run_here(options: argparse.Namespace) -> int:
     photos = batch.find_photos(map(Path, options.photos), output)
     translator = load_translator(options)
     looks = _plan(options, translator.config).looks(translator.paint)
-    job = batch.Job(translator.config, looks, options.grid, options.whole_photo, options.overwrite)
+    job = batch.Job(translator.config, translator.weights, looks, options.grid, options.whole_photo, options.overwrite)
     share = batch.groups(photos)[rank::processes]
     mine = sum(len(group.photos) for group in share)
     with tqdm(total=mine, unit="photo", disable=None, position=int(os.environ.get("LOCAL_RANK", 0))) as bar:
@@ -79,7 +108,10 @@ def _run_here(options: argparse.Namespace) -> int:
             report=lambda sentence: tqdm.write(sentence, file=sys.stderr),
             progress=bar.update,
         )
-    print(f"{mine} photos: {tally.drawn} drawn, {tally.done} already there, {tally.failed} failed. {options.output}")
+    print(
+        f"{mine} photos: {tally.drawn} drawn, {tally.done} already there, {tally.failed} failed. {options.output}",
+        flush=True,
+    )
     return 1 if tally.failed else 0
 
 

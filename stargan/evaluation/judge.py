@@ -109,7 +109,7 @@ def _load(file: Path, domains: tuple[str, ...]) -> Judge:
 
 def _fingerprint(domains: dict[str, list[Path]]) -> str:
     names = [f"{domain}/{file.name} {file.stat().st_size}" for domain, files in domains.items() for file in files]
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]
+    return hashlib.sha256("\n".join(names).encode(errors="surrogateescape")).hexdigest()[:12]
 
 
 def train_judge(faces: Faces, seed: int = 0) -> Judge:

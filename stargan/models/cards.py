@@ -21,7 +21,16 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from stargan.models.checkpoint import is_weight_file, weight_files
-from stargan.models.config import CONFIG_FILE, EVALUATION_FILE, ModelConfig, ModelError, brief, read_config, read_text
+from stargan.models.config import (
+    CONFIG_FILE,
+    DISCRIMINATOR_FILE,
+    EVALUATION_FILE,
+    ModelConfig,
+    ModelError,
+    brief,
+    read_config,
+    read_text,
+)
 
 CARD_ENTRIES = ("license", "tags", "library_name")
 MAX_EVALUATION_BYTES = 10_000_000
@@ -184,7 +193,7 @@ def model_files(folder: Path) -> list[str]:
 def copy_model(folder: Path, target: Path, entries: Mapping[str, Any] | None = None) -> None:
     """Copies a model to another folder, with its card, the pictures that it shows and its figures.
 
-    Weights of an earlier model in ``target`` are removed; a card that is there stays. Where there is none, one is written.
+    Weights, figures and discriminator of an earlier model in ``target`` are removed; a card that is there stays. Where there is none, one is written.
 
     Args:
         entries: of the card's front matter, such as ``{"license": "mit"}``, in place of those that it has.
@@ -198,13 +207,13 @@ def copy_model(folder: Path, target: Path, entries: Mapping[str, Any] | None = N
         names = model_files(folder)
         if not (target / REPOCARD_NAME).exists() and (folder / REPOCARD_NAME).is_file():
             names += [REPOCARD_NAME, *pictures(folder)]
+        about = (SAFETENSORS_INDEX_FILE, EVALUATION_FILE, DISCRIMINATOR_FILE)
         for stale in target.iterdir():
-            if stale.name == SAFETENSORS_INDEX_FILE or is_weight_file(stale.name):
+            if stale.name in about or is_weight_file(stale.name):
                 stale.unlink()
         for name in names:
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / name, target / name)
-        (target / EVALUATION_FILE).unlink(missing_ok=True)  # of an earlier model
         if (folder / EVALUATION_FILE).is_file():
             shutil.copyfile(folder / EVALUATION_FILE, target / EVALUATION_FILE)
     if not (target / REPOCARD_NAME).exists():

@@ -7,6 +7,7 @@ for high-pass models, ``landmarks.*``, followed by the published parameter names
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,16 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from stargan.errors import ECHO
-from stargan.models.config import CONFIG_FILE, EVALUATION_FILE, ModelConfig, ModelError, brief, read_config, read_text
+from stargan.models.config import (
+    CONFIG_FILE,
+    DISCRIMINATOR_FILE,
+    EVALUATION_FILE,
+    ModelConfig,
+    ModelError,
+    brief,
+    read_config,
+    read_text,
+)
 from stargan.networks import Generator, MappingNetwork, StyleEncoder
 
 if TYPE_CHECKING:
@@ -77,7 +87,7 @@ class Model:
 
 
 def save_model(model: Model, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
-    """Writes ``config.json`` and the weights, floats as ``dtype``; shards and figures of an earlier model there go."""
+    """Writes ``config.json`` and the weights, floats as ``dtype``; shards, figures and discriminator of an earlier one there go."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     state = {
@@ -97,7 +107,8 @@ def save_model(model: Model, folder: str | Path, dtype: torch.dtype = torch.floa
                 file.unlink()
         for file in written:
             file.replace(folder / file.name)
-    (folder / EVALUATION_FILE).unlink(missing_ok=True)
+    for name in (EVALUATION_FILE, DISCRIMINATOR_FILE):
+        (folder / name).unlink(missing_ok=True)
 
 
 def load_model(folder: str | Path) -> Model:
@@ -118,6 +129,18 @@ def load_model(folder: str | Path) -> Model:
     model = Model.build(config)
     load_strictly(model, state)
     return model
+
+
+def fingerprint(folder: Path) -> str:
+    """Of a model folder's config and weights, 16 hex digits: models of one name, as snapshots of one run are, are told apart.
+
+    Raises:
+        ModelError: there are no weights.
+    """
+    digest = hashlib.sha256((folder / CONFIG_FILE).read_bytes())
+    for file in weight_files(folder):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def is_weight_file(name: str) -> bool:

@@ -21,7 +21,7 @@ from pydantic.dataclasses import dataclass
 from stargan.constants import default_base_channels
 from stargan.errors import ECHO
 
-CONFIG_FILE, EVALUATION_FILE = "config.json", "evaluation.json"
+CONFIG_FILE, EVALUATION_FILE, DISCRIMINATOR_FILE = "config.json", "evaluation.json", "discriminator.safetensors"
 # A config with all facts of its training has 2 kB.
 MAX_CONFIG_BYTES = 100_000
 MAX_DEPTH = 16

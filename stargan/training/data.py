@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from stargan.pictures.io import SUFFIXES, installed_formats
+from stargan.errors import PhotoError
+from stargan.pictures.io import SUFFIXES, open_photo
 
 log = logging.getLogger(__name__)
 
@@ -53,11 +54,10 @@ def evenly(total: int, count: int | None) -> list[int]:
 
 
 def read_square(file: Path | BinaryIO, size: int, name: str | None = None) -> Image.Image | None:
-    """A picture as RGB, ``size`` × ``size``; None, and a line in the log with its name, where it cannot be read."""
+    """A picture as :func:`open_photo` gives it, ``size`` × ``size``; None, and a line in the log with its name, where it cannot be read."""
     try:
-        with Image.open(file, formats=installed_formats()) as picture:
-            return picture.convert("RGB").resize((size, size), Image.Resampling.LANCZOS)
-    except Exception as error:  # broken files raise nearly anything, struct.error and SyntaxError among them
+        return open_photo(file).resize((size, size), Image.Resampling.LANCZOS)
+    except PhotoError as error:
         log.warning("skipped %s: %s", name or file, error)
         return None
 

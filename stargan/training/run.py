@@ -145,7 +145,7 @@ def _process(device: str | None) -> Iterator[torch.device]:
         yield place
         return
     if place.type == "cuda":
-        place = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        place = find_device(torch.device("cuda", int(os.environ["LOCAL_RANK"])))
         torch.cuda.set_device(place)
     # gloo beside NCCL: what the processes tell each other between steps must not wait for the GPUs
     dist.init_process_group("cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo")

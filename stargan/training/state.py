@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from stargan.models.checkpoint import Model, load_model, read_header, save_model
-from stargan.models.config import ModelError
+from stargan.models.config import DISCRIMINATOR_FILE, ModelError
 from stargan.networks import Discriminator
 from stargan.training.config import TrainConfig, differences, from_state, option_of
 from stargan.training.grow import grow, grows_from
@@ -25,7 +25,6 @@ from stargan.training.trainer import Trainer, TrainingError, device_name
 
 log = logging.getLogger(__name__)
 STATE_FILE, STATE_BEFORE, STATE_BROKEN = "state.pt", "state.before.pt", "state.broken.pt"
-DISCRIMINATOR_FILE = "discriminator.safetensors"
 
 
 def capture(trainer: Trainer) -> dict[str, Any]:
@@ -203,7 +202,7 @@ def load_discriminator(folder: Path, model: Model, kinds: Sequence[str] | None =
 
 def save_made_of(source: Path, model: Model, folder: Path) -> None:
     """Writes ``model`` into ``folder``, which names it, and beside it the discriminator of the model folder ``source``, which it was
-    made of: a run that starts from there needs it as much. Where there was none, that of an earlier model goes.
+    made of: a run that starts from there needs it as much.
 
     Raises:
         TrainingError: the discriminator is broken, or of another model; nothing is written then.
@@ -212,8 +211,6 @@ def save_made_of(source: Path, model: Model, folder: Path) -> None:
     save_model(replace(model, config=replace(model.config, name=folder.resolve().name)), folder)
     if discriminator is not None:
         save_discriminator(discriminator, folder)
-    else:
-        (folder / DISCRIMINATOR_FILE).unlink(missing_ok=True)
 
 
 def save(trainer: Trainer, folder: Path) -> None:
