@@ -9,6 +9,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from stargan import drawing
 from stargan.drawing import Drawn, Source, load_translator
 from stargan.errors import RequestError
 from stargan.page import events, favourites, models
+from stargan.page.answers import Refusal
 from stargan.page.favourites import DATA_URL, MAX_KEPT, Favourite, read_all
 
 
@@ -44,6 +46,14 @@ def test_a_kept_style_comes_back_whole(drawn: Drawn, entry: dict[str, Any]) -> N
     assert favourite.style.provenance(0).texts() == drawn.styles.provenance(1).texts()
     assert favourite.stored() == entry  # the thumbnail is not encoded once more
     assert len(json.dumps([entry] * MAX_KEPT)) < 150_000  # a browser keeps 5 MB of a site
+
+
+def test_what_another_model_drew_is_not_kept_as_of_this_one(drawn: Drawn) -> None:
+    """As where the one that was chosen last could not be had."""
+    other = replace(drawn, styles=replace(drawn.styles, model="another"))
+    with pytest.raises(Refusal, match="by the model another"):
+        favourites.keep([], "anime-128", other, None, 0)
+    assert favourites.keep([], "anime-128", drawn, None, 0)
 
 
 def _vector(values: Any) -> str:

@@ -188,7 +188,10 @@ def test_a_requests_pixels_are_counted_by_the_headers_of_its_photos(tmp_path: Pa
     source = Source.open(photo(200))
     styles = Styles(torch.zeros(1, 1), "model", "anime", (("seed", 1),), ({},))
     drawn = Drawn(Prepared(source, ()), (), styles)
-    given = [photo(50), gallery, drawn, Path(photo(60)).read_bytes(), str(outside), "anime", 7, None, files.root]
+    within = photo(50)
+    around = f"{files.root}/../{outside.name}"
+    given = [within, gallery, drawn, Path(photo(60)).read_bytes(), str(outside), around, "anime", 7, None, files.root]
     assert pixels_in(given, files.root) == 100 * (50 + 300 + 400 + 200 + 60)
+    assert pixels_in([[within] * 1000, f"{within}/../photo.png"], files.root) == 100 * 50
     broken = [files.write("x.png", b"x"), str(files.root / "gone.png"), str(files.root / "x\0\ud800"), "x" * 200_000]
     assert pixels_in([*broken, b"", math.nan], files.root) == 0

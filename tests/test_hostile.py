@@ -19,7 +19,10 @@ from asking import Visitor, file_at, report
 from PIL import Image
 from serving import Server, start
 
+from stargan.drawing import MAX_REFERENCES
 from stargan.page import texts
+from stargan.page.answers import LISTED
+from stargan.page.serving import SESSIONS
 from stargan.pictures.provenance import Provenance
 from stargan.video import write_video
 
@@ -225,6 +228,28 @@ def test_no_file_is_read_that_nobody_uploaded(visitor: Visitor, photo: Path) -> 
                     asked += 1
             assert answers == {(False, texts.say("bad_input", "en"))}, (function["api_name"], component["type"])
     assert asked > 100
+
+
+def test_a_long_list_is_refused_unread(visitor: Visitor, photo: Path) -> None:
+    function = next(one for one in visitor.functions if one["api_name"] == "reference_mix")
+    good, file = usual(visitor, function, photo), visitor.upload(photo)
+    gallery = [component["type"] for component in function["components"]].index("gallery")
+    for count in (MAX_REFERENCES + 1, LISTED, LISTED + 1, 9_000):
+        said = "many_references" if count <= LISTED else "bad_input"
+        pictures = [{"image": file, "caption": None}] * count
+        answer = visitor.ask(function["id"], [*good[:gallery], pictures, *good[gallery + 1 :]])
+        assert answer["output"]["error"] == texts.say(said, "en", count=count, limit=MAX_REFERENCES), count
+
+
+def test_programs_take_nobodys_session(visitor: Visitor, photo: Path) -> None:
+    """Each of their calls has one of its own, to which it never comes back."""
+    for _ in range(SESSIONS + 1):
+        answer = visitor.http.post("gradio_api/call/list_models", json={"data": []}).raise_for_status()
+        event = answer.json()["event_id"]
+        assert "event: complete" in visitor.http.get(f"gradio_api/call/list_models/{event}").text
+    pack = next(one for one in visitor.functions if one["api_name"] == "pack")
+    answer = visitor.ask(pack["id"], usual(visitor, pack, photo))
+    assert answer["success"], answer["output"]
 
 
 def test_nothing_is_asked_past_the_queue(visitor: Visitor, photo: Path) -> None:

@@ -34,6 +34,8 @@ PRIVATE: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": 4}
 AT_ONCE: dict[str, Any] = {"api_visibility": "private", "queue": False}
 
 
+# Values in a list of a request's; the longest that the page sends is a gallery.
+LISTED = 256
 # How the system says that nothing more can be written.
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -194,6 +196,15 @@ class Refusal(gr.Error):
         super().__init__(sentence, print_exception=False)
 
 
+def _check_lengths(inputs: list[Any]) -> None:
+    """
+    Raises:
+        RequestError: a list is longer than any that the page sends: each of its files would be looked at.
+    """
+    if any(len(value) > LISTED for value in inputs if isinstance(value, list)):
+        raise RequestError("bad_input")
+
+
 def guard(page: gr.Blocks) -> None:
     """What gradio itself raises of a request becomes a sentence, too: a value of a kind that its component cannot take, too
     few values, a file from outside. It would answer with nothing or with all that was sent, and a traceback in the log."""
@@ -201,6 +212,7 @@ def guard(page: gr.Blocks) -> None:
 
     async def checked_inputs(function: Any, inputs: Any, *args: Any, **options: Any) -> list[Any]:
         try:
+            _check_lengths(inputs)
             # gradio itself looks only at files that are marked as such, and takes pictures that are not
             check_all_files_in_cache(inputs)
             with one_request():
@@ -223,6 +235,10 @@ def guard(page: gr.Blocks) -> None:
             if isinstance(error, UserError):
                 log.info("request refused unread: %s", error.key)
             raise Refusal(shown(error)) from None
+        finally:
+            # a program that names no session comes back to none: it must not take the place of one
+            if (session := options.get("session_hash")) and session == options.get("event_id"):
+                page.state_holder.session_data.pop(session, None)
 
     page.preprocess_data, page.process_api = checked_inputs, answered  # type: ignore[assignment, method-assign]
 

@@ -520,7 +520,8 @@ Adjusted = dict[str, Reference]
 def references_of(gallery: Any, adjusted: Any) -> list[Reference]:
     """What a gallery of references and the adjustments of them say."""
     pictures = [path for path, *_ in gallery or [] if isinstance(path, str)]
-    known = adjusted if isinstance(adjusted, dict) else {}
+    # of too many, which are refused, none is opened
+    known = adjusted if isinstance(adjusted, dict) and len(pictures) <= drawing.MAX_REFERENCES else {}
     return [_adjusted(path, known) for path in pictures]
 
 
@@ -610,7 +611,7 @@ def add_own(added: Added, seen: Any, pictures: list[tuple[str, str]] | None, fil
     Raises:
         PhotoError: one of them cannot be used: nothing is added then.
     """
-    own = [str(file) for file in files or [] if isinstance(file, str)]
+    own = [str(file) for file in files or [] if isinstance(file, str)][-drawing.MAX_REFERENCES :]
     return _added(added, seen, pictures, [_for_browsers(file, Source.open(file)) for file in own])
 
 
@@ -641,7 +642,7 @@ def _example(paths: list[Path], index: Any) -> str:
 
 def _crops(model: str, pictures: Any, adjusted: Adjusted, which: int) -> gr.Gallery:
     config = config_of(model)
-    found = references_of(pictures, adjusted)[: drawing.MAX_REFERENCES]
+    found = references_of((pictures or [])[: drawing.MAX_REFERENCES], adjusted)
     crops = crop_gallery([drawing.prepare_reference(Source.open(r.photo), config, r.square) for r in found])
     return gr.Gallery(crops, selected_index=which - 1 if crops else None)
 

@@ -225,9 +225,16 @@ def arrive(stored: Any) -> Tray:
     return shown if dropped else shown._replace(stored=gr.skip())
 
 
-def _drew(aside: Aside | None, model: Any) -> str:
-    """The model on the menu that drew what is shown."""
-    return aside.model if aside else checked(model)
+def _drew(drawn: Drawn, aside: Aside | None, model: Any) -> str:
+    """The model on the menu that drew what is shown.
+
+    Raises:
+        RequestError: another one was chosen there since, which could not draw.
+    """
+    name = aside.model if aside else checked(model)
+    if config_of(name).name != drawn.styles.model:
+        raise RequestError("drawn_by_another", model=drawn.styles.model)
+    return name
 
 
 @answering
@@ -235,7 +242,7 @@ def keep(stored: Any, model: Any, drawn: Drawn | None, aside: Aside | None, chos
     """→ the favourites with the style of the chosen drawing, which is picked."""
     if drawn is None:
         raise RequestError("nothing_chosen")
-    found, new = read_all(stored)[0], Favourite.of(drawn, chosen, _drew(aside, model))
+    found, new = read_all(stored)[0], Favourite.of(drawn, chosen, _drew(drawn, aside, model))
     for number, favourite in enumerate(found):
         if favourite.same(new):
             gr.Info(say("kept_already"))
@@ -291,5 +298,5 @@ def more_like(model: Any, drawn: Drawn | None, aside: Aside | None, chosen: int,
     if drawn is None:
         raise RequestError("nothing_chosen")
     recipe = drawing.near(one_style(drawn, chosen), NEARBY, MANY, new_seed())
-    new = Aside(recipe, _drew(aside, model), aside.chosen if aside else chosen)
+    new = Aside(recipe, _drew(drawn, aside, model), aside.chosen if aside else chosen)
     return beside(new, *shown)

@@ -13,8 +13,10 @@ from typing import TypeVar
 import httpx
 import safehttpx
 from gradio.processing_utils import PUBLIC_HOSTNAME_WHITELIST
+from gradio.processing_utils import async_ssrf_protected_download as _fetch
 
 from stargan.errors import PhotoError
+from stargan.page.files import FILES
 from stargan.pictures.io import check_weight
 
 # For all that a request names, also from a host that sends little by little, or sends on and on to others.
@@ -101,6 +103,12 @@ class _Body(httpx.AsyncByteStream):
             self._turn.release()
             await self._stream.aclose()
             await self._transport.aclose()
+
+
+async def fetch(url: str, cache_dir: str) -> str:  # noqa: ARG001 - as gradio calls it
+    """As gradio does it, into a folder of its own: there, gradio would take what it has of that address from before, or is just
+    writing for somebody else."""
+    return await _fetch(url, str(FILES.fresh("photo").parent))
 
 
 async def _before(end: float, work: Awaitable[T]) -> T:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -20,16 +21,20 @@ HELD = 300_000_000
 
 
 def pixels_in(values: Iterable[Any], folder: Path) -> int:
-    """Of the photos that a request names: files in a folder, a camera's picture, what was drawn before."""
-    total = 0
-    for value in values:
-        if isinstance(value, bytes) or (isinstance(value, str) and Path(value).is_relative_to(folder)):
+    """Of the photos that a request names: files in a folder, each once, a camera's picture, what was drawn before."""
+    total, files = 0, set()
+    waiting = [*values]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, list | tuple):
+            waiting += value
+        elif isinstance(value, bytes):
             total += pixels_of(value)
-        elif isinstance(value, list | tuple):
-            total += pixels_in(value, folder)
         elif isinstance(value, Drawn):
             total += value.prepared.source.pixels
-    return total
+        elif isinstance(value, str) and Path(path := os.path.abspath(value)).is_relative_to(folder):
+            files.add(path)
+    return total + sum(map(pixels_of, files))
 
 
 def drop_oldest(sessions: StateHolder, most: int = HELD) -> None:

@@ -40,7 +40,7 @@ from stargan.models.registry import DEFAULT_MODEL
 from stargan.page import longwork, subject, texts
 from stargan.page.answers import CANCELLATIONS, DISK_FULL, TRAFFIC, i18n
 from stargan.page.events import EXAMPLES
-from stargan.page.fetching import BoundedTransport
+from stargan.page.fetching import BoundedTransport, fetch
 from stargan.page.files import FILES
 from stargan.page.memory import drop_oldest
 from stargan.page.models import READY, cluster, load, menu
@@ -90,6 +90,7 @@ def serve(page: gr.Blocks, host: str, port: int | None, *, share: bool = False, 
     try:
         routes.GradioMultiPartParser = route_utils.GradioMultiPartParser = _Upload  # type: ignore[misc]
         processing_utils.async_transport = BoundedTransport()  # type: ignore[assignment]
+        processing_utils.async_ssrf_protected_download = fetch
         page.queue(max_size=QUEUE, api_open=False)  # nothing that draws can be asked for past the queue
         share_queue(page)
         page.launch(
