@@ -193,7 +193,8 @@ def model_files(folder: Path) -> list[str]:
 def copy_model(folder: Path, target: Path, entries: Mapping[str, Any] | None = None) -> None:
     """Copies a model to another folder, with its card, the pictures that it shows and its figures.
 
-    Weights, figures and discriminator of an earlier model in ``target`` are removed; a card that is there stays. Where there is none, one is written.
+    Weights, figures and discriminator of an earlier model in ``target`` are removed; a card that is there stays. Where there is
+    none, one is written.
 
     Args:
         entries: of the card's front matter, such as ``{"license": "mit"}``, in place of those that it has.
