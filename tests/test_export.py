@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import functools
 import http.server
@@ -22,9 +23,9 @@ import onnxruntime
 import pytest
 import torch
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 from serving import ROOT
-from test_browser import CHROMIUM, FLAGS, violations
+from test_browser import CHROMIUM, FLAGS, eventually, violations
 from test_readme import code_of
 
 import stargan.commands
@@ -480,6 +481,29 @@ DETECTOR = """window.FaceDetector = class {
     return %s;
   }
 }"""
+
+
+DROP = """(base64) => {
+    const data = new DataTransfer();
+    const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+    data.items.add(new File([bytes], "photo.png", { type: "image/png" }));
+    document.getElementById("stage").dispatchEvent(new DragEvent("drop", { dataTransfer: data }));
+}"""
+
+
+def test_a_photo_that_is_dropped_before_the_model_is_there_is_drawn(site: Path, browser: Browser) -> None:
+    held: list[Route] = []
+    faults: list[str] = []
+    with served(site) as address, contextlib.closing(browser.new_context()) as context:
+        page = context.new_page()
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.route("**/onnx/model.json", lambda route: held.append(route))
+        page.goto(address)
+        eventually(page, lambda: bool(held))
+        page.evaluate(DROP, base64.b64encode(PHOTO.read_bytes()).decode())
+        held[0].continue_()
+        assert len(drawn(page)) == 8
+    assert faults == []
 
 
 def test_a_browsers_face_detector_places_the_square(visit: Callable[..., Page]) -> None:

@@ -171,12 +171,12 @@ def png(*more: bytes, side: int = 64, kind: int = 2, depth: int = 8) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + b"".join(more) + chunk(b"IDAT", rows) + chunk(b"IEND")
 
 
-def jpeg(side: int = 64, before: bytes = b"", scans: int = 1) -> bytes:
+def jpeg(side: int = 64, before: bytes = b"", scans: int = 1, between: bytes = b"") -> bytes:
     out = io.BytesIO()
     Image.new("L", (side, side)).save(out, "JPEG", progressive=True)
     data = out.getvalue()
     last = data.rfind(b"\xff\xda")
-    return data[:2] + before + data[2:last] + data[last:-2] * scans + data[-2:]
+    return data[:2] + before + data[2:last] + (between + data[last:-2]) * scans + data[-2:]
 
 
 def gif(extension: bytes) -> bytes:
@@ -212,6 +212,7 @@ def run_length_bmp(size: int) -> bytes:
 
 DEAR: dict[str, Callable[[], bytes]] = {
     "a thousand scans over 49 megapixels": lambda: jpeg(7000, scans=1000),
+    "scans in what libjpeg does not skip": lambda: jpeg(7000, scans=1000, between=b"\xff\x01\xff\xff"),
     "EXIF in 400,000 parts": lambda: jpeg(before=(b"\xff\xe1\0\x09Exif\0\0x") * 400_000),
     "ten million comments": lambda: jpeg(before=b"\xff\xfe\0\2" * 10_000_000),
     "40 MB of fill bytes": lambda: jpeg(before=b"\xff" * 40_000_000),
@@ -241,6 +242,11 @@ def test_what_would_take_minutes_or_gigabytes_is_refused_at_once(name: str) -> N
         open_photo(data)
     assert time.process_time() - begin < 0.5
     assert taken() - before < 100_000_000
+
+
+def test_a_film_behind_a_photo_is_no_part_of_it() -> None:
+    """Which phones put there, and any pair of bytes is in it."""
+    assert open_photo(jpeg(7000, scans=9) + b"\xff\xda" * 1_000_000).size == (7000, 7000)
 
 
 def test_overlapping_exif_is_not_read() -> None:

@@ -227,7 +227,10 @@ def test_colour_profile_is_followed() -> None:
     shown = open_photo(encoded(green, "PNG", icc_profile=swapped)).getpixel((9, 9))
     assert shown[0] > 250
     assert shown[1] < 5
-    assert open_photo(encoded(green.convert("RGBA"), "PNG", icc_profile=swapped)).getpixel((9, 9)) == shown
+    for mode, kind in (("RGBA", "PNG"), ("P", "PNG"), ("RGB", "WEBP"), ("RGBA", "WEBP"), ("RGB", "TIFF")):
+        lossless = {"lossless": True} if kind == "WEBP" else {}
+        data = encoded(green.convert(mode), kind, icc_profile=swapped, **lossless)
+        assert open_photo(data).getpixel((9, 9)) == shown, (mode, kind)
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     for harmless in (srgb, b"no profile", swapped[:200]):
         assert open_photo(encoded(green, "PNG", icc_profile=harmless)).getpixel((9, 9)) == (0, 255, 0)

@@ -97,14 +97,18 @@ async function decode(features, style, name) {
 
 const crop = { x: 0, y: 0, side: 0 }; // in px of the photo's canvas
 
+let opening = 0; // a photo that is chosen meanwhile takes the place of this one
+
 async function open(file) {
+  const mine = ++opening;
   let picture;
   try {
     picture = await createImageBitmap(file);
   } catch {
-    say(texts.broken);
+    if (mine === opening) say(texts.broken);
     return;
   }
+  if (mine !== opening) return;
   const scale = Math.min(1, LARGEST / Math.max(picture.width, picture.height));
   photo.width = Math.max(1, Math.round(picture.width * scale));
   photo.height = Math.max(1, Math.round(picture.height * scale));
@@ -113,11 +117,13 @@ async function open(file) {
   context.fillRect(0, 0, photo.width, photo.height);
   context.imageSmoothingQuality = "high";
   context.drawImage(picture, 0, 0, photo.width, photo.height);
+  picture.close();
   photo.parentElement.hidden = false;
   $("empty").hidden = true;
   size.disabled = button.disabled = false;
   const side = 0.5 * Math.min(photo.width, photo.height);
   const detected = await find();
+  if (mine !== opening) return;
   place(detected ?? { x: (photo.width - side) / 2, y: (photo.height - side) / 5, side });
   say(detected ? texts.found : "FaceDetector" in window ? texts.none : texts.place);
   codes = newCodes();
@@ -250,7 +256,10 @@ button.addEventListener("click", () => {
   codes = newCodes();
   draw();
 });
-$("file").addEventListener("change", (event) => event.target.files[0] && open(event.target.files[0]));
+$("file").addEventListener("change", (event) => {
+  if (event.target.files[0]) open(event.target.files[0]);
+  event.target.value = ""; // so that the same can be chosen again
+});
 stage.addEventListener("dragover", (event) => {
   event.preventDefault();
   stage.classList.add("over");
@@ -259,11 +268,14 @@ stage.addEventListener("dragleave", () => stage.classList.remove("over"));
 stage.addEventListener("drop", (event) => {
   event.preventDefault();
   stage.classList.remove("over");
-  if (event.dataTransfer.files[0]) open(event.dataTransfer.files[0]);
+  const [file] = event.dataTransfer.files;
+  if (file && $("file").disabled) early = file;
+  else if (file) open(file);
 });
 
 // The start
 
+let early; // a photo that came before the model
 say(texts.loading);
 $("file").disabled = true;
 try {
@@ -278,6 +290,7 @@ try {
   }
   $("file").disabled = false;
   say(texts.ready);
+  if (early) open(early);
 } catch (error) {
   say(texts.failed);
   throw error;

@@ -93,6 +93,8 @@ def infer(
     results: list[Result] = []
     for name in devices:
         device = find_device(name)
+        if device.type not in CASES:
+            raise ValueError(f"This is measured on {' and '.join(CASES)}, not on {device.type}.")
         obstacle = compiling.obstacle(device)
         if obstacle and compiled in ("plain", "graphs"):
             raise ValueError(f"Nothing is compiled on {device}: {obstacle}.")

@@ -7,6 +7,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ import torch
 
 def timed(work: Callable[[], object], device: str) -> float:
     """Seconds."""
-    synchronise = torch.cuda.synchronize if device.startswith("cuda") else (lambda: None)
+    synchronise = partial(torch.cuda.synchronize, device) if device.startswith("cuda") else (lambda: None)
     synchronise()
     start = time.perf_counter()
     work()

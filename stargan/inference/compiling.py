@@ -91,7 +91,7 @@ class CompiledDecoder:
         with torch._dynamo.config.patch(recompile_limit=torch._dynamo.config.accumulated_recompile_limit):
             decoder(features, style, edges)
             if self._graphs and features.device.type == "cuda":
-                with self._lane:
+                with self._lane, torch.cuda.device(features.device):
                     decoder = _Graph(decoder, features, style, edges)
         self._ready[len(style)] = decoder
 

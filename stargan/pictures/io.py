@@ -325,7 +325,11 @@ def _finite(levels: np.ndarray) -> np.ndarray:
 def _to_srgb(picture: Image.Image) -> Image.Image:
     """By the picture's colour profile, where it has one: phones save wider gamuts than sRGB, print shops CMYK."""
     profile = picture.info.get("icc_profile")
-    if not profile or len(profile) > MAX_PROFILE or picture.mode not in ("RGB", "L", "CMYK"):
+    if not profile or len(profile) > MAX_PROFILE:
+        return picture
+    if picture.mode in ("P", "RGBX"):  # what the profile says of colours, a palette's among them
+        picture = picture.convert("RGB")
+    if picture.mode not in ("RGB", "L", "CMYK"):
         return picture
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))

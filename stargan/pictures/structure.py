@@ -7,6 +7,7 @@ Each of these took from 4 seconds to minutes, or gigabytes. No encoder that peop
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable
 
@@ -27,6 +28,10 @@ MAX_RUNS = 5_000_000
 
 # A JPEG's markers without a length.
 _ALONE = frozenset((0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE)))
+# Another one, to libjpeg; to Pillow it ends the file.
+_TEMPORARY = 0x01
+# What is no level within a scan, nor a mark to begin again at.
+_MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])", re.DOTALL)
 # Bytes of a TIFF value by its type, and the types that stay bytes.
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _BYTES = (1, 2, 7)
@@ -70,8 +75,7 @@ def _jpeg(data: bytes, pixels: int) -> bool:
         elif marker == 0:
             junk += 2
         elif marker == 0xDA:
-            # within a scan this pair of bytes does not occur; an embedded preview has some of its own
-            return data.count(b"\xff\xda") * pixels <= MAX_SCANNED
+            return _scans(data, at) * pixels <= MAX_SCANNED
         else:
             markers += 1
             if marker not in _ALONE:
@@ -79,6 +83,19 @@ def _jpeg(data: bytes, pixels: int) -> bool:
                 exif += length if marker == 0xE1 and data[at + 2 : at + 8] == b"Exif\0\0" else 0
                 at += max(length, 2)
     return False
+
+
+def _scans(data: bytes, at: int) -> int:
+    """Of a JPEG's picture, whose first one begins at ``at``, up to its end: a phone puts a film or further pictures behind it."""
+    scans = 1
+    for _ in range(MAX_MARKERS):
+        if (found := _MARKER.search(data, at)) is None or found[1] == b"\xd9":
+            return scans
+        marker, at = found[1][0], found.end()
+        scans += marker == 0xDA
+        if marker not in _ALONE | {_TEMPORARY} and at + 2 <= len(data):
+            at += max(struct.unpack_from(">H", data, at)[0], 2)
+    return MAX_SCANNED
 
 
 def _png(data: bytes, _pixels: int) -> bool:

@@ -130,8 +130,13 @@ def _results(tasks: Sequence[tuple[Path, Path, Job]], processes: int) -> Iterato
         yield from map(_faces_of, tasks)
         return
     # processes, not threads: the detector is Python code for the most part. Spawned, as torch's threads do not survive a fork
-    with ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+    with ProcessPoolExecutor(processes, get_context("spawn"), _take_one_core) as pool:
         yield from pool.map(_faces_of, tasks)
+
+
+def _take_one_core() -> None:
+    torch.set_num_threads(1)
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # so many detectors would not fit into a GPU's memory
 
 
 def _faces_of(task: tuple[Path, Path, Job]) -> tuple[list[Path], list[str]]:
