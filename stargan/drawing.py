@@ -512,6 +512,18 @@ class Reference:
     square: Square | None = None
 
 
+def open_reference(photo: Photo) -> Source:
+    """
+    Raises:
+        stargan.errors.RequestError: it is no longer there.
+        stargan.errors.PhotoError: it cannot be used.
+    """
+    try:
+        return Source.open(photo)
+    except FileNotFoundError as error:
+        raise RequestError("reference_gone") from error
+
+
 def references(
     config: ModelConfig, pictures: Sequence[Reference], domain: str | None, strength: object = 1.0
 ) -> References:
@@ -531,7 +543,7 @@ def references(
         raise RequestError("many_references", count=len(pictures), limit=MAX_REFERENCES)
     domain, strength = checked_domain(config, domain), number("strength", strength, 0, 1)
     weights = tuple(number("weight", picture.weight, 0, 1) for picture in pictures)
-    sources = [Source.open(picture.photo) for picture in pictures]
+    sources = [open_reference(picture.photo) for picture in pictures]
     crops = tuple(
         prepare_reference(source, config, picture.square) for source, picture in zip(sources, pictures, strict=True)
     )

@@ -53,6 +53,7 @@ SENTENCES: dict[str, str] = {
     "many_kept": "There is room for {limit} favourites: remove one first.",
     "no_favourite": "Choose one of your favourites first.",
     "nothing_chosen": "Choose a drawing first. Those of more than an hour ago are gone: they have to be drawn again.",
+    "reference_gone": "A reference picture was deleted after an hour. Please remove it, and add it again.",
     "drawn_by_another": "These drawings are by the model {model}. Choose that model first.",
     "other_model": "Style {slot} belongs to the model {model}. Choose that model, or another favourite.",
     "gpu_full": "The graphics card's memory is full. Please try again in a minute, with fewer drawings.",

@@ -574,6 +574,8 @@ def test_style_mixing_and_exploring(visit: Callable[..., Page], tmp_path: Path) 
     expect(page.locator("#between img")).to_be_visible()
     press(page, "#make-clip")
     expect(page.locator("#clip video")).to_be_visible()
+    press(page, "#use-a")  # what is shown was between others
+    expect(page.locator("#between img")).to_have_count(0)
 
 
 def test_the_camera_is_drawn_live(visit: Callable[..., Page], server: Server, portrait: Image.Image) -> None:
@@ -597,6 +599,15 @@ def test_the_camera_is_drawn_live(visit: Callable[..., Page], server: Server, po
     assert handedness(drawn, portrait) == "mirrored"
     shown = page.locator("#camera video").evaluate("(video) => getComputedStyle(video).transform")
     assert shown == "matrix(-1, 0, 0, 1, 0, 0)"
+    # what is wrong is said once, not of each picture
+    page.get_by_label("In style A").check()
+    expect(page.locator("#camera-note")).to_contain_text("Save one of your favourites as style A first.")
+    page.wait_for_timeout(1500)
+    assert page.get_by_test_id("toast-text").count() == 0
+    page.get_by_label("In style A").uncheck()
+    expect(page.locator("#camera-note")).not_to_be_visible()
+    first = live.get_attribute("src")
+    expect(live).not_to_have_attribute("src", first)
 
 
 def test_a_video_is_drawn_with_its_sound(visit: Callable[..., Page], filmed: Path, tmp_path: Path) -> None:

@@ -115,6 +115,22 @@ def test_favourites_are_deleted_one_by_one_and_all(visit: Visit) -> None:
     expect(page.locator("#favourites")).not_to_be_visible()
 
 
+def test_the_highlighted_favourite_is_removed_though_it_could_not_be_drawn(visit: Visit) -> None:
+    page = visit("?count=4&seed=5&example=collins")
+    for index in (1, 2, 3):
+        choose(page, index)
+        keep(page)
+    page.get_by_label("Remove Image").first.click()
+    settle(page)
+    page.locator(TRAY).nth(0).click()
+    expect(page.get_by_test_id("toast-text").last).to_contain_text("Choose a photo first")
+    settle(page)
+    press(page, "#use-a")
+    assert contents(page, "#style-a img") == contents(page, f"{TRAY} img")[:1]
+    press(page, "#remove")
+    expect(page.locator("#tray .caption-label")).to_have_text(["seed 7", "seed 8"])
+
+
 def test_the_picked_favourite_is_used_on_another_photo(visit: Visit) -> None:
     page = visit("?count=3&seed=5&example=collins")
     choose(page, 1)

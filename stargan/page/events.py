@@ -368,8 +368,10 @@ def draw_as_set(*inputs: Any) -> Any:
 
 @answering
 def redraw_latent(aside: Aside | None, *inputs: Any) -> Any:
-    """As :func:`draw_first` when something of the photo changed: other styles than the settings name stay."""
-    return beside(aside, *inputs[5:]) if aside and inputs[7] else _latent_or_nothing(inputs)
+    """As :func:`draw_as_set` when something of the photo changed: other styles than the settings name stay."""
+    if aside and inputs[7]:
+        return beside(aside, *inputs[5:])
+    return AS_IT_WAS if None in inputs[2:5] else _latent_or_nothing(inputs)
 
 
 @answering
@@ -391,9 +393,15 @@ def _latent(inputs: tuple[Any, ...], chosen: int = 0) -> Results:
     settings |= {"grayscale": 1} if page[-1] else {}
     name = Path(page[0]).stem
     # a link holds no photo of a person's own, and says so
-    settings |= {"example": name} if name in {path.stem for path in PHOTOS} else {"photo": "own"}
+    settings |= {"example": name} if _is_example(page[0]) else {"photo": "own"}
     in_photo = view == "photo"
     return results(drawn, in_photo=in_photo, sheet_open=bool(sheet_open), chosen=chosen, link=link(settings))
+
+
+def _is_example(photo: str) -> bool:
+    """Whether it is one, not only called like one."""
+    named = next((path for path in PHOTOS if path.stem == Path(photo).stem), None)
+    return named is not None and Source.open(named).digest == Source.open(photo).digest
 
 
 @answering
@@ -526,7 +534,7 @@ def references_of(gallery: Any, adjusted: Any) -> list[Reference]:
 
 
 def _adjusted(path: str, known: Adjusted) -> Reference:
-    found = known.get(Source.open(path).digest) if known else None
+    found = known.get(drawing.open_reference(path).digest) if known else None
     return replace(found, photo=path) if isinstance(found, Reference) else Reference(path)
 
 
@@ -552,7 +560,7 @@ def adjust(
     """→ the references' crops with one of them moved, all adjustments."""
     path = _chosen_reference(pictures, which)
     moved = Reference(path, drawing.number("weight", weight, 0, 1), square_of(x, y, size))
-    adjusted = adjusted | {Source.open(path).digest: moved}
+    adjusted = adjusted | {drawing.open_reference(path).digest: moved}
     return _crops(model, pictures, adjusted, which), adjusted
 
 
@@ -561,7 +569,7 @@ def weigh(pictures: Any, adjusted: Adjusted, which: Any, weight: Any) -> Adjuste
     """→ all adjustments, one of them with another weight."""
     path = _chosen_reference(pictures, which)
     weight = drawing.number("weight", weight, 0, 1)
-    return adjusted | {Source.open(path).digest: replace(_adjusted(path, adjusted), weight=weight)}
+    return adjusted | {drawing.open_reference(path).digest: replace(_adjusted(path, adjusted), weight=weight)}
 
 
 @answering
@@ -576,7 +584,7 @@ def _adjustment(model: str, pictures: Any, adjusted: Adjusted, which: Any) -> tu
         path = _chosen_reference(pictures, which)
     except RequestError:
         return None, 1.0, *drawing.MIDDLE, 1
-    reference, source = _adjusted(path, adjusted), Source.open(path)
+    reference, source = _adjusted(path, adjusted), drawing.open_reference(path)
     square = reference.square or drawing.reference_square(source, config_of(model))
     return looked_at(source.preview, "reference.png"), reference.weight, *square, which
 
@@ -643,7 +651,7 @@ def _example(paths: list[Path], index: Any) -> str:
 def _crops(model: str, pictures: Any, adjusted: Adjusted, which: int) -> gr.Gallery:
     config = config_of(model)
     found = references_of((pictures or [])[: drawing.MAX_REFERENCES], adjusted)
-    crops = crop_gallery([drawing.prepare_reference(Source.open(r.photo), config, r.square) for r in found])
+    crops = crop_gallery([drawing.prepare_reference(drawing.open_reference(r.photo), config, r.square) for r in found])
     return gr.Gallery(crops, selected_index=which - 1 if crops else None)
 
 
@@ -737,12 +745,20 @@ def one_style(model: str, a: Any, in_style_a: Any, domain: Any, seed: Any, psi: 
 
 
 @answering
-def draw_live(model: str, a: Any, in_style_a: Any, domain: Any, seed: Any, psi: Any, frame: bytes | None) -> Any:
-    """→ the camera's picture with its face drawn, as a WebP's bytes; nothing new where it shows none.
+def draw_live(*inputs: Any) -> tuple[Any, gr.Markdown]:
+    """→ the camera's picture with its face drawn, as a WebP's bytes, nothing new where it shows none; or why it could not be: the
+    camera goes on, and would tell of each picture what it tells of the first.
 
     While one picture is drawn, the newest that arrives replaces the one that waits: Gradio keeps no queue of them. Neither
     the picture nor its drawing is stored."""
-    if frame is None:
+    try:
+        return _drawn_live(*inputs), gr.Markdown(visible=False)
+    except UserError as error:
+        return gr.skip(), gr.Markdown(f"**{shown(error)}**", visible=True)
+
+
+def _drawn_live(model: str, a: Any, in_style_a: Any, domain: Any, seed: Any, psi: Any, frame: bytes | None) -> Any:
+    if frame is None or seed is None or psi is None:  # a field that was emptied waits for its number
         return gr.skip()
     recipe, config = one_style(model, a, in_style_a, domain, seed, psi), config_of(model)
     picture = open_photo(frame)

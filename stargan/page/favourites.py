@@ -192,6 +192,15 @@ class Tray(NamedTuple):
     panel: gr.Accordion
 
 
+# Which favourite is highlighted, in the place of the number that the page last heard of: what a click on one draws may be refused,
+# or take its time.
+HIGHLIGHTED = """(stored, picked, ...others) => {
+    const tiles = [...document.querySelectorAll("#tray .thumbnail-item")];
+    const at = tiles.findIndex((tile) => tile.classList.contains("selected"));
+    return [stored, at < 0 ? picked : at, ...others];
+}"""
+
+
 def tray(found: Sequence[Favourite], picked: int, stored: Any = None) -> Tray:
     """What is shown of ``found``, and kept beside what ``stored`` has of models that are not here now."""
     shown = [(favourite.picture(), caption(favourite.style, 0)) for favourite in found]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -23,6 +24,8 @@ from stargan.page.subject import SubjectPanel, square_fields, subject_panel
 BESIDE: dict[str, Any] = {"size": "md", "min_width": 110}
 # A visitor's camera is drawn for this long, in seconds; then the next one has a turn, and the button starts it again.
 LIVE_SECONDS = 120
+# The page's name of what the camera shows, drawn.
+LIVE = "live"
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,8 @@ class MixingTab:
     results: ResultsPanel
     domain: gr.Radio
     inputs: list[Any]
+    look: list[Any]
+    seen: list[Any]
 
 
 def build() -> gr.Blocks:
@@ -90,14 +95,17 @@ def build() -> gr.Blocks:
                 favourites_panel(page, subject, kept_a, tabs, diversity.results, mixing.results)
 
         domains = [diversity.domain, mixing.domain, live]
+        # the model that was chosen last is the one that draws
+        last: dict[str, Any] = {"trigger_mode": "always_last", **PRIVATE}
         looked = subject.model.input(
-            events.choose_model, [subject.model, *domains], domains, show_progress="hidden", **PRIVATE
-        ).success(events.look, [subject.model, *subject.parts], subject.shown, show_progress="hidden", **PRIVATE)
+            events.choose_model, [subject.model, *domains], domains, show_progress="hidden", **last
+        ).success(events.look, [subject.model, *subject.parts], subject.shown, show_progress="hidden", **last)
+        looked.success(events.look_at_references, mixing.look, mixing.seen, show_progress="hidden", **last)
         for draw, inputs, outputs, panel in (
             (events.draw_first, diversity.inputs, diversity.outputs, diversity.results),
             (events.draw_mixed, mixing.inputs, mixing.results.outputs, mixing.results),
         ):
-            looked.success(draw, inputs, outputs, show_progress_on=panel.gallery, **PRIVATE)
+            looked.success(draw, inputs, outputs, show_progress_on=panel.gallery, **last)
         page.load(None, None, None, js=comparing.SLIDER, **AT_ONCE)
         # radio buttons of a tab that is not open yet show no choice unless an event has named it
         page.load(lambda: gr.Radio(value="drawing"), None, mixing.results.view, **AT_ONCE)
@@ -121,7 +129,7 @@ def take_as_given(page: gr.Blocks) -> None:
     preprocess = page.preprocess_data
 
     async def preprocessed(function: Any, inputs: list[Any], state: Any, *args: Any, **options: Any) -> list[Any]:
-        for block in function.inputs:
+        for block in (*function.inputs, *function.outputs):
             if state and block._id in state:  # a visitor's own copy, which gradio makes anew with each update
                 _take_as_given(state.blocks_config.blocks[block._id])
         return await preprocess(function, inputs, state, *args, **options)
@@ -130,6 +138,8 @@ def take_as_given(page: gr.Blocks) -> None:
 
 
 def _take_as_given(block: Any) -> None:
+    if isinstance(block, gr.Image) and block.elem_id == LIVE:
+        block.postprocess = _as_data_url  # type: ignore[assignment, method-assign]
     if isinstance(block, gr.Image) and block.streaming:
         block.preprocess = events.camera_bytes  # type: ignore[assignment, method-assign]
     elif isinstance(block, (gr.Image, gr.Video)):
@@ -376,7 +386,7 @@ def mixing_tab(subject: SubjectPanel, tab: gr.Tab) -> MixingTab:
     for event in (came, *added, weighed, moved):
         event.success(events.draw_mixed, inputs, panel.outputs, **drawing)
     first.success(events.draw_mixed_first, [panel.drawn, *inputs], panel.outputs, **drawing)
-    return MixingTab(panel, domain, inputs)
+    return MixingTab(panel, domain, inputs, look, seen)
 
 
 @dataclass(frozen=True)
@@ -448,14 +458,13 @@ def live_tab(subject: SubjectPanel, kept_a: gr.State, tab: gr.Tab) -> gr.Radio:
         )  # fmt: skip
         shown = gr.Image(
             label=i18n("camera_drawn"), interactive=False, height=280, min_width=260, buttons=["download"],
-            elem_id="live", alt_text=i18n("camera_drawn"),
+            elem_id=LIVE, alt_text=i18n("camera_drawn"),
         )  # fmt: skip
-    # shown without being stored
-    shown.postprocess = _as_data_url  # type: ignore[assignment, method-assign]
+    camera_note = gr.Markdown(visible=False, elem_id="camera-note")
     camera.stream(
         events.draw_live,
         [*style, camera],
-        shown,
+        [shown, camera_note],
         stream_every=0.1,
         time_limit=LIVE_SECONDS,
         show_progress="hidden",
@@ -487,19 +496,19 @@ def favourites_panel(
                 for name in ("use", "use_a", "use_b", "remove", "remove_all")
             )
         with gr.Column(visible=False, elem_id="morph") as morph:
-            kept_b, style_a, style_b = morph_panel(subject, kept_a)
+            kept_b, style_a, between, style_b = morph_panel(subject, kept_a)
     shown = [stored, pictures, picked, panel]
     page.load(favourites.arrive, stored, shown, show_progress="hidden", **PRIVATE)
     for results in (diversity, mixing):
         # in the queue, as only there it can say something
         results.keep.click(
             favourites.keep, [stored, subject.model, results.drawn, results.aside, results.chosen], shown,
-            show_progress="hidden", **results.in_turn,
+            show_progress="hidden", trigger_mode="always_last", **results.in_turn,
         )  # fmt: skip
     page_now = [diversity.aside, diversity.chosen, diversity.view, diversity.sheet_open, *subject.parts]
     for trigger, handler, inputs in (
         (pictures.select, favourites.use, [stored, *page_now]),
-        (use.click, favourites.use_picked, [stored, picked, *page_now]),
+        (partial(use.click, js=favourites.HIGHLIGHTED), favourites.use_picked, [stored, picked, *page_now]),
     ):
         trigger(
             handler,
@@ -512,16 +521,16 @@ def favourites_panel(
         ).success(
             lambda: gr.Tabs(selected="diversity"), None, tabs, **AT_ONCE
         ).then(None, None, None, js=favourites.LOOK_UP, **AT_ONCE)  # fmt: skip
-    remove.click(favourites.remove, [stored, picked], shown, **AT_ONCE)
+    remove.click(favourites.remove, [stored, picked], shown, js=favourites.HIGHLIGHTED, **AT_ONCE)
     remove_all.click(favourites.remove_all, None, shown, **AT_ONCE)
     for button, kept, picture in ((use_a, kept_a, style_a), (use_b, kept_b, style_b)):
-        button.click(favourites.as_slot, [stored, picked], [kept, picture], **AT_ONCE).success(
-            lambda: gr.Column(visible=True), None, morph, **AT_ONCE
-        )
+        button.click(
+            favourites.as_slot, [stored, picked], [kept, picture], js=favourites.HIGHLIGHTED, **AT_ONCE
+        ).success(lambda: (gr.Column(visible=True), None), None, [morph, between], **AT_ONCE)
 
 
-def morph_panel(subject: SubjectPanel, kept_a: gr.State) -> tuple[gr.State, gr.Image, gr.Image]:
-    """From style A to style B → the latter, and where both are shown."""
+def morph_panel(subject: SubjectPanel, kept_a: gr.State) -> tuple[gr.State, gr.Image, gr.Image, gr.Image]:
+    """From style A to style B → the latter, and where A, what is between, and B are shown."""
     kept_b = gr.State(time_to_live=3600)
     with gr.Row(elem_classes="three"):
         picture: dict[str, Any] = {
@@ -558,8 +567,12 @@ def morph_panel(subject: SubjectPanel, kept_a: gr.State) -> tuple[gr.State, gr.I
         [clip, moving],
         show_progress_on=between_picture,  # the clip itself is not there yet
     )
-    return kept_b, style_a, style_b
+    # of another photo, or by another model, it is none between these
+    subject.standing.change(lambda: None, None, between_picture, show_progress="hidden", **PRIVATE)
+    subject.model.input(lambda: None, None, between_picture, **AT_ONCE)
+    return kept_b, style_a, between_picture, style_b
 
 
 def _as_data_url(data: bytes | None) -> ImageData | None:
+    """What is shown without being stored."""
     return ImageData(url="data:image/webp;base64," + base64.b64encode(data).decode()) if data else None
