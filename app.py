@@ -23,6 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--host",
         default=os.environ.get("GRADIO_SERVER_NAME") or ("0.0.0.0" if "SPACE_ID" in os.environ else "127.0.0.1"),
+        help="default: GRADIO_SERVER_NAME, or 127.0.0.1; 0.0.0.0 for other machines",
     )
     parser.add_argument("--port", type=port, help="default: 7860, or the next one that is free")
     parser.add_argument("--share", action="store_true", help="also open a public link, for up to a week")

@@ -35,7 +35,7 @@ def add_styles(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--strength", type=within(0, 1), default=1.0, help="of references: 0 keeps the photo's own style (default: 1)"
     )
-    parser.add_argument("--device", help="cuda, cpu, …; default: CUDA where there is one")
+    parser.add_argument("--device", help="cuda, mps, cpu, …; default: CUDA, else Apple's MPS, else the CPU")
 
 
 def load_translator(options: argparse.Namespace) -> Translator:

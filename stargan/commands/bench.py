@@ -33,7 +33,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     infer.add_argument(
         "--compiled", choices=("auto", "no", "plain", "graphs"), default="auto",
         help="torch.compile; graphs adds autotuning and CUDA graphs, on CUDA; auto: graphs where anything can be compiled, "
-        "which is what the app comes to after its start (default: %(default)s)",
+        "which is what the app comes to after its start, for its default model (default: %(default)s)",
     )  # fmt: skip
     infer.add_argument("--json", type=Path, help="file for the results")
     infer.set_defaults(run=_bench_infer)

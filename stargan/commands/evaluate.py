@@ -52,7 +52,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         "--inception-weights", metavar="PLACE", help=where % "weights-inception-2015-12-05-6726825d.pth"
     )
     parser.add_argument("--lpips-weights", metavar="PLACE", help=where % "alexnet-owt-7be5be79.pth")
-    parser.add_argument("--device", help="cuda, cpu, ...; default: CUDA where there is one")
+    parser.add_argument("--device", help="cuda, mps, cpu, ...; default: CUDA, else Apple's MPS, else the CPU")
     parser.set_defaults(run=run)
 
 

@@ -27,10 +27,13 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--crop",
         metavar="LEFT,TOP,RIGHT,BOTTOM",
-        help="for drawings, which the detector mostly misses: this part of every picture, in fractions of its sides",
+        help="for drawings, which the detector mostly misses: the middle square of this part of every picture, in fractions of its sides",
     )
     parser.add_argument(
-        "--smallest", type=at_least(0), default=64, help="leave out smaller faces, in px (default: %(default)s)"
+        "--smallest",
+        type=at_least(0),
+        default=64,
+        help="leave out smaller faces and squares, in px (default: %(default)s)",
     )
     parser.add_argument("--overwrite", action="store_true", help="make faces again that are there already")
     parser.add_argument(

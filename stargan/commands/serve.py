@@ -16,7 +16,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--replicas", type=_range, default=(1, 4), metavar="FEWEST[:MOST]", help="how many (default: 1:4)"
     )
-    parser.add_argument("--device", help="cuda, cpu, …; default: CUDA where there is one")
+    parser.add_argument("--device", help="cuda, mps, cpu, …; default: CUDA, else Apple's MPS, else the CPU")
     parser.set_defaults(run=run)
 
 

@@ -24,7 +24,12 @@ def add(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("source", type=Path, help="a photo, or a video clip")
     add_styles(parser)
-    parser.add_argument("--seeds", type=_seeds, default=[0], help="such as 1,2,3: the styles to walk through")
+    parser.add_argument(
+        "--seeds",
+        type=_seeds,
+        default=[0],
+        help="such as 1,2,3: of a photo, the styles to walk through, two or more; of a clip, its style (default: 0)",
+    )
     parser.add_argument("--seconds", type=float, default=4.0, help="length of a walk (default: %(default)s)")
     parser.add_argument("--fps", type=float, default=25.0, help="frames a second of a walk (default: %(default)s)")
     parser.add_argument("--loop", action="store_true", help="walk back to the first style")
