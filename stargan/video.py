@@ -476,8 +476,7 @@ _QUARTER_TURNS = {
 
 def _turn(frame: av.VideoFrame) -> Image.Transpose | None:
     """What puts the pictures of a file upright, of which this is the first."""
-    # a frame that was asked for its side data stays in memory until the garbage collector comes
-    matrix = frame.side_data.get("DISPLAYMATRIX") if frame.rotation else None
+    matrix = frame.side_data.get("DISPLAYMATRIX")
     if not isinstance(matrix, SideData):
         return None
     # x' = a x + c y, y' = b x + d y

@@ -196,7 +196,12 @@ def test_an_upload_is_bounded(visitor: Visitor) -> None:
 def test_what_no_part_of_the_page_needs_is_not_there(visitor: Visitor, temporary: Path) -> None:
     """Gradio would hand a clip to ffmpeg, as often and as long as it takes, and keep it."""
     before = set(temporary.iterdir())
-    for path in ("gradio_api/process_recording", "gradio_api/component_server", "process_recording/"):
+    for path in (
+        "gradio_api/process_recording",
+        "gradio_api/component_server",
+        "process_recording/",
+        "gradio_api/deep_link",
+    ):
         answer = visitor.http.post(path, files={"video": ("a.mp4", bytes(100_000))}, follow_redirects=True)
         assert answer.status_code == 404
     assert not {file for file in set(temporary.iterdir()) - before if file.is_file()}

@@ -58,6 +58,17 @@ def test_large_photos_do_not_wait_for_each_other_for_ever(portrait: Image.Image)
     assert [found[-1] for found in looked] == [str(path)] * 3
 
 
+def test_nothing_that_a_session_was_asked_is_noted_in_it() -> None:
+    """Of a camera's pictures it would be the last one, for as long as the session is known."""
+    page = layout.build()
+    function = next(f for f in page.fns.values() if f.api_name == "draw_live")
+    state = SessionState(page)
+    inputs = [None] * len(function.inputs)
+    inputs[3] = "a word that nobody else says"
+    asyncio.run(page.process_api(function, inputs, state=state))
+    assert "nobody else" not in repr(state.config_values)
+
+
 def test_sessions_give_up_drawings_the_oldest_first() -> None:
     config = config_of(None)
     prepared = drawing.prepare(drawing.Source.open(PORTRAIT), config)

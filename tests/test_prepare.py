@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
+from asking import wait_until
 from PIL import Image
+from serving import ROOT
 
 from stargan.commands import main
 from stargan.models.config import ANIME_FRAMING
@@ -150,3 +156,20 @@ def test_a_photo_whose_faces_were_being_written_is_taken_again(photos: Path, tmp
     assert prepare(photos, faces, job, processes=1).written.keys() == {"people/two.png"}
     assert first.read_bytes() == content
     assert not list(faces.rglob("*.partial"))
+
+
+def test_a_process_that_is_killed_is_said_in_a_sentence(portrait: Image.Image, tmp_path: Path) -> None:
+    photos, faces = tmp_path / "photos", tmp_path / "faces"
+    photos.mkdir()
+    for number in range(60):
+        portrait.rotate(6 * number).save(photos / f"{number:02}.jpg")
+    command = [sys.executable, "-m", "stargan", "prepare", str(photos), str(faces), "--processes", "2"]
+    process = subprocess.Popen(command, cwd=ROOT, env=os.environ, stderr=subprocess.PIPE, text=True)
+    assert wait_until(lambda: any(faces.glob("*.png")), 120)
+    child = next(c for c in psutil.Process(process.pid).children() if "spawn_main" in " ".join(c.cmdline()))
+    child.kill()
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "A process that cut faces out was ended" in told
+    assert "Traceback" not in told
+    assert len(list_domains(faces.parent)["faces"]) < 60

@@ -571,6 +571,7 @@ def put_display_matrix(path: Path, matrix: Sequence[int]) -> None:
         ((0, -1, 1, 0), Image.Transpose.ROTATE_270),
         ((-1, 0, 0, -1), Image.Transpose.ROTATE_180),
         ((-1, 0, 0, 1), Image.Transpose.FLIP_LEFT_RIGHT),
+        ((1, 0, 0, -1), Image.Transpose.FLIP_TOP_BOTTOM),
         ((0, 1, 1, 0), Image.Transpose.TRANSPOSE),
         ((0, -1, -1, 0), Image.Transpose.TRANSVERSE),
     ],

@@ -35,7 +35,9 @@ import clusters  # before ray, for its settings
 from ray.cluster_utils import Cluster
 
 from stargan import load_translator
-from stargan.drawing import Source
+from stargan.cluster import serving as replication
+from stargan.constants import DEFAULT_MODEL
+from stargan.drawing import CACHE, Seeds, Source, Task
 from stargan.errors import SENTENCES
 
 NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
@@ -336,6 +338,16 @@ def test_a_page_whose_replicas_are_gone_is_not_ready(cluster: Cluster, pages: li
     code = f"import ray; from ray import serve; ray.init({cluster.address!r}); serve.delete('stargan')"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=SECONDS)
     assert wait_until(lambda: health(pages[1]) == 503, SECONDS)
+
+
+def test_a_replica_forgets_faces(monkeypatch: pytest.MonkeyPatch, portrait: Image.Image) -> None:
+    monkeypatch.setattr(replication, "FORGET_AFTER", 0.5)
+    monkeypatch.setattr(replication, "FORGET_EVERY", 0.1)
+    painter = replication.Painter("cpu")
+    face = portrait.resize((128, 128))
+    painted, error, _ = painter(DEFAULT_MODEL, Task((face,), Seeds("anime", (1,), 0.7)))
+    assert painted, error
+    assert wait_until(lambda: not any(name[0] == "encoded" for name in [*CACHE._entries]), 30)
 
 
 def test_a_page_without_replicas_does_not_start() -> None:

@@ -9,6 +9,8 @@ decoder takes one picture at a time.
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from typing import Any
 
 import ray
@@ -20,7 +22,7 @@ from ray.serve.schema import ReplicaState
 
 from stargan.cluster import ClusterError, connect, connected, reason
 from stargan.constants import DEFAULT_MODEL
-from stargan.drawing import Painted, Seeds, Task, load_translator
+from stargan.drawing import CACHE, Painted, Seeds, Task, load_translator
 from stargan.errors import RequestError
 from stargan.stages import Stages, counted, include
 
@@ -33,6 +35,8 @@ WAITING = 64
 TRIES, SECONDS = 3, 120.0
 # Tasks a replica, at work or waiting, beyond which there will be more replicas.
 CROWD = 2
+# Seconds after which a replica lets go of faces, and how often it looks.
+FORGET_AFTER, FORGET_EVERY = 3000.0, 60.0
 
 
 class Painter:
@@ -45,6 +49,7 @@ class Painter:
         translator = load_translator(DEFAULT_MODEL, device)
         blank = Image.new("RGB", (translator.image_size, translator.image_size))
         translator.paint(Task((blank,), Seeds(translator.domains[0], (0,), 1.0), passing=True))
+        threading.Thread(target=_forget, name="Forgetting", daemon=True).start()
 
     def __call__(self, model: str, task: Task) -> tuple[Painted | None, Exception | None, Stages]:
         """What comes of a task, what it raises, of which Ray would make errors of its own, and where its time goes."""
@@ -53,6 +58,13 @@ class Painter:
                 return load_translator(model, self.device).paint(task), None, stages
             except Exception as error:
                 return None, error, stages
+
+
+def _forget() -> None:
+    """No face stays for an hour, however few visitors come after."""
+    while True:
+        CACHE.drop_older(FORGET_AFTER)
+        time.sleep(FORGET_EVERY)
 
 
 def deploy(address: str, fewest: int, most: int, device: str | None = None) -> None:

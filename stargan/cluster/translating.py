@@ -477,7 +477,7 @@ def _completed(rows: pa.Table, before: pa.Table) -> pa.Table:
     there = pc.equal(rows["status"], "there")
     at = pc.index_in(rows["photo"], value_set=before["photo"])
     for name in ("faces", "seconds", "node"):
-        known = pc.if_else(there, before[name].take(at), rows[name])
+        known = pc.if_else(there, pc.coalesce(before[name].take(at), rows[name]), rows[name])
         rows = rows.set_column(rows.schema.get_field_index(name), SCHEMA.field(name), known)
     status = pc.if_else(there, "drawn", rows["status"])
     return rows.set_column(rows.schema.get_field_index("status"), SCHEMA.field("status"), status)

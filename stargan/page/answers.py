@@ -17,6 +17,7 @@ import gradio as gr
 from gradio.context import LocalContext
 from gradio.exceptions import InvalidPathError
 from gradio.processing_utils import check_all_files_in_cache
+from gradio.state_holder import SessionState
 
 from stargan.errors import RequestError, UserError
 from stargan.models.config import ModelError
@@ -239,7 +240,11 @@ def guard(page: gr.Blocks) -> None:
             # a program that names no session comes back to none: it must not take the place of one
             if (session := options.get("session_hash")) and session == options.get("event_id"):
                 page.state_holder.session_data.pop(session, None)
+                page.state_holder.time_last_used.pop(session, None)
 
+    # for links to what a session shows, which this page has not, gradio would hold all that it was asked and answered, a camera's
+    # pictures among them, for as long as it knows the session
+    SessionState._update_value_in_config = lambda *_: None  # type: ignore[method-assign]
     page.preprocess_data, page.process_api = checked_inputs, answered  # type: ignore[assignment, method-assign]
 
 

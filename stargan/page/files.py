@@ -44,6 +44,7 @@ class Files:
 
     Attributes:
         kept: files that stay as long as the app runs: gradio's copies of the examples.
+        noted: names of files that gradio writes down, by which it would delete them; a sweep empties them.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Files:
     ) -> None:
         self.root, self._clock, self._born = root, clock, born
         self.kept: Callable[[], Iterable[str]] = tuple
+        self.noted: Callable[[], Iterable[set[str]]] = tuple
         try:
             root.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             root.mkdir(exist_ok=True, mode=0o700)
@@ -80,6 +82,8 @@ class Files:
     def sweep(self) -> int:
         """Deletes what is too old, and folders that are empty; how many files it was."""
         now, deleted = self._clock(), 0
+        for names in self.noted():
+            names.clear()
         for name in self.kept():
             with contextlib.suppress(OSError):
                 os.utime(name)  # so that another app that sweeps here knows, too

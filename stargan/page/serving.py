@@ -58,7 +58,8 @@ MAX_BODY = 8_000_000
 # Bytes of an upload: a file of the largest size, and what is around it. And the share of the disk that no upload may take.
 MAX_UPLOAD, SPARED = 210_000_000, 1 / 20
 # What gradio offers beside what the page is made of: anybody could have it convert videos, by a program and without an end.
-_UNUSED = ("/process_recording", "/component_server")
+# And have all that their session was asked and answered written to the disk.
+_UNUSED = ("/process_recording", "/component_server", "/deep_link")
 # Bytes of a part of an upload that is no file.
 MAX_FIELD = 10_000
 # What is under way when the app is told to stop may take so many seconds; then it is broken off, where it can be, within so many;
@@ -79,6 +80,7 @@ def serve(page: gr.Blocks, host: str, port: int | None, *, share: bool = False, 
     """
     bound_memory()
     FILES.kept = lambda: {path for block in page.blocks.values() for path in getattr(block, "keep_in_cache", ())}
+    FILES.noted = lambda: page.temp_file_sets
     FILES.keep_swept()
     on_zero_gpu = "SPACES_ZERO_GPU" in os.environ
     if on_zero_gpu:  # its GPU gets what is on the device before launch(), and nothing later

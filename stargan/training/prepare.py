@@ -13,6 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from itertools import count, takewhile
 from multiprocessing import get_context
@@ -104,6 +105,7 @@ def prepare(photos: Path, faces: Path, job: Job, processes: int | None = None) -
 
     Raises:
         ValueError: there are no pictures in ``photos``.
+        ChildProcessError: one of the processes was ended; what is done stays.
     """
     named, folder = find_photos([photos], faces), photos.resolve()
     report = Report(len(named))
@@ -130,8 +132,13 @@ def _results(tasks: Sequence[tuple[Path, Path, Job]], processes: int) -> Iterato
         yield from map(_faces_of, tasks)
         return
     # processes, not threads: the detector is Python code for the most part. Spawned, as torch's threads do not survive a fork
-    with ProcessPoolExecutor(processes, get_context("spawn"), _take_one_core) as pool:
-        yield from pool.map(_faces_of, tasks)
+    try:
+        with ProcessPoolExecutor(processes, get_context("spawn"), _take_one_core) as pool:
+            yield from pool.map(_faces_of, tasks)
+    except BrokenProcessPool as error:
+        raise ChildProcessError(
+            "A process that cut faces out was ended, as for want of memory: go on with fewer --processes."
+        ) from error
 
 
 def _take_one_core() -> None:
