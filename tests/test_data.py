@@ -148,7 +148,7 @@ def test_reading_takes_hardly_more_memory_than_the_set(tmp_path: Path) -> None:
     program = f"""
 import resource, torch
 from pathlib import Path
-from PIL import ExifTags, Image
+from PIL import Image
 from stargan.training.data import Faces, read_square
 torch.zeros(2, 3, 8, 8)[0] = torch.ones(3, 8, 8)
 read_square(Path({str(tmp_path)!r}) / "a" / "0.jpg", 128)

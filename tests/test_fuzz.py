@@ -213,6 +213,10 @@ def run_length_bmp(size: int) -> bytes:
 DEAR: dict[str, Callable[[], bytes]] = {
     "a thousand scans over 49 megapixels": lambda: jpeg(7000, scans=1000),
     "scans in what libjpeg does not skip": lambda: jpeg(7000, scans=1000, between=b"\xff\x01\xff\xff"),
+    "scans behind a reserved marker": lambda: jpeg(7000, scans=1000, between=b"\xff\x02\xff\xff"),
+    "scans behind what the first one's header holds": lambda: jpeg(7000, scans=1000).replace(
+        b"\xff\xda\0\x08\x01\x01\0", b"\xff\xda\0\x08\x01\xff\xd9", 1
+    ),
     "EXIF in 400,000 parts": lambda: jpeg(before=(b"\xff\xe1\0\x09Exif\0\0x") * 400_000),
     "ten million comments": lambda: jpeg(before=b"\xff\xfe\0\2" * 10_000_000),
     "40 MB of fill bytes": lambda: jpeg(before=b"\xff" * 40_000_000),

@@ -27,7 +27,8 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--crop",
         metavar="LEFT,TOP,RIGHT,BOTTOM",
-        help="for drawings, which the detector mostly misses: the middle square of this part of every picture, in fractions of its sides",
+        help="for drawings, which the detector mostly misses: the middle square of this part of every picture, in fractions of "
+        "its sides",
     )
     parser.add_argument(
         "--smallest",

@@ -60,22 +60,26 @@ def run(options: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _until_all_are_done() -> Iterator[None]:
-    """Under torchrun, which stops the other processes when one exits with another status than 0, none exits before the last."""
+    """Under torchrun, which stops a machine's other processes when one exits with another status than 0: none of a machine exits
+    before the last."""
     import torch.distributed as dist
 
     if not dist.is_available() or not dist.is_torchelastic_launched():
         yield
         return
-    store, _, processes = next(dist.rendezvous("env://"))
+    store, *_ = next(dist.rendezvous("env://"))
+    # a started-again group counts anew
+    key = f"done-{os.environ['GROUP_RANK']}-{os.environ['TORCHELASTIC_RESTART_COUNT']}"
+    processes = int(os.environ["LOCAL_WORLD_SIZE"])
     failure: Exception | None = None
     try:
         yield
     except Exception as error:
         failure = error
-    store.add("done", 1)
-    # asked again and again, as Ctrl-C would not end a wait; the process that keeps the store leaves when all are done
+    # asked again and again, as Ctrl-C would not end a wait; without the store, torchrun is gone, or all are done
     with contextlib.suppress(dist.DistError):
-        while store.add("done", 0) < processes:
+        store.add(key, 1)
+        while store.add(key, 0) < processes:
             time.sleep(0.1)
     if failure:
         raise failure

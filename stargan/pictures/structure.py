@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 # Passes over a picture times its pixels. An encoder makes about ten; 50 of 50 megapixels take two seconds.
 MAX_SCANNED = 2_500_000_000
-# Chunks of a PNG; 50 MB are 6,400 of the usual size. Markers before a JPEG's picture; a profile takes up to 255.
+# Chunks of a PNG; 50 MB are 6,400 of the usual size. Markers before a JPEG's picture, of which a profile takes up to 255, and in it.
 MAX_CHUNKS, MAX_MARKERS = 50_000, 1_000
 # Bytes between a JPEG's markers.
 MAX_JUNK = 10_000
@@ -28,8 +28,6 @@ MAX_RUNS = 5_000_000
 
 # A JPEG's markers without a length.
 _ALONE = frozenset((0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE)))
-# Another one, to libjpeg; to Pillow it ends the file.
-_TEMPORARY = 0x01
 # What is no level within a scan, nor a mark to begin again at.
 _MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])", re.DOTALL)
 # Bytes of a TIFF value by its type, and the types that stay bytes.
@@ -86,14 +84,15 @@ def _jpeg(data: bytes, pixels: int) -> bool:
 
 
 def _scans(data: bytes, at: int) -> int:
-    """Of a JPEG's picture, whose first one begins at ``at``, up to its end: a phone puts a film or further pictures behind it."""
-    scans = 1
+    """Of a JPEG's picture, the first one's header being at ``at``, up to its end: a phone puts a film or further pictures behind."""
+    scans, at = 1, at + max(struct.unpack_from(">H", data, at)[0], 2)
     for _ in range(MAX_MARKERS):
         if (found := _MARKER.search(data, at)) is None or found[1] == b"\xd9":
             return scans
         marker, at = found[1][0], found.end()
         scans += marker == 0xDA
-        if marker not in _ALONE | {_TEMPORARY} and at + 2 <= len(data):
+        # where libjpeg finds its way back into a scan, it skips no length of reserved ones
+        if marker >= 0xC0 and marker not in _ALONE and at + 2 <= len(data):
             at += max(struct.unpack_from(">H", data, at)[0], 2)
     return MAX_SCANNED
 

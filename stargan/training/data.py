@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from stargan.errors import PhotoError
-from stargan.pictures.io import SUFFIXES, open_photo
+from stargan.pictures.io import SUFFIXES, open_file, read_file
 
 log = logging.getLogger(__name__)
 
@@ -54,10 +54,10 @@ def evenly(total: int, count: int | None) -> list[int]:
 
 
 def read_square(file: Path | BinaryIO, size: int, name: str | None = None) -> Image.Image | None:
-    """A picture as :func:`open_photo` gives it, ``size`` × ``size``; None, and a line in the log with its name, where it cannot be read."""
+    """A picture, upright and on white, ``size`` × ``size``; where it cannot be read, None, and a line in the log with its name."""
     try:
-        return open_photo(file).resize((size, size), Image.Resampling.LANCZOS)
-    except PhotoError as error:
+        return open_file(read_file(file), here=True).resize((size, size), Image.Resampling.LANCZOS)
+    except (PhotoError, OSError) as error:
         log.warning("skipped %s: %s", name or file, error)
         return None
 
