@@ -3,6 +3,8 @@
 DEFAULT_MODEL = "anime-128"
 # The largest truncation ψ: beyond, styles are like none that the networks were trained on.
 MAX_PSI = 1.5
+# Nothing of a visitor is kept for longer, in seconds, on disk or in memory; they are told an hour.
+MAX_AGE = 3000.0
 
 
 def default_base_channels(image_size: int) -> int:

@@ -123,10 +123,8 @@ def measure_million(options: argparse.Namespace) -> None:
         augmented(Path(folder) / "photos", options.count, options.side)
         photos = batch.find_photos([Path(folder) / "photos"])
         looks = batch.latent_plan(translator.config, None, range(10), 0.7).looks(translator.paint)
-        job, files = (
-            batch.Job(translator.config, translator.weights, looks, with_grid=True),
-            batch.LocalFiles(Path(folder) / "out"),
-        )
+        job = batch.Job(translator.config, translator.weights, looks, with_grid=True)
+        files = batch.LocalFiles(Path(folder) / "out")
         first, *others = batch.groups(photos)
         list(batch.translate_group(translator.paint, job, files, first))  # warms up
         count = sum(len(group.photos) for group in others)

@@ -88,6 +88,9 @@ def command(*arguments: object, under: tuple[str, ...] = (), **environment: str)
     )
 
 
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+
 def listing(folder: Path) -> list[str]:
     return sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
 
@@ -387,8 +390,7 @@ def test_processes_share_the_work_and_write_the_files_of_one(
 
     shared = tmp_path / "shared"
     arguments = ["translate", photos, "--count", 2, "--model", models / "whole", "--output", shared]
-    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    process = command(*arguments, under=torchrun)
+    process = command(*arguments, under=TORCHRUN)
     told, _ = process.communicate(timeout=240)
     assert process.returncode == 1  # of the broken photo
     assert contents(shared) == expected
@@ -408,9 +410,7 @@ def test_failed_photos_of_one_process_leave_the_others_at_work(
         (photos / f"broken{n}.png").write_text("not a picture")
         face.rotate(10 * n).save(photos / f"face{n}.png")
     arguments = [photos, "--count", 100, "--no-grid", "--model", models / "whole", "--output", tmp_path / "out"]
-    process = command(
-        "translate", *arguments, under=("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    )
+    process = command("translate", *arguments, under=TORCHRUN)
     told, _ = process.communicate(timeout=240)
     assert process.returncode == 1
     assert f"{GRID_ROWS} photos: 0 drawn, 0 already there, {GRID_ROWS} failed" in told

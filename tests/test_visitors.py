@@ -341,7 +341,7 @@ def test_a_page_whose_replicas_are_gone_is_not_ready(cluster: Cluster, pages: li
 
 
 def test_a_replica_forgets_faces(monkeypatch: pytest.MonkeyPatch, portrait: Image.Image) -> None:
-    monkeypatch.setattr(replication, "FORGET_AFTER", 0.5)
+    monkeypatch.setattr(replication, "MAX_AGE", 0.5)
     monkeypatch.setattr(replication, "FORGET_EVERY", 0.1)
     painter = replication.Painter("cpu")
     face = portrait.resize((128, 128))

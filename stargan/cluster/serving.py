@@ -21,7 +21,7 @@ from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.schema import ReplicaState
 
 from stargan.cluster import ClusterError, connect, connected, reason
-from stargan.constants import DEFAULT_MODEL
+from stargan.constants import DEFAULT_MODEL, MAX_AGE
 from stargan.drawing import CACHE, Painted, Seeds, Task, load_translator
 from stargan.errors import RequestError
 from stargan.stages import Stages, counted, include
@@ -35,8 +35,8 @@ WAITING = 64
 TRIES, SECONDS = 3, 120.0
 # Tasks a replica, at work or waiting, beyond which there will be more replicas.
 CROWD = 2
-# Seconds after which a replica lets go of faces, and how often it looks.
-FORGET_AFTER, FORGET_EVERY = 3000.0, 60.0
+# How often a replica looks for faces to let go of, in seconds.
+FORGET_EVERY = 60.0
 
 
 class Painter:
@@ -63,7 +63,7 @@ class Painter:
 def _forget() -> None:
     """No face stays for an hour, however few visitors come after."""
     while True:
-        CACHE.drop_older(FORGET_AFTER)
+        CACHE.drop_older(MAX_AGE)
         time.sleep(FORGET_EVERY)
 
 

@@ -20,17 +20,8 @@ from huggingface_hub.constants import REPOCARD_NAME, SAFETENSORS_INDEX_FILE
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from stargan.models.checkpoint import is_weight_file, weight_files
-from stargan.models.config import (
-    CONFIG_FILE,
-    DISCRIMINATOR_FILE,
-    EVALUATION_FILE,
-    ModelConfig,
-    ModelError,
-    brief,
-    read_config,
-    read_text,
-)
+from stargan.models.checkpoint import remove_model, weight_files
+from stargan.models.config import CONFIG_FILE, EVALUATION_FILE, ModelConfig, ModelError, brief, read_config, read_text
 
 CARD_ENTRIES = ("license", "tags", "library_name")
 MAX_EVALUATION_BYTES = 10_000_000
@@ -208,10 +199,7 @@ def copy_model(folder: Path, target: Path, entries: Mapping[str, Any] | None = N
         names = model_files(folder)
         if not (target / REPOCARD_NAME).exists() and (folder / REPOCARD_NAME).is_file():
             names += [REPOCARD_NAME, *pictures(folder)]
-        about = (SAFETENSORS_INDEX_FILE, EVALUATION_FILE, DISCRIMINATOR_FILE)
-        for stale in target.iterdir():
-            if stale.name in about or is_weight_file(stale.name):
-                stale.unlink()
+        remove_model(target)
         for name in names:
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / name, target / name)

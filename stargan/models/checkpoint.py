@@ -102,13 +102,9 @@ def save_model(model: Model, folder: str | Path, dtype: torch.dtype = torch.floa
         save_torch_state_dict(state, partial, max_shard_size=SHARD_SIZE, force_contiguous=True)
         (Path(partial) / CONFIG_FILE).write_text(model.config.to_json(), encoding="utf-8")
         written = sorted(Path(partial).iterdir())
-        for file in [*folder.iterdir()]:
-            if is_weight_file(file.name) or file.name == SAFETENSORS_INDEX_FILE:
-                file.unlink()
+        remove_model(folder)
         for file in written:
             file.replace(folder / file.name)
-    for name in (EVALUATION_FILE, DISCRIMINATOR_FILE):
-        (folder / name).unlink(missing_ok=True)
 
 
 def load_model(folder: str | Path) -> Model:
@@ -129,6 +125,13 @@ def load_model(folder: str | Path) -> Model:
     model = Model.build(config)
     load_strictly(model, state)
     return model
+
+
+def remove_model(folder: Path) -> None:
+    """Removes what another model in its place must not find there: weights, their index, figures and discriminator."""
+    for file in [*folder.iterdir()]:
+        if is_weight_file(file.name) or file.name in (SAFETENSORS_INDEX_FILE, EVALUATION_FILE, DISCRIMINATOR_FILE):
+            file.unlink()
 
 
 def fingerprint(folder: Path) -> str:

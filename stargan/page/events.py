@@ -152,7 +152,7 @@ def _look(model: str, photo: str | None, *rest: Any) -> Looked | tuple:
         source = subject.source()
         prepared = subject.prepared(config)
     except (UserError, OSError) as error:
-        return Looked(gr.Markdown(f"**{shown(error)}**", visible=True), *hidden)
+        return Looked(_why(error), *hidden)
     found = () if config.framing is None else source.faces
     many = len(found) > 1
     note = "note_whole" if config.framing is None else "note_many" if many else "note_one" if found else "note_none"
@@ -168,6 +168,11 @@ def _look(model: str, photo: str | None, *rest: Any) -> Looked | tuple:
         gr.Column(visible=not found),
         saved(prepared.crops[0], "crop.png"),
     )
+
+
+def _why(error: Exception) -> gr.Markdown:
+    """What went wrong, in a note's place."""
+    return gr.Markdown(f"**{shown(error)}**", visible=True)
 
 
 @answering
@@ -199,7 +204,7 @@ def displayable(photo: str | None, standing: str | None) -> tuple[Any, Any]:
     try:
         source = Source.open(photo)
     except (PhotoError, OSError) as error:
-        return standing, gr.Markdown(f"**{shown(error)}**", visible=True)
+        return standing, _why(error)
     shown_as = _for_browsers(photo, source)
     return gr.skip() if shown_as == photo else shown_as, gr.skip()
 
@@ -754,7 +759,7 @@ def draw_live(*inputs: Any) -> tuple[Any, gr.Markdown]:
     try:
         return _drawn_live(*inputs), gr.Markdown(visible=False)
     except UserError as error:
-        return gr.skip(), gr.Markdown(f"**{shown(error)}**", visible=True)
+        return gr.skip(), _why(error)
 
 
 def _drawn_live(model: str, a: Any, in_style_a: Any, domain: Any, seed: Any, psi: Any, frame: bytes | None) -> Any:
@@ -799,7 +804,7 @@ def draw_clip(*inputs: Any) -> tuple[Any, gr.Markdown]:
     except (UserError, OSError) as error:
         if isinstance(error, UserError) and error.key == "cancelled":
             raise
-        return gr.skip(), gr.Markdown(f"**{shown(error)}**", visible=True)
+        return gr.skip(), _why(error)
 
 
 def _drawn_clip(model: str, a: Any, in_style_a: Any, domain: Any, seed: Any, psi: Any, clip: str | None) -> str:

@@ -18,12 +18,13 @@ from pathlib import Path
 from gradio.utils import get_upload_folder
 
 from stargan.allocator import give_memory_back
+from stargan.constants import MAX_AGE
 from stargan.drawing import CACHE
 
 log = logging.getLogger(__name__)
 
-# Deleted when older than this, in seconds; looked for this often: together less than the hour that visitors are told.
-MAX_AGE, SWEEP_EVERY = 3000.0, 300.0
+# What is older than MAX_AGE is looked for this often, in seconds: together less than the hour that visitors are told.
+SWEEP_EVERY = 300.0
 # What nobody asked for again in so many seconds leaves the memory, but for so many bytes, which are a photo of 12 megapixels
 # and what is made of it; looked for this often.
 UNUSED, KEPT, LOOK_EVERY = 30.0, 64_000_000, 10.0
