@@ -368,7 +368,7 @@ def draw_first(*inputs: Any) -> Any:
 @answering
 def draw_as_set(*inputs: Any) -> Any:
     """As :func:`draw_first` when a setting was changed; a field that was emptied waits for its number."""
-    return AS_IT_WAS if None in inputs[2:5] else _latent_or_nothing(inputs)
+    return _latent_as_set(inputs)
 
 
 @answering
@@ -376,13 +376,17 @@ def redraw_latent(aside: Aside | None, *inputs: Any) -> Any:
     """As :func:`draw_as_set` when something of the photo changed: other styles than the settings name stay."""
     if aside and inputs[7]:
         return beside(aside, *inputs[5:])
-    return AS_IT_WAS if None in inputs[2:5] else _latent_or_nothing(inputs)
+    return _latent_as_set(inputs)
 
 
 @answering
 def back_to_latent(aside: Aside | None, *inputs: Any) -> Results:
     """→ the drawings before, and of them the one that was looked at."""
     return _latent(inputs, aside.chosen if aside else 0)
+
+
+def _latent_as_set(inputs: tuple[Any, ...]) -> Any:
+    return AS_IT_WAS if None in inputs[2:5] else _latent_or_nothing(inputs)
 
 
 def _latent_or_nothing(inputs: tuple[Any, ...]) -> Any:
