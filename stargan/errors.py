@@ -9,6 +9,8 @@ from functools import partial
 
 # Of what a person gave, no more is said back than this many characters.
 ECHO = 60
+# Of what another program says went wrong, no more than this many.
+MESSAGE = 300
 
 SENTENCES: dict[str, str] = {
     # pictures
@@ -58,6 +60,7 @@ SENTENCES: dict[str, str] = {
     "other_model": "Style {slot} belongs to the model {model}. Choose that model, or another favourite.",
     "gpu_full": "The graphics card's memory is full. Please try again in a minute, with fewer drawings.",
     "gpu_lost": "The graphics card does not answer any more. Whoever runs this app has to restart it.",
+    "gpu_lent": "No graphics card can be lent for this now: {detail}",
     "left": "This was stopped, as the page that asked for it was closed.",
     "cancelled": "It was cancelled.",
     "stopping": "The app is being restarted. Please try again in a minute.",
@@ -73,16 +76,16 @@ class UserError(ValueError):
 
     Attributes:
         key: of the sentence, in :data:`SENTENCES`.
-        values: what the sentence names; long ones are cut.
+        values: what the sentence names; long ones are cut. None is said as nothing, in the sentence's language.
     """
 
     def __init__(self, key: str, **values: object) -> None:
         super().__init__(key)
         self.key = key
-        self.values = {name: _brief(value) for name, value in values.items()}
+        self.values = {name: _brief(value, MESSAGE if name == "detail" else ECHO) for name, value in values.items()}
 
     def __str__(self) -> str:
-        return SENTENCES[self.key].format(**self.values)
+        return SENTENCES[self.key].format(**{name: _said(value) for name, value in self.values.items()})
 
     def __reduce__(self) -> tuple:  # what comes from another process must be as it was raised there
         return partial(type(self), self.key, **self.values), ()
@@ -107,12 +110,14 @@ class RequestError(UserError):
     """Something that no model can draw: nothing chosen, a number out of range, a domain or model that there is not."""
 
 
-def _brief(value: object) -> object:
-    if value is None:
-        return "nothing"
-    if isinstance(value, float) or (isinstance(value, int) and abs(value) < 10**ECHO):
+def _said(value: object) -> object:
+    return "nothing" if value is None else value
+
+
+def _brief(value: object, most: int) -> object:
+    if value is None or isinstance(value, float) or (isinstance(value, int) and abs(value) < 10**most):
         return value
     text = str(value) if isinstance(value, str | Exception) else f"{type(value).__name__}"
-    text = text if len(text) <= ECHO else text[:ECHO] + "…"
+    text = text if len(text) <= most else text[:most] + "…"
     # half a surrogate pair cannot be sent, and nothing invisible is worth saying back
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)

@@ -355,6 +355,8 @@ def GPU(task=None, *, duration=60):
         seconds = duration(*args) if callable(duration) else duration
         with open(os.environ["GPU_LOG"], "a") as log:
             log.write(f"{type(args[1].recipe).__name__} {seconds}\\n")
+        if os.path.exists(os.environ["GPU_LOG"] + ".none"):
+            raise Error("You have exceeded your <a href='/pro'>free</a> GPU quota (12s requested vs. 3s left). Try again in 1:02:03")
         fork = multiprocessing.get_context("fork")
         asked, answered = fork.SimpleQueue(), fork.SimpleQueue()
 
@@ -424,6 +426,12 @@ def test_a_zero_gpu_space_is_asked_for_what_each_work_takes(
     with pytest.raises(AppError, match="There is no model /etc"):
         latent(client, photo, model="/etc")
     assert log.read_text() == asked  # no GPU is asked for what is refused
+    (none := Path(f"{log}.none")).touch()
+    lender = r"exceeded your free GPU quota \(12s requested vs\. 3s left\)\. Try again in 1:02:03$"
+    with pytest.raises(AppError, match=f"^No graphics card can be lent for this now: You have {lender}"):
+        latent(client, photo, count=1)
+    none.unlink()
+    assert latent(client, photo, count=1)[1]
     assert "Traceback" not in server.log.read_text()
 
 

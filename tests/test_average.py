@@ -61,6 +61,16 @@ def test_the_mean_is_not_calibrated_or_refined_where_a_part_of_it_was() -> None:
         [model(1), model(2, training={"iterations": 7, "calibrated": True, "refined": {"anime": {}}, "finished": {}})]
     )
     assert found.config.training == {"iterations": 7, "mean_of": ["m1, 100 iterations: 0.5", "m2, 7 iterations: 0.5"]}
+    both = {"calibrated": True, "finished": [{"steps": 4}]}
+    found = average([model(1, training=both), model(2, training=both | {"refined": {"anime": {}}})])
+    assert {name: fact for name, fact in found.config.training.items() if name != "mean_of"} == both
+
+
+def test_the_mean_has_the_licences_of_all() -> None:
+    models = [model(number, licence=licence) for number, licence in enumerate(("CC BY-NC 4.0", "", "MIT", "MIT"))]
+    assert average(models).config.licence == "CC BY-NC 4.0; MIT"
+    assert average(models[:2]).config.licence == "CC BY-NC 4.0"
+    assert average([average(models), models[2]]).config.licence == "CC BY-NC 4.0; MIT"
 
 
 @pytest.mark.parametrize(

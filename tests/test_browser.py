@@ -382,6 +382,42 @@ def test_a_format_that_the_browser_does_not_know(visit: Callable[..., Page], pic
     expect(page.locator("#photo img")).to_have_attribute("src", re.compile("mine"))
 
 
+def test_what_is_dropped_onto_a_photo_takes_its_place_or_leaves_it(visit: Callable[..., Page], pictures: Path) -> None:
+    """Gradio takes the photo off before it looks at what was dropped."""
+    page = visit("?count=2&example=female-2")
+
+    def drop(name: str, content: bytes) -> None:
+        page.evaluate(
+            """([name, content]) => {
+                const files = new DataTransfer(), bytes = Uint8Array.from(atob(content), (c) => c.charCodeAt(0));
+                files.items.add(new File([bytes], name));
+                const place = document.querySelector("#photo img"), kind = { bubbles: true, cancelable: true };
+                for (const type of ["dragenter", "dragover", "drop"])
+                    place.dispatchEvent(new DragEvent(type, { ...kind, dataTransfer: files }));
+            }""",
+            [name, base64.b64encode(content).decode()],
+        )
+
+    with redrawing(page):
+        drop("mine.HEIC", (pictures / "phone.heic").read_bytes())
+    expect(page.locator("#photo img")).to_have_attribute("src", re.compile("mine"))
+    shown = contents(page, DRAWN)
+    page.evaluate(
+        """() => {
+            const text = new DataTransfer(), kind = { bubbles: true, cancelable: true, dataTransfer: text };
+            text.setData("text/plain", "no file");
+            document.querySelector("#photo img").dispatchEvent(new DragEvent("drop", kind));
+        }"""
+    )
+    drop("notes.txt", b"no picture")
+    expect(page.get_by_test_id("toast-text")).to_contain_text("notes.txt")
+    drop("broken.HEIC", b"no picture")
+    expect(page.locator("#note")).to_contain_text("not a picture")
+    settle(page)
+    expect(page.locator("#photo img")).to_have_attribute("src", re.compile("mine"))
+    assert contents(page, DRAWN) == shown
+
+
 def test_the_camera_takes_what_it_shows(visit: Callable[..., Page], portrait: Image.Image) -> None:
     page = visit("?count=1&example=female-2")
     before = contents(page, DRAWN)
@@ -506,6 +542,21 @@ def test_an_emptied_seed_waits_for_the_next(visit: Callable[..., Page]) -> None:
     with redrawing(page):
         page.locator("#seed input").fill("8")
     expect(page.locator("#diversity-gallery .caption-label")).to_have_text(["seed 8", "seed 9"])
+
+
+def test_a_sliders_number_is_drawn_as_it_is_corrected(visit: Callable[..., Page]) -> None:
+    """Gradio does not tell of it as of a person's input, nor of what its button for setting it back does."""
+    page = visit("?count=2&seed=5&example=collins")
+    unfold(page, "#more")
+    for slider in ("#psi", "#count"):
+        expect(page.locator(f"{slider} button")).to_have_count(0)
+    page.locator("#count input[type=number]").fill("40")
+    page.locator("#count input[type=number]").blur()
+    expect(page.locator(DRAWN)).to_have_count(16)
+    page.locator("#count input[type=number]").fill("")
+    page.locator("#count input[type=number]").blur()
+    expect(page.locator(DRAWN)).to_have_count(1)
+    settle(page)
 
 
 def test_nothing_of_another_photo_stays(visit: Callable[..., Page], pictures: Path) -> None:
@@ -922,6 +973,9 @@ def test_from_a_picture_begins_with_an_example(visit: Callable[..., Page], pictu
     expect(page.locator("#mixing-gallery .caption-label")).to_have_text(
         ["reference 1", "reference 2", "reference 3", "blend"]
     )
+    # what takes one away is seen without a mouse, too
+    page.mouse.move(0, 0)
+    expect(page.locator("#references .delete-button").first).to_have_css("opacity", "1")
     # taken away, an example does not come back
     for count in (2, 1, 0):
         page.locator("#references .delete-button").first.click()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import pickle
 import shutil
 import struct
@@ -22,6 +23,8 @@ from safetensors.torch import load_file, save_file
 from stargan.models import checkpoint, registry
 from stargan.models.checkpoint import Model, load_model, save_model, weight_files
 from stargan.models.config import ANIME_FRAMING, Architecture, ModelConfig, ModelError
+from stargan.networks import Discriminator
+from stargan.training.state import save_discriminator
 
 TINY = Architecture(image_size=32, base_channels=8, max_channels=16)
 POINTS = ((0.36, 0.42), (0.64, 0.42), (0.5, 0.59), (0.37, 0.71), (0.63, 0.71))
@@ -136,6 +139,19 @@ def test_smaller_model_leaves_nothing_of_a_larger_one(
     save_model(model, sharded)
     assert {file.name for file in sharded.iterdir()} == {"README.md", "config.json", SAFETENSORS_SINGLE_FILE}
     load_model(sharded)
+
+
+def test_others_can_read_it(sharded: Path, tmp_path: Path) -> None:
+    """A server of another user, or a container's: as far as the umask lets them."""
+    for file in sharded.iterdir():
+        assert file.stat().st_mode & 0o777 == 0o666 & ~_umask(), file.name
+    save_discriminator(Discriminator(32, 2, 8, 16), tmp_path)
+    assert (tmp_path / "discriminator.safetensors").stat().st_mode & 0o777 == 0o666 & ~_umask()
+
+
+def _umask() -> int:
+    os.umask(mask := os.umask(0))
+    return mask
 
 
 def test_an_earlier_model_stays_whole_where_the_disk_is_full(

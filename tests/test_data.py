@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,29 @@ def test_domains_are_the_sorted_folders_and_only_pictures_count(root: Path) -> N
     found = list_domains(root)
     assert list(found) == ["anime", "female", "male"]
     assert [len(files) for files in found.values()] == [30, 3, 3]
+
+
+def test_a_domain_is_all_that_is_in_its_folder(root: Path) -> None:
+    """As prepare cuts faces out of albums; what no program may take for a picture is not in it."""
+    for place in ("album/2024", ".thumbnails"):
+        (root / "female" / place).mkdir(parents=True)
+        shutil.copy(root / "female" / "00.png", root / "female" / place / "x.png")
+    (root / "female" / "gone.png").symlink_to(root / "nowhere.png")
+    (root / "female" / "folder.png").mkdir()
+    files = [file.relative_to(root).as_posix() for file in list_domains(root)["female"]]
+    assert files == ["female/00.png", "female/01.png", "female/02.png", "female/album/2024/x.png"]
+    assert len(Faces(root, 32, CPU).pictures[1]) == 4
+
+
+def test_of_pictures_that_are_no_square_the_middle_is_taken(root: Path) -> None:
+    """As the app takes it for a model without a framing: nothing is squashed."""
+    wide = Image.new("RGB", (120, 40), "red")
+    wide.paste("lime", (40, 0, 80, 40))
+    wide.save(root / "anime" / "00.png")
+    taken = Faces(root, 32, CPU).pictures[0][0]
+    assert (
+        taken[:, :, 3:-3] == torch.tensor([0, 255, 0])[:, None, None]
+    ).all()  # edges take in a little of what is beside
 
 
 def test_some_of_many_are_taken_evenly(root: Path) -> None:

@@ -361,6 +361,14 @@ def test_what_cannot_be_evaluated_is_said(
     assert sentence in capsys.readouterr().err
 
 
+def test_a_model_that_there_is_not_is_told_before_any_work(
+    data: Path, models: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert run(data, models[0], "no-model", "--no-backbones", "--output", str(tmp_path / "figures.json")) == 2
+    assert "There is no model 'no-model'" in capsys.readouterr().err
+    assert not (tmp_path / "figures.json").exists()
+
+
 def test_a_domain_with_one_face_is_told_before_any_work(
     data: Path, models: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -21,7 +21,8 @@ from PIL import Image
 
 from stargan import drawing
 from stargan.drawing import Seeds
-from stargan.page import events, layout, memory, subject
+from stargan.errors import RequestError
+from stargan.page import events, layout, memory, subject, texts
 from stargan.page.answers import CANCELLATIONS, Refusal, Told, answering, i18n
 from stargan.page.files import FILES
 from stargan.page.models import READY, config_of, painter
@@ -42,6 +43,27 @@ def test_what_an_event_updated_is_still_taken_as_given() -> None:
     given[function.inputs.index(chosen)] = [1]
     taken = asyncio.run(page.preprocess_data(function, given, state))
     assert taken[function.inputs.index(chosen)] == [1]
+
+
+def test_another_model_keeps_what_was_chosen(portrait: Image.Image) -> None:
+    four = Image.new("RGB", (1024, 1024))
+    for corner in ((0, 0), (512, 0), (0, 512), (512, 512)):
+        four.paste(portrait, corner)
+    four.save(path := FILES.fresh("four.png"))
+    menus = events.choose_model("anime-128", "male", "female", "no domain of it")
+    assert [menu.value for menu in menus] == ["male", "female", "anime"]
+    looked = events.look("anime-128", str(path), [2, 3, 9], 0.5, 0.5, 1, False)
+    assert looked.chosen.value == [2, 3]
+    assert events.look("anime-128", str(path), [9], 0.5, 0.5, 1, False).chosen.value == [1]
+    assert events.look("anime-128", str(path), [], 0.5, 0.5, 1, False).chosen.value == [
+        1
+    ]  # as after one that takes the whole
+
+
+def test_a_link_says_nothing_of_references() -> None:
+    """What is drawn by seeds is of the link's domain; references are drawings, as their examples are."""
+    *_, drawn, references, filmed = events.arrive("?example=collins&domain=male")
+    assert [menu.value for menu in (drawn, references, filmed)] == ["male", "anime", "male"]
 
 
 def test_large_photos_do_not_wait_for_each_other_for_ever(portrait: Image.Image) -> None:
@@ -228,6 +250,12 @@ def test_a_link_is_to_the_app_though_it_is_part_of_another_page(headers: dict[st
         assert events.link({"seed": 2}) == address
     finally:
         LocalContext.request.reset(token)
+
+
+def test_what_is_missing_is_said_in_the_sentences_language() -> None:
+    error = RequestError("bad_number", name="count", low=1, high=16, value=None)
+    assert str(error).endswith("not nothing.")
+    assert "空欄" in texts.say(error.key, "ja", **error.values)
 
 
 def test_what_is_translated_of_gradio_s_own_sentences_it_still_says() -> None:

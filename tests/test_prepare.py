@@ -81,6 +81,22 @@ def test_nothing_is_overwritten_unless_asked_for(photos: Path, tmp_path: Path) -
     assert Image.open(mine).size == (64, 64)
 
 
+def test_the_report_keeps_what_earlier_calls_did(photos: Path, tmp_path: Path) -> None:
+    faces, job = tmp_path / "faces", Job(64, ANIME_FRAMING, smallest=64)
+    prepare(photos, faces, job, processes=1)
+    first = json.loads((faces / "report.json").read_text())
+    (photos / "people" / "new.png").write_bytes((photos / "people" / "two.png").read_bytes())
+    (photos / "things" / "wall.png").unlink()
+    prepare(photos, faces, job, processes=1)
+    second = json.loads((faces / "report.json").read_text())
+    assert second["photos"] == 5
+    assert second["written"] == first["written"] | {"people/new.png": ["people/new-1.png", "people/new-2.png"]}
+    assert second["left_out"] == first["left_out"]
+    (faces / "report.json").write_text("[]")
+    prepare(photos, faces, job, processes=1)
+    assert json.loads((faces / "report.json").read_text())["left_out"]["people/one.jpg"] == ["is already there"]
+
+
 def test_what_is_made_again_leaves_no_earlier_face(photos: Path, tmp_path: Path) -> None:
     faces, job = tmp_path / "faces", Job(64, ANIME_FRAMING, smallest=64)
     prepare(photos, faces, job, processes=1)

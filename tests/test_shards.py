@@ -106,6 +106,11 @@ def test_prepare_packs_what_it_cut_out(faces: Path, tmp_path: Path, capsys: pyte
     assert f"2 shards: {tmp_path}/shards" in told
     with tarfile.open(tmp_path / "shards" / "photo-000000.tar") as archive:
         assert len(archive.getnames()) == 9
+    (tmp_path / "shards" / "other.tar").touch()  # told before the faces are cut out
+    command[2] = tmp_path / "again"
+    assert main([*map(str, command), "--shards", str(tmp_path / "shards"), "--processes", "1"]) == 2
+    assert "other.tar is no shard of faces" in capsys.readouterr().err
+    assert not (tmp_path / "again").exists()
 
 
 def test_streams_give_the_domains_that_are_asked_for(faces: Path, shards: Path) -> None:

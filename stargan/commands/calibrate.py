@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 
@@ -33,6 +34,7 @@ def run(options: argparse.Namespace) -> int:
         raise NotADirectoryError(f"{options.output} is a file: --output names the model's folder.")
     source = find_model(options.model)
     model = load_model(source)
+    model.config = replace(model.config, name=options.output.resolve().name)  # it may be no name: said before the work
     faces = Faces(options.data, model.config.architecture.image_size, torch.device("cpu"))
     found = calibrate(model, faces)
     save_made_of(source, model, options.output)

@@ -69,6 +69,7 @@ def run(options: argparse.Namespace) -> int:
     if options.output.is_dir():
         raise IsADirectoryError(f"{options.output} is a folder: --output names the file of figures.")
     device = find_device(options.device)
+    folders = [find_model(name) for name in options.models]
     options.output.parent.mkdir(parents=True, exist_ok=True)
     backbones = None
     if options.backbones:
@@ -80,8 +81,8 @@ def run(options: argparse.Namespace) -> int:
     missing = backbones.missing if backbones else {"FID, KID and LPIPS": "they were not asked for"}
     facts = {**vars(protocol), "not_measured": missing}
     rows: list[Row] = []
-    for name in options.models:
-        translator = Translator(load_model(find_model(name)), device)
+    for name, folder in zip(options.models, folders, strict=True):
+        translator = Translator(load_model(folder), device)
         rows += evaluation.run(translator, name)
         facts["judge_accuracy"] = evaluation.accuracy(translator)
         rows_and_means = rows + (means(rows) if len({row.pair for row in rows}) > 1 else [])

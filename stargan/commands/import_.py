@@ -31,7 +31,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--framing",
         type=one_of("stargan.models.config", "FRAMINGS"),
-        help="celeba-hq aligns faces as CelebA-HQ does, whole takes the whole picture; default: celeba-hq with a high-pass filter, else whole",
+        help="celeba-hq aligns faces as CelebA-HQ does, whole takes the middle square; default: celeba-hq with a high-pass filter, else whole",
     )
     parser.add_argument(
         "--high-pass-weight",

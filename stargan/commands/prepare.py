@@ -51,11 +51,13 @@ def add(commands: argparse._SubParsersAction) -> None:
 def run(options: argparse.Namespace) -> int:
     from stargan.training.config import PRESETS
     from stargan.training.prepare import Job, parse_crop, prepare
-    from stargan.training.shards import write_shards
+    from stargan.training.shards import check_place, write_shards
 
     preset = PRESETS[options.preset]
     crop = parse_crop(options.crop) if options.crop else None
     job = Job(options.size or preset.architecture.image_size, preset.framing, crop, options.smallest, options.overwrite)
+    if options.shards:
+        check_place(options.shards)  # before the hours of work
     report = prepare(options.photos, options.faces, job, options.processes)
     print(report)
     if options.shards:

@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from tqdm import trange
 
@@ -82,13 +82,13 @@ def find_judge(data: Path, file: Path | None = None) -> Judge:
         DataError: the data cannot be used; the file is no judge, or one of other domains.
     """
     domains = list_domains(data)
-    place = file or data / f".judge-{_fingerprint(domains)}.safetensors"
+    place = file or data / f".judge-{_fingerprint(data, domains)}.safetensors"
     if place.exists():
         return _load(place, tuple(domains))
     judge = train_judge(Faces(data, SIZE, torch.device("cpu")))
     try:
         partial = place.with_name(f"{place.name}.partial")
-        save_file(judge.state_dict(), partial, {"domains": json.dumps(judge.domains)})
+        partial.write_bytes(save(judge.state_dict(), {"domains": json.dumps(judge.domains)}))
         partial.replace(place)
     except (OSError, SafetensorError) as error:
         log.warning("The judge is not kept (%s): --judge names a file for it.", error)
@@ -107,8 +107,10 @@ def _load(file: Path, domains: tuple[str, ...]) -> Judge:
     return judge.eval()
 
 
-def _fingerprint(domains: dict[str, list[Path]]) -> str:
-    names = [f"{domain}/{file.name} {file.stat().st_size}" for domain, files in domains.items() for file in files]
+def _fingerprint(data: Path, domains: dict[str, list[Path]]) -> str:
+    # the first line tells of how pictures are read, which a judge's figures depend on
+    files = [file for files in domains.values() for file in files]
+    names = ["middle squares", *(f"{file.relative_to(data)} {file.stat().st_size}" for file in files)]
     return hashlib.sha256("\n".join(names).encode(errors="surrogateescape")).hexdigest()[:12]
 
 

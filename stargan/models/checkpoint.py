@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -102,6 +103,8 @@ def save_model(model: Model, folder: str | Path, dtype: torch.dtype = torch.floa
         save_torch_state_dict(state, partial, max_shard_size=SHARD_SIZE, force_contiguous=True)
         (Path(partial) / CONFIG_FILE).write_text(model.config.to_json(), encoding="utf-8")
         written = sorted(Path(partial).iterdir())
+        for file in written:  # safetensors writes files that nobody else can read
+            shutil.copymode(Path(partial) / CONFIG_FILE, file)
         remove_model(folder)
         for file in written:
             file.replace(folder / file.name)

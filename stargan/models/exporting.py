@@ -167,7 +167,7 @@ def describe(model: Model, folder: Path, differences: dict[str, dict[str, float]
         "framing": {
             "landmarks": config.framing,
             "about": "Where the left eye, right eye, nose, left and right mouth corner, as seen in the picture, lie in what the "
-            "encoder takes: (x, y) in fractions of the side. null: the whole picture is taken as it is.",
+            "encoder takes: (x, y) in fractions of the side. null: the picture's middle square is taken as it is.",
         },
         "psi": {
             "largest": MAX_PSI,

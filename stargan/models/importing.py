@@ -49,7 +49,7 @@ def import_checkpoint(
         domains: the names in the order of training, which is sorted. None: those of the released model with as many
             domains.
         name: the model's; None for the file's, without its ending.
-        framing: one of :data:`stargan.models.config.FRAMINGS`. None: CelebA-HQ's for a high-pass model, else the whole picture.
+        framing: one of :data:`stargan.models.config.FRAMINGS`. None: CelebA-HQ's for a high-pass model, else the middle square.
         high_pass_weight: what the high-pass filter is divided by, where the checkpoint lacks the filter, as the released
             one does. None for the published 1.
         licence: of the weights.

@@ -137,24 +137,25 @@ class Looked(NamedTuple):
 
 
 @answering
-def look(model: str, photo: str | None, _chosen: Any, *rest: Any) -> Looked | tuple:
-    """A photo arrived: which faces are in it?"""
-    return _look(model, photo, *rest)
+def look(model: str, photo: str | None, chosen: Any, *rest: Any) -> Looked | tuple:
+    """Which faces are in the photo, for another model? Those that were chosen stay chosen."""
+    return _look(model, photo, chosen or [1], *rest)
 
 
-def _look(model: str, photo: str | None, *rest: Any) -> Looked | tuple:
+def _look(model: str, photo: str | None, chosen: Any, *rest: Any) -> Looked | tuple:
     hidden = gr.Image(visible=False), gr.CheckboxGroup(visible=False), gr.Column(visible=False), None
     if not photo:
         return gr.skip(), *hidden
     config = config_of(model)
     try:
-        subject = Subject.of(photo, [1], *rest)
+        subject = Subject.of(photo, chosen, *rest)
         source = subject.source()
         prepared = subject.prepared(config)
     except (UserError, OSError) as error:
         return Looked(_why(error), *hidden)
     found = () if config.framing is None else source.faces
     many = len(found) > 1
+    faces_of = [number for number in subject.chosen if number <= len(found)] or [1][: len(found)]
     note = "note_whole" if config.framing is None else "note_many" if many else "note_one" if found else "note_none"
     return Looked(
         gr.Markdown(say(note, count=len(found)), visible=True),
@@ -164,7 +165,7 @@ def _look(model: str, photo: str | None, *rest: Any) -> Looked | tuple:
             visible=many,
             alt_text=say("numbered_alt"),
         ),
-        gr.CheckboxGroup([(str(n), n) for n in range(1, len(found) + 1)], value=[1] if found else [], visible=many),
+        gr.CheckboxGroup([(str(n), n) for n in range(1, len(found) + 1)], value=faces_of, visible=many),
         gr.Column(visible=not found),
         saved(prepared.crops[0], "crop.png"),
     )
@@ -192,7 +193,7 @@ def look_anew(
         if standing:
             return stay
         stands = None
-    return *_look(model, photo, *drawing.MIDDLE, grayscale), *drawing.MIDDLE, stands
+    return *_look(model, photo, [1], *drawing.MIDDLE, grayscale), *drawing.MIDDLE, stands
 
 
 @answering
@@ -369,6 +370,23 @@ def draw_first(*inputs: Any) -> Any:
 def draw_as_set(*inputs: Any) -> Any:
     """As :func:`draw_first` when a setting was changed; a field that was emptied waits for its number."""
     return _latent_as_set(inputs)
+
+
+@answering
+def draw_as_corrected(*inputs: Any) -> Any:
+    """As :func:`draw_as_set` when a slider's number field is left: what is out of range in it, or missing, gradio brings into the
+    range, and does not tell of."""
+    model, domain, count, seed, psi, *rest = inputs
+    corrected = _in_range(count, 1, drawing.MAX_COUNT), _in_range(psi, 0, drawing.MAX_PSI)
+    if corrected == (count, psi):
+        return AS_IT_WAS
+    return _latent_as_set((model, domain, corrected[0], seed, corrected[1], *rest))
+
+
+def _in_range(value: Any, low: float, high: float) -> Any:
+    if value is None:
+        return low
+    return min(max(value, low), high) if isinstance(value, int | float) else value
 
 
 @answering
@@ -834,8 +852,8 @@ def _drawn_clip(model: str, a: Any, in_style_a: Any, domain: Any, seed: Any, psi
 
 @answering
 def choose_model(model: str, *domains: Any) -> list[gr.Radio]:
-    """→ the domains of a model, for every tab."""
-    return [domain_menu(config_of(model).domains) for _ in domains]
+    """→ the domains of a model, for every tab; those that were chosen stay, where it has them."""
+    return [domain_menu(config_of(model).domains, chosen) for chosen in domains]
 
 
 def domain_menu(domains: tuple[str, ...], chosen: str | None = None) -> gr.Radio:
@@ -848,11 +866,11 @@ def domain_choices(domains: tuple[str, ...]) -> list[tuple[Any, str]]:
 
 
 @answering
-def arrive(search: str, *domains: Any) -> tuple:
+def arrive(search: str) -> tuple:
     """The page was opened: an example, or what its link asks for; what it does not know, it does not heed.
 
     Returns:
-        Model, photo, count, seed, psi, grayscale, domains.
+        Model, photo, count, seed, psi, grayscale, and each tab's domain, of which a link names those that seeds are of.
     """
     asked = dict(parse_qsl(search.removeprefix("?"))) if isinstance(search, str) else {}
     examples = {path.stem: str(path) for path in PHOTOS}
@@ -872,7 +890,7 @@ def arrive(search: str, *domains: Any) -> tuple:
         int(_asked(asked, "seed", 0, drawing.MAX_SEED)),
         _asked(asked, "psi", 0, drawing.MAX_PSI),
         asked.get("grayscale") == "1",
-        *[domain_menu(known, asked.get("domain")) for _ in domains],
+        *[domain_menu(known, domain) for domain in (asked.get("domain"), None, asked.get("domain"))],
     )
 
 

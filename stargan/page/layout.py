@@ -22,6 +22,8 @@ from stargan.page.subject import SubjectPanel, square_fields, subject_panel
 
 # One of four buttons beside each other; two and two on a phone.
 BESIDE: dict[str, Any] = {"size": "md", "min_width": 110}
+# Without the ↺, of which gradio does not tell as of a person's input.
+SLIDER: dict[str, Any] = {"min_width": 260, "buttons": []}
 # A visitor's camera is drawn for this long, in seconds; then the next one has a turn, and the button starts it again.
 LIVE_SECONDS = 120
 # The page's name of what the camera shows, drawn.
@@ -112,8 +114,8 @@ def build() -> gr.Blocks:
         search = gr.Textbox(visible=False)
         chosen = [diversity.count, diversity.seed, diversity.psi, subject.grayscale]
         settings = [subject.model, subject.photo, *chosen, *domains]
-        arrival = "(...given) => [window.location.search, ...given.slice(1)]"
-        page.load(events.arrive, [search, *domains], settings, js=arrival, show_progress="hidden", **PRIVATE)
+        arrival = "() => window.location.search"
+        page.load(events.arrive, search, settings, js=arrival, show_progress="hidden", **PRIVATE)
         endpoints()
     take_as_given(page)
     guard(page)
@@ -264,15 +266,21 @@ def diversity_tab(subject: SubjectPanel) -> DiversityTab:
     # placed by settings(), below the drawings
     hidden: dict[str, Any] = {"render": False}
     domain = gr.Radio(choices, value=choices[0][1], label=i18n("domain"), elem_id="domain", **hidden)
-    count = gr.Slider(
-        1, MAX_COUNT, DEFAULTS["count"], step=1, label=i18n("count"), elem_id="count", min_width=260, **hidden
-    )
+    count = gr.Slider(1, MAX_COUNT, DEFAULTS["count"], step=1, label=i18n("count"), elem_id="count", **SLIDER, **hidden)
     seed = gr.Number(
         DEFAULTS["seed"], label=i18n("seed"), info=i18n("seed_info"), precision=0, minimum=0, maximum=MAX_SEED,
         elem_id="seed", **hidden,
     )  # fmt: skip
     psi = gr.Slider(
-        0, MAX_PSI, DEFAULTS["psi"], step=0.05, label=i18n("psi"), info=i18n("psi_info"), min_width=260, **hidden
+        0,
+        MAX_PSI,
+        DEFAULTS["psi"],
+        step=0.05,
+        label=i18n("psi"),
+        info=i18n("psi_info"),
+        elem_id="psi",
+        **SLIDER,
+        **hidden,
     )
 
     def settings() -> None:
@@ -292,6 +300,7 @@ def diversity_tab(subject: SubjectPanel) -> DiversityTab:
     subject.standing.change(events.draw_first, [*settled, *subject.standing_parts], outputs, **drawing)
     dice.click(lambda: events.new_seed(), None, seed, **AT_ONCE).then(events.draw_latent, inputs, outputs, **drawing)
     gr.on([part.input for part in (domain, count, seed, psi)], events.draw_as_set, inputs, outputs, **drawing)
+    gr.on([count.release, psi.release], events.draw_as_corrected, inputs, outputs, **drawing)
     gr.on(subject.changes, events.redraw_latent, [panel.aside, *inputs], outputs, **drawing)
     panel.back.click(events.back_to_latent, [panel.aside, *inputs], outputs, **drawing)
     return DiversityTab(panel, domain, count, seed, psi, inputs, outputs)
@@ -330,9 +339,7 @@ def mixing_tab(subject: SubjectPanel, tab: gr.Tab) -> MixingTab:
         min_width=260,
         **hidden,
     )
-    strength = gr.Slider(
-        0, 1, 1, step=0.05, label=i18n("strength"), info=i18n("strength_info"), min_width=260, **hidden
-    )
+    strength = gr.Slider(0, 1, 1, step=0.05, label=i18n("strength"), info=i18n("strength_info"), **SLIDER, **hidden)
     panels: list[AdjustPanel] = []
 
     def settings() -> None:
@@ -416,7 +423,7 @@ def adjust_panel() -> AdjustPanel:
                 )  # fmt: skip
             with gr.Column(min_width=240):
                 which = gr.Radio([], label=i18n("adjust_which"), visible=False, elem_id="which-reference")
-                weight = gr.Slider(0, 1, 1, step=0.05, label=i18n("weight"), elem_id="weight")
+                weight = gr.Slider(0, 1, 1, step=0.05, label=i18n("weight"), buttons=[], elem_id="weight")
                 crops = gr.Gallery(
                     label=i18n("crops"), format="png", columns=4, height="auto", interactive=False, allow_preview=False,
                     buttons=[], elem_id="reference-crops", elem_classes="drawings",
@@ -433,7 +440,7 @@ def live_tab(subject: SubjectPanel, kept_a: gr.State, tab: gr.Tab) -> gr.Radio:
     in_style_a = gr.Checkbox(False, label=i18n("in_style_a"), info=i18n("in_style_a_info"))
     with gr.Accordion(i18n("more"), open=False, elem_id="live-more"), gr.Row():
         seed = gr.Number(DEFAULTS["seed"], label=i18n("seed"), precision=0, minimum=0, maximum=MAX_SEED, min_width=260)
-        psi = gr.Slider(0, MAX_PSI, DEFAULTS["psi"], step=0.05, label=i18n("psi"), min_width=260)
+        psi = gr.Slider(0, MAX_PSI, DEFAULTS["psi"], step=0.05, label=i18n("psi"), **SLIDER)
     style = [subject.model, kept_a, in_style_a, domain, seed, psi]
     with gr.Row():
         # there when the tab is opened: a player is heavy, and every page would wait for it
@@ -546,7 +553,7 @@ def morph_panel(subject: SubjectPanel, kept_a: gr.State) -> tuple[gr.State, gr.I
             label=i18n("between_picture"), alt_text=i18n("between_picture"), elem_id="between", **picture
         )
         style_b = gr.Image(label=i18n("style_b"), alt_text=i18n("style_b"), elem_id="style-b", **picture)
-    part = gr.Slider(0, 1, 0, step=0.05, label=i18n("between"), elem_id="part")
+    part = gr.Slider(0, 1, 0, step=0.05, label=i18n("between"), buttons=[], elem_id="part")
     with gr.Row():
         kind = gr.Radio(["MP4", "GIF"], value="MP4", label=i18n("format"), min_width=260)
         make = gr.Button(i18n("clip"), elem_id="make-clip")

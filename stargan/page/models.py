@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
 from collections.abc import Callable
 from contextvars import copy_context
@@ -121,7 +122,11 @@ def painter(name: str | None) -> Paint:
     name = checked(name)
 
     def paint(task: Task, progress: Progress) -> Painted:
-        painted, error, stages = attempt(name, task, progress)
+        try:
+            painted, error, stages = attempt(name, task, progress)
+        except gr.Error as refused:  # the lender's: a visitor's share of time is used up, or no GPU is free
+            log.warning("no GPU was lent: %.300s", refused.message)
+            raise RequestError("gpu_lent", detail=re.sub(r"<[^>]*>", "", str(refused.message))) from refused
         include(stages)
         if painted is None:
             raise _told(error or RuntimeError("nothing was drawn"))

@@ -84,6 +84,15 @@
     event.target.files = files.files; // gradio's own listener, which comes after this one, takes these
   }, true);
 
+  // gradio would take the photo off before it looks at what is dropped onto it, and says nothing of what it does not take.
+  document.addEventListener("drop", (event) => {
+    const [file] = event.dataTransfer.files, place = event.target.closest?.("#photo");
+    if (!place || !(file || place.querySelector("img"))) return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+    if (file) hand(file);
+  }, true);
+
   document.addEventListener("click", (event) => {
     if (event.target.closest("#upload-photo")) {
       input().accept = ["image/*", ...Object.keys(formats).map((suffix) => `.${suffix}`)].join(",");

@@ -170,6 +170,7 @@ CSS = """
 #reference-strip { align-items: center; }
 #reference-strip > :first-child { flex: 1; min-width: 0 !important; }
 #own-reference { min-height: 44px; font-size: 1rem; white-space: nowrap; }
+#references .delete-button { opacity: 1; } /* gradio shows it to a mouse alone */
 #references .icon-button-wrapper { display: none; } /* a button in a button; there is one with a label above */
 #references .grid-container { margin-top: 1.25rem; grid-template-columns: repeat(auto-fill, 96px) !important; grid-auto-rows: 96px; }
 #references .thumbnail-item { height: 96px; aspect-ratio: 1; }

@@ -195,6 +195,7 @@ TEXTS: dict[str, tuple[str, str]] = {
         "The photo is no longer here: it was deleted after an hour. Please choose it again.",
         "写真は1時間たったため消去されました。もう一度選んでください。",
     ),
+    "nothing": ("nothing", "空欄"),
     "model_failed": ("This model cannot be used. {detail}", "このモデルは使えません。{detail}"),
     "unexpected": (
         "Something went wrong on our side. Please try again; if it stays, try another picture.",
@@ -240,6 +241,7 @@ JAPANESE: dict[str, str] = {
     "other_model": "スタイル{slot}はモデル{model}のものです。そのモデルを選ぶか、別のお気に入りを使ってください。",
     "gpu_full": "GPUのメモリがいっぱいです。1分ほどしてから、枚数を減らしてお試しください。",
     "gpu_lost": "GPUが応答しなくなりました。アプリを動かしている人が再起動する必要があります。",
+    "gpu_lent": "いまはGPUを借りられません（{detail}）。",
     "left": "ページが閉じられたため、途中でやめました。",
     "cancelled": "取りやめました。",
     "stopping": "アプリを再起動しています。1分ほどしてからもう一度お試しください。",
@@ -264,6 +266,7 @@ def say(key: str, language: str, **values: object) -> str:
     """A text in a language, its ``{values}`` filled in; the value ``name`` is the key of a label, and is translated too."""
     if values.get("name") in TEXTS:
         values["name"] = say(str(values["name"]), language)
+    values = {name: say("nothing", language) if value is None else value for name, value in values.items()}
     return TEXTS[key][LANGUAGES.index(language)].format(**values)
 
 

@@ -17,7 +17,7 @@ from stargan.models.config import ModelError
 
 @torch.no_grad()
 def average(models: Sequence[Model], weights: Sequence[float] | None = None) -> Model:
-    """The weighted mean, whose config is the last model's and says what it is the mean of; the models stay as they are.
+    """The weighted mean, whose config is the last model's, with the licences of all, and says what it is the mean of.
 
     Args:
         models: of one architecture, with the same domains.
@@ -45,9 +45,17 @@ def average(models: Sequence[Model], weights: Sequence[float] | None = None) -> 
         f"{model.config.name}, {model.config.training.get('iterations', '?')} iterations: {share:.3g}"
         for model, share in zip(models, shares, strict=True)
     ]
-    not_the_mean = ("calibrated", "refined", "finished")
+    not_the_mean = [  # but for what was done before they parted
+        name
+        for name in ("calibrated", "refined", "finished")
+        if any(model.config.training.get(name) != last.training.get(name) for model in models)
+    ]
     facts = {name: fact for name, fact in last.training.items() if name not in not_the_mean}
-    mean = Model.build(replace(last, training={**facts, "mean_of": of}))
+    licence = ""
+    for model in models:
+        if model.config.licence not in licence:  # a mean of a mean has some of them already
+            licence = f"{licence}; {model.config.licence}" if licence else model.config.licence
+    mean = Model.build(replace(last, licence=licence, training={**facts, "mean_of": of}))
     for name, network in mean.networks().items():
         states = [model.networks()[name].state_dict() for model in models]
         network.load_state_dict(

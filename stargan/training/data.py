@@ -11,7 +11,7 @@ from typing import BinaryIO
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from stargan.errors import PhotoError
@@ -25,7 +25,7 @@ class DataError(ValueError):
 
 
 def list_domains(root: Path) -> dict[str, list[Path]]:
-    """Picture files by domain, both sorted; a domain is a folder under ``root``.
+    """Picture files by domain, both sorted; a domain is a folder under ``root``, with the folders in it.
 
     Raises:
         DataError: ``root`` is no folder, has no domain folder, or one of them has no picture.
@@ -33,7 +33,13 @@ def list_domains(root: Path) -> dict[str, list[Path]]:
     if not root.is_dir():
         raise DataError(f"{root} is not a folder.")
     domains = {
-        folder.name: sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
+        folder.name: sorted(
+            file
+            for file in folder.rglob("*")
+            if file.suffix.lower() in SUFFIXES
+            and file.is_file()
+            and not any(part.startswith(".") for part in file.relative_to(folder).parts[:-1])
+        )
         for folder in sorted(root.iterdir())
         if folder.is_dir() and not folder.name.startswith(".")
     }
@@ -54,9 +60,10 @@ def evenly(total: int, count: int | None) -> list[int]:
 
 
 def read_square(file: Path | BinaryIO, size: int, name: str | None = None) -> Image.Image | None:
-    """A picture, upright and on white, ``size`` × ``size``; where it cannot be read, None, and a line in the log with its name."""
+    """A picture's middle square, upright and on white, ``size`` × ``size``; where it cannot be read, None, and a line in the log
+    with its name."""
     try:
-        return open_file(read_file(file), here=True).resize((size, size), Image.Resampling.LANCZOS)
+        return ImageOps.fit(open_file(read_file(file), here=True), (size, size), Image.Resampling.LANCZOS)
     except (PhotoError, OSError) as error:
         log.warning("skipped %s: %s", name or file, error)
         return None

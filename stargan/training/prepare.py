@@ -1,6 +1,6 @@
 """Photos to training faces: every face found, aligned and cropped into a model's framing.
 
-Drawn faces, which the detector mostly misses, take a fixed crop given in fractions, or the whole picture.
+Drawn faces, which the detector mostly misses, take a fixed crop given in fractions, or the middle square.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def parse_crop(text: str) -> tuple[float, float, float, float]:
 
 
 def prepare(photos: Path, faces: Path, job: Job, processes: int | None = None) -> Report:
-    """Writes the faces of a folder's pictures (and its folders') as PNG, and ``report.json``.
+    """Writes the faces of a folder's pictures (and its folders') as PNG, and ``report.json``, which still says what earlier calls did.
 
     The folders below ``photos``, such as domains, are kept; several faces of one photo are numbered, biggest first.
 
@@ -121,10 +121,29 @@ def prepare(photos: Path, faces: Path, job: Job, processes: int | None = None) -
             if left_out:
                 report.left_out[name] = left_out
             bar.update()
-    text = json.dumps({"options": asdict(job), **asdict(report)}, indent=2, ensure_ascii=False)
+    all_written, all_left_out = _with_earlier(report, faces / REPORT)
+    told = {"options": asdict(job), "photos": report.photos, "written": all_written, "left_out": all_left_out}
+    text = json.dumps(told, indent=2, ensure_ascii=False)
     # names of files may be no text
     (faces / REPORT).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
     return report
+
+
+def _with_earlier(report: Report, file: Path) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """What was written and left out, and what an earlier report says of photos that were not looked at this time."""
+    try:
+        earlier = json.loads(file.read_text(encoding="utf-8"))
+        parts = [dict(earlier["written"]), dict(earlier["left_out"])]
+    except (OSError, ValueError, KeyError, TypeError):  # there is none, or no such
+        parts = [{}, {}]
+    seen = {name for name, reasons in report.left_out.items() if reasons != [PRESENT]} | report.written.keys()
+    written, left_out = ({name: what for name, what in part.items() if name not in seen} for part in parts)
+    news = {
+        name: reasons
+        for name, reasons in report.left_out.items()
+        if name in seen or name not in left_out.keys() | written.keys()
+    }
+    return written | report.written, left_out | news
 
 
 def _results(tasks: Sequence[tuple[Path, Path, Job]], processes: int) -> Iterator[tuple[list[Path], list[str]]]:

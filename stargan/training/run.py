@@ -21,6 +21,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,8 @@ def train(
             faces = _faces(data, config, place, state["iteration"] if state else 0)
             shown = fixed_faces(validation, faces.domains, config.architecture.image_size) if validation else None
             trainer = Trainer(config, faces, place)
+            # the run's snapshots have its name, which may be none: said before the first of them
+            trainer.average.config = replace(trainer.average.config, name=folder.resolve().name)
             if state is not None:
                 restore(trainer, state)
             elif config.init:

@@ -73,6 +73,16 @@ def find_shards(data: str | Path) -> dict[str, list[str]]:
     return {domain: sorted(domains[domain]) for domain in sorted(domains)}
 
 
+def check_place(shards: Path) -> None:
+    """
+    Raises:
+        DataError: a tar file in ``shards`` is no shard, or webdataset is not installed.
+    """
+    _webdataset("webdataset")
+    if others := sorted(file for file in shards.glob("*.tar") if not _SHARD.fullmatch(file.name)):
+        raise DataError(f"{others[0]} is no shard of faces: shards need a folder of their own.")
+
+
 def write_shards(faces: Path, shards: Path, seed: int = 0) -> int:
     """Packs folders of faces, one a domain, as they are; what was in ``shards`` is replaced.
 
@@ -82,14 +92,11 @@ def write_shards(faces: Path, shards: Path, seed: int = 0) -> int:
     Raises:
         DataError: there are no faces, a tar file in ``shards`` is no shard, or webdataset is not installed.
     """
-    wds = _webdataset("webdataset")
-    domains = list_domains(faces)
+    check_place(shards)
+    domains, before = list_domains(faces), set(shards.glob("*.tar"))
     shards.mkdir(parents=True, exist_ok=True)
-    before = set(shards.glob("*.tar"))
-    if others := sorted(file for file in before if not _SHARD.fullmatch(file.name)):
-        raise DataError(f"{others[0]} is no shard of faces: shards need a folder of their own.")
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=shards) as folder:
-        _pack(wds, domains, Path(folder), seed)
+        _pack(_webdataset("webdataset"), domains, Path(folder), seed)
         # the earlier ones stay until these are whole
         written = {file.replace(shards / file.name) for file in Path(folder).iterdir()}
     for old in before - written:

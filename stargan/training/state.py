@@ -12,9 +12,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from stargan.models.checkpoint import Model, load_model, read_header, save_model
 from stargan.models.config import DISCRIMINATOR_FILE, ModelError
@@ -166,7 +167,7 @@ def save_snapshot(trainer: Trainer, folder: Path) -> None:
 def save_discriminator(discriminator: Discriminator, folder: Path) -> None:
     """Beside a snapshot's weights, as fp16: for a run that starts from it; no part of the model."""
     state = {name: tensor.detach().cpu().half().contiguous() for name, tensor in discriminator.state_dict().items()}
-    save_file(state, folder / DISCRIMINATOR_FILE)
+    (folder / DISCRIMINATOR_FILE).write_bytes(safetensors.torch.save(state))
 
 
 def load_discriminator(folder: Path, model: Model, kinds: Sequence[str] | None = None) -> Discriminator | None:
