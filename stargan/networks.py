@@ -147,41 +147,35 @@ class HighPass(nn.Module):
 
 
 class Finisher(nn.Module):
-    """What corrects finished drawings: a small residual U-Net (Ronneberger et al. 2015, arXiv:1505.04597), no part of the paper.
+    """What restores finished drawings: a small residual U-Net (Ronneberger et al. 2015, arXiv:1505.04597), no part of the paper.
 
-    The generator's last layer normalises every drawing, so that how bright it is as a whole can hardly be learned there, and it
-    is narrow. This works at a half to an eighth of the side.
+    The generator's last layers are narrow, and normalise every drawing. This works at a half to an eighth of the side.
 
     Args:
-        channels: at half the side; half as many again at a quarter, and twice as many at an eighth.
+        channels: at half the side; twice as many at a quarter, and three times as many at an eighth.
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        widths = (channels, channels * 3 // 2, channels * 2)
-        levels = list(pairwise(widths))
-        act = nn.LeakyReLU(LEAK)
-        self.down = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(a, b, 4, stride=2, padding=1), act, nn.Conv2d(b, b, 3, padding=1), act)
-            for a, b in [(3, channels), *levels]
-        )
-        self.middle = nn.ModuleList(nn.Sequential(nn.Conv2d(b, b, 3, padding=1), act) for b in widths[-1:] * 3)
-        self.up = nn.ModuleList(nn.Sequential(nn.Conv2d(b, a, 3, padding=1)) for a, b in reversed(levels))
-        self.merge = nn.ModuleList(nn.Sequential(act, nn.Conv2d(a, a, 3, padding=1), act) for a, _ in reversed(levels))
-        # three channels for each pixel of a 2×2 block (Shi et al. 2016, arXiv:1609.05158)
-        self.last = nn.Sequential(nn.Conv2d(channels, 12, 3, padding=1), nn.PixelShuffle(2))
+        a, b, c = channels, 2 * channels, 3 * channels
+        # here and at the end, the pixels of a 2×2 block are channels (Shi et al. 2016, arXiv:1609.05158)
+        self.first = nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(12, a, 3, padding=1))
+        self.down = nn.ModuleList(nn.Sequential(ResBlock(*widths, downsample=True)) for widths in ((a, b), (b, c)))
+        self.middle = nn.Sequential(ResBlock(c, c), ResBlock(c, c))
+        self.up = nn.ModuleList(nn.Sequential(nn.Conv2d(*widths, 1)) for widths in ((c, b), (b, a)))
+        self.merge = nn.ModuleList([nn.Sequential(ResBlock(b, b), ResBlock(b, b)), nn.Sequential(ResBlock(a, a))])
+        self.last = nn.Sequential(nn.LeakyReLU(LEAK), nn.Conv2d(a, 12, 3, padding=1), nn.PixelShuffle(2))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Drawings ``(N, 3, H, W)`` → the same, corrected; H and W are multiples of 8."""
-        levels = [x]
+        """Drawings ``(N, 3, H, W)`` → the same, restored; H and W are multiples of 8."""
+        h = self.first(x)
+        levels = []
         for down in self.down:
-            levels.append(down(levels[-1]))
-        h = levels.pop()
-        for middle in self.middle:
-            h = h + 0.5 * middle(h)
+            levels.append(h)
+            h = down(h)
+        h = self.middle(h)
         for up, merge in zip(self.up, self.merge, strict=True):
-            h = F.interpolate(h, scale_factor=2.0, mode="bilinear", align_corners=False)
-            h = merge(up(h) + levels.pop())
+            h = merge(levels.pop() + F.interpolate(up(h), scale_factor=2.0, mode="nearest"))
         return x + self.last(h)
 
 

@@ -113,6 +113,7 @@ COMMANDS = (
     "average",
     "calibrate",
     "refine",
+    "finish",
     "evaluate",
     "sheet",
     "translate",

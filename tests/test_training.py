@@ -31,7 +31,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from stargan.commands import main
 from stargan.inference.translator import Translator
 from stargan.models.checkpoint import Model, load_model, read_config, save_model
-from stargan.models.config import Architecture, ModelConfig
+from stargan.models.config import Architecture, ModelConfig, ModelError
 from stargan.networks import Discriminator, Generator, mean_style
 from stargan.pictures.tensors import to_tensor
 from stargan.training import loop
@@ -152,7 +152,7 @@ def test_options_can_be_taken_back() -> None:
     ("option", "sentence"),
     [
         ({"architecture": replace(TINY.architecture, high_pass_weight=1.0)}, "Training has no landmark masks"),
-        ({"architecture": replace(TINY.architecture, finish_channels=4)}, "A finisher is made by refine"),
+        ({"architecture": replace(TINY.architecture, finish_channels=4)}, "A finisher is made by finish"),
         ({"target_weights": {"anime": -1.0}}, "target_weights must be 0 or more"),
         ({"source_weights": {"anime": -1.0}}, "source_weights must be 0 or more"),
         ({"iterations": 0}, "iterations must be 1 or more, not 0"),
@@ -346,6 +346,7 @@ def test_a_grid_costs_and_lines_and_light_do_not(faces: Faces) -> None:
     grid = (1 - 2 * (columns % 2)).float().expand(1, 3, 32, 32)
     assert grid_penalty(grid).item() == pytest.approx(1)  # across the rows; along them, nothing
     assert grid_penalty(grid.transpose(2, 3)).item() == pytest.approx(1)
+    assert grid_penalty(grid * grid.transpose(2, 3)).item() == pytest.approx(1)
     light = torch.linspace(-1, 1, 32).expand(1, 3, 32, 32)
     line = torch.where(columns == 9, -1.0, 1.0).expand(1, 3, 32, 32)
     assert grid_penalty(light).item() < 1e-9
@@ -1247,6 +1248,14 @@ def test_a_finished_run_that_is_called_again_leaves_all_as_it_is(data: Path, tmp
     shutil.rmtree(snapshot)
     train(tmp_path, data / "train", device="cpu")
     assert (snapshot / "model.safetensors").read_bytes() == kept[snapshot / "model.safetensors"]
+
+
+def test_a_run_whose_folder_is_no_name_of_a_model_does_not_begin(data: Path, tmp_path: Path) -> None:
+    """Its first snapshot would fail, and each try after that."""
+    run = tmp_path / ("r" * 101)
+    with pytest.raises(ModelError, match="name"):
+        train(run, data / "train", preset="tiny", change=options(iterations=1), device="cpu")
+    assert not (run / "state.pt").exists()
 
 
 def test_a_runs_seed_cannot_change(data: Path, tmp_path: Path) -> None:

@@ -225,13 +225,12 @@ def fold_style_encoder(style_encoder: StyleEncoder, image_size: int) -> StyleEnc
 def _fold_finisher(finisher: Finisher, side: int) -> Finisher:
     """One that does the same, for drawings of one side."""
     folded = copy.deepcopy(finisher)
-    coming = [side >> level for level in range(len(finisher.down))]  # down from these sides
-    going = coming[:0:-1]
-    middle = [coming[-1] // 2] * len(finisher.middle)
-    for name, at in {"down": coming, "middle": middle, "up": going, "merge": going}.items():
+    half, quarter, eighth = side // 2, side // 4, side // 8
+    folded.first, folded.last = (_fold_layers(part, half) for part in (finisher.first, finisher.last))
+    folded.middle = _fold_layers(finisher.middle, eighth)
+    for name, sides in {"down": (half, quarter), "up": (eighth, quarter), "merge": (quarter, half)}.items():
         parts = cast(Iterable[nn.Sequential], getattr(finisher, name))
-        setattr(folded, name, nn.ModuleList(_fold_layers(*pair) for pair in zip(parts, at, strict=True)))
-    folded.last = _fold_layers(finisher.last, side // 2)
+        setattr(folded, name, nn.ModuleList(_fold_layers(*pair) for pair in zip(parts, sides, strict=True)))
     return folded
 
 

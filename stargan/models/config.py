@@ -130,7 +130,7 @@ class Architecture:
     @property
     def values(self) -> int:
         """Of one picture's widest layer: the first and the last at full side, or, at half of it, the finisher's widest."""
-        return max(self.width, 3 * self.finish_channels // 8) * self.image_size**2
+        return max(self.width, self.finish_channels // 4) * self.image_size**2
 
     def parameters(self, domains: int) -> int:
         """How many weights the matrices of generator, mapping network and style encoder have: over 98 % of all."""
@@ -152,9 +152,9 @@ class Architecture:
         mapping_network = 512 * (self.latent_dim + 3 * 512 + domains * (3 * 512 + style))
         last = widths[-1]
         style_encoder = 27 * self.width + sum(residual) + 16 * last**2 + domains * style * last
-        # 4×4 convolutions down, 3×3 ones at each level, up, and to the picture
-        a, b, c = (self.finish_channels * k // 2 for k in (2, 3, 4))
-        finisher = 48 * a + 9 * 2 * a * a + 25 * a * b + 9 * 2 * b * b + 25 * b * c + 9 * 4 * c * c + 108 * a
+        # convolutions from and to the picture, within a level, and 3×3 and 1×1 ones between two
+        a, b, c = (self.finish_channels * k for k in (1, 2, 3))
+        finisher = 216 * a + 27 * a * a + 45 * b * b + 36 * c * c + 11 * (a * b + b * c)
         return generator + mapping_network + style_encoder + finisher
 
 
@@ -165,8 +165,8 @@ class ModelConfig:
 
     Attributes:
         framing: where five landmarks of a face lie, ``(x, y)`` in fractions of the side: left eye, right eye, nose,
-            left and right mouth corner, as seen in the picture. None: the whole picture is taken, without looking for
-            a face.
+            left and right mouth corner, as seen in the picture. None: the picture's middle square is taken, without
+            looking for a face.
         training: facts of the training run: samples seen, hardware, options.
         grayscale_domains: pictures of these are the luma of what the generator returns.
     """

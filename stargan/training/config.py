@@ -23,8 +23,8 @@ class TrainConfig:
     Attributes:
         architecture: of the networks; a run's cannot change.
         framing: where the five landmarks of a face lie, x and y in fractions of the side (left eye, right eye, nose, left
-            and right corner of the mouth); it is written into the model, which asks its sources to be cut so. None: whole
-            pictures.
+            and right corner of the mouth); it is written into the model, which asks its sources to be cut so. None: the
+            pictures' middle squares.
         iterations: of the whole run, those already done included.
         batch_size: samples an iteration, over all processes together; under 8 is known to fail.
         learning_rate: of generator, style encoder and discriminator.
@@ -126,7 +126,7 @@ class TrainConfig:
             raise ConfigError("Training has no landmark masks: the option high_pass_weight must be 0.")
         if self.architecture.finish_channels:
             raise ConfigError(
-                "A finisher is made by refine, for a trained model: the option finish_channels must be 0."
+                "A finisher is made by finish, for a trained model: the option finish_channels must be 0."
             )
         if self.phases not in ("both", "alternate"):
             raise ConfigError(f"The option phases is both or alternate, not {self.phases!r}.")

@@ -296,8 +296,8 @@ GRID = 8
 
 
 def grid_penalty(x: Tensor) -> Tensor:
-    """How much of ``x`` ``(N, 3, H, W)`` alternates from pixel to pixel in rows or columns: the mean square of what a second
-    difference keeps, demodulated from the highest frequency and averaged over windows of :data:`GRID` pixels.
+    """How much of ``x`` ``(N, 3, H, W)`` alternates from pixel to pixel in rows, in columns, or as a checkerboard does: the mean
+    square of what second differences keep, demodulated from the highest frequency and averaged over windows of :data:`GRID` pixels.
 
     Upsampling leaves such a pattern (Odena et al. 2016, doi:10.23915/distill.00003) on which the discriminator is weak: its
     own first average pooling takes it out.
@@ -306,7 +306,9 @@ def grid_penalty(x: Tensor) -> Tensor:
     columns = x.diff(n=2, dim=3) / 4
     rows = x.diff(n=2, dim=2) / 4
     signs = 1 - 2 * (torch.arange(x.shape[2] - 2, device=x.device) % 2).to(x.dtype)
-    found = (F.avg_pool2d(h, GRID, GRID // 2).square().mean() for h in (columns * signs, rows * signs[:, None]))
+    both = columns.diff(n=2, dim=2) / 4 * signs * signs[:, None]
+    alternating = (columns * signs, rows * signs[:, None], both)
+    found = (F.avg_pool2d(h, GRID, GRID // 2).square().mean() for h in alternating)
     return torch.stack(list(found)).sum()
 
 

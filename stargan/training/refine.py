@@ -4,7 +4,7 @@ Part of what gives a small generator's drawings away is no matter of what is dra
 that are softer than real ones, and light that is the photo's. Image processing takes it off the finished drawings: non-local
 means and an unsharp mask off each, and an affine map at 16 px off all of a kind. The corrected drawings are fixed aims, which the
 decoder learns by regression: that is steady where an adversary swings (distillation; Hinton et al. 2015, arXiv:1503.02531). What
-the decoder cannot learn, a small network behind it can (:class:`stargan.networks.Finisher`).
+the decoder cannot learn, a small network behind it can (:mod:`stargan.training.finish`).
 
 Encoder and styles stay as they are, and so does what is drawn in the other domains.
 """
@@ -15,7 +15,6 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -25,8 +24,6 @@ from tqdm import tqdm, trange
 
 from stargan.inference.compiling import obstacle
 from stargan.models.checkpoint import Model
-from stargan.models.config import MAX_FINISH
-from stargan.networks import Finisher, init_weights
 from stargan.pictures.tensors import from_levels, to_levels
 from stargan.training.augment import luma_where
 from stargan.training.calibrate import check_domains, moment_matching
@@ -48,8 +45,8 @@ WARMUP = 0.02
 
 
 @dataclass(frozen=True)
-class Refinement:
-    """What is corrected, and how long it is learned.
+class Correction:
+    """What is corrected in how many drawings.
 
     Attributes:
         denoise: distance of patches, in the root of the mean square, pixels being in [-1, 1], at which they count 1/e of what
@@ -57,35 +54,39 @@ class Refinement:
         sharpen: an unsharp mask: how much of what a Gaussian takes away, whose deviation is 1/128 of the side, is added.
         light: how much of the way to the light of real pictures is gone, 0 to 1.
         drawings: for each domain of sources, group of them and mode; of each other domain, as many in all, which stay.
-        passes: how often each drawing is learned.
-        batch_size: of drawings that change.
-        learning_rate: of Adam, at most: it rises and falls once.
-        bf16: learned in bf16, channels-last; where the device is not known to be fast at it, in fp32.
-        compile: learned by torch.compile.
-        finish_channels: over 0: instead of the decoder, a finisher of this width behind it learns
-            (:class:`stargan.networks.Finisher`), which the model gets, if it has none.
 
     Raises:
-        ConfigError: there would be nothing to learn, or too few drawings to know their light by; there is no finisher so wide.
+        ConfigError: there are too few drawings to know their light by; a number of what is learned is under 1.
     """
 
     denoise: float = 0.07
     sharpen: float = 0.25
     light: float = 1.0
     drawings: int = 400
+
+    def __post_init__(self) -> None:
+        for name, least in (("drawings", COMPONENTS + 1), ("passes", 1), ("steps", 1), ("batch_size", 1)):
+            if (value := getattr(self, name, least)) < least:
+                raise ConfigError(f"The option {name} must be {least} or more, not {value}.")
+
+
+@dataclass(frozen=True)
+class Refinement(Correction):
+    """What is corrected, and how long it is learned.
+
+    Attributes:
+        passes: how often each drawing is learned.
+        batch_size: of drawings that change.
+        learning_rate: of Adam, at most: it rises and falls once.
+        bf16: learned in bf16, channels-last; where the device is not known to be fast at it, in fp32.
+        compile: learned by torch.compile.
+    """
+
     passes: int = 12
     batch_size: int = 16
     learning_rate: float = 2e-4
     bf16: bool = False
     compile: bool = False
-    finish_channels: int = 0
-
-    def __post_init__(self) -> None:
-        for name, least in (("drawings", COMPONENTS + 1), ("passes", 1), ("batch_size", 1)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"The option {name} must be {least} or more, not {getattr(self, name)}.")
-        if not 0 <= self.finish_channels <= MAX_FINISH:
-            raise ConfigError(f"The option finish_channels must be 0 to {MAX_FINISH}, not {self.finish_channels}.")
 
 
 @dataclass
@@ -106,7 +107,7 @@ class Lesson:
 def refine(
     model: Model, faces: Faces, domain: str, options: Refinement | None = None, groups: Sequence[str] = ("",)
 ) -> tuple[float, float]:
-    """Trains the decoder or a finisher, in place, to draw ``domain`` as its drawings are when corrected; the config says so.
+    """Trains the decoder, in place, to draw ``domain`` as its drawings are when corrected; the config says so.
 
     Args:
         model: on any device; it is computed there.
@@ -118,20 +119,36 @@ def refine(
         The mean absolute difference of drawings from their corrections, pixels being in [-1, 1]: before, and in the last pass.
 
     Raises:
-        ConfigError: the model is a high-pass one; it has a finisher of another width; nothing can be compiled here.
+        ConfigError: the model is a high-pass one; it has a finisher; nothing can be compiled here.
         DataError: the model and the data have different domains; ``domain`` is none of them, or the only one; it has fewer than
             two different pictures; no source is of a group.
     """
     options = options or Refinement()
+    random = torch.Generator().manual_seed(0)
+    if model.generator.finish is not None:
+        raise ConfigError("The model has a finisher, which was made for its drawings as they are.")
+    changed, kept, before = corrections(model, faces, domain, options, groups, random)
+    options = replace(options, bf16=options.bf16 and trains_in_bf16(device_of(model)))  # as it is computed here
+    after = _learn(model, changed, kept, options, random)
+    facts = {**(model.config.training.get("refined") or {}), domain: {"groups": [*groups], **asdict(options)}}
+    model.config = replace(model.config, training={**model.config.training, "refined": facts})
+    return before, after
+
+
+def corrections(
+    model: Model, faces: Faces, domain: str, options: Correction, groups: Sequence[str], random: torch.Generator
+) -> tuple[Lesson, Lesson, float]:
+    """Drawings in a domain and what they are to become, drawings in the others, which stay, and the mean absolute difference of the
+    former from what they are to become.
+
+    Args, Raises:
+        As of :func:`refine`.
+    """
     if model.config.architecture.high_pass_weight:
         raise ConfigError("Refinement has no landmark masks, which high-pass models draw by.")
-    has = model.config.architecture.finish_channels
-    if has and options.finish_channels not in (0, has):
-        raise ConfigError(f"The model has a finisher of {has} channels: the option finish_channels must be {has} or 0.")
-    device = _device(model)
-    if options.compile and (why := obstacle(device)):
-        raise ConfigError(f"Nothing can be compiled here, because {why}: refine without --compile.")
-    options = replace(options, bf16=options.bf16 and trains_in_bf16(device))  # as it is computed here
+    device = device_of(model)
+    if getattr(options, "compile", False) and (why := obstacle(device)):
+        raise ConfigError(f"Nothing can be compiled here, because {why}: go on without --compile.")
     check_domains(model, faces)
     if domain not in faces.domains:
         raise DataError(f"{domain} is not a domain of the model: these are {', '.join(faces.domains)}.")
@@ -148,14 +165,13 @@ def refine(
     ]
     if missing := sorted(set(groups) - {group for *_, group in sources}):
         raise DataError(f"No source has a name that begins with {missing[0]!r}.")
-    random = torch.Generator().manual_seed(0)
     real = _real_thumbnails(model, faces, target, random)
-    changed, kept, before = [], [], 0.0
+    changed, kept, difference = [], [], 0.0
     with tqdm(total=len(sources) * len(MODES) + len(others), desc="drawing", unit="set") as bar:
         for (index, odds, _), mode in itertools.product(sources, MODES):
             lesson = _draw(model, faces, index, odds, target, mode, options.drawings, random)
             aims = _corrected(lesson.aims, real, options, device)
-            before += _difference(lesson.aims, aims) / (len(sources) * len(MODES))
+            difference += _difference(lesson.aims, aims) / (len(sources) * len(MODES))
             changed.append(replace(lesson, aims=aims))
             bar.update()
         for other in others:
@@ -164,13 +180,7 @@ def refine(
             for index, mode in itertools.product(of, MODES):
                 kept.append(_draw(model, faces, index, None, other, mode, each, random))
             bar.update()
-    if options.finish_channels > has:
-        _add_finisher(model, options.finish_channels)
-    after = _learn(model, Lesson.joined(changed), Lesson.joined(kept), options, random)
-    key = "finished" if options.finish_channels else "refined"
-    facts = {**(model.config.training.get(key) or {}), domain: {"groups": [*groups], **asdict(options)}}
-    model.config = replace(model.config, training={**model.config.training, key: facts})
-    return before, after
+    return Lesson.joined(changed), Lesson.joined(kept), difference
 
 
 @torch.no_grad()
@@ -186,7 +196,7 @@ def _draw(
 ) -> Lesson:
     """Random pictures of a domain, by ``odds`` (:meth:`Faces.weights`), in styles of seeds or of random pictures of the target
     domain, all alike, as it is their light that drawings are to have; for now, they are to stay as they are drawn."""
-    parts, device = [], _device(model)
+    parts, device = [], device_of(model)
     for start in range(0, count, BATCH):
         of = torch.full((min(BATCH, count - start),), target)
         x = augment(faces.sample(torch.full_like(of, source), random, odds)[0], 0.0, random)
@@ -194,16 +204,16 @@ def _draw(
             z = torch.randn(len(of), model.config.architecture.latent_dim, generator=random)
             styles = model.mapping_network(z.to(device), of.to(device))
         else:
-            references = _own(model, faces.sample(of, random)[0], of)
+            references = own(model, faces.sample(of, random)[0], of)
             styles = model.style_encoder(references.to(device), of.to(device))
         features, _ = model.generator.encoder(x.to(device))
-        drawn = to_levels(_own(model, model.generator.decoder(features, styles).cpu(), of))
+        drawn = to_levels(own(model, model.generator.decoder(features, styles).cpu(), of))
         parts.append(Lesson(features.half().cpu(), styles.cpu(), of, drawn))
     return Lesson.joined(parts)
 
 
 @torch.no_grad()
-def _corrected(drawn: Tensor, real: Tensor, options: Refinement, device: torch.device) -> Tensor:
+def _corrected(drawn: Tensor, real: Tensor, options: Correction, device: torch.device) -> Tensor:
     """What drawings of one set are to become, ``(N, 3, H, W)`` uint8 both; ``real``: thumbnails ``(M, 3, 16, 16)``."""
 
     def smooth(part: Tensor) -> Tensor:
@@ -265,25 +275,12 @@ def color_transfer(x: Tensor, real: Tensor) -> Tensor:
     return x + ((own @ basis @ weight.T + bias - own @ basis) @ basis.T).view_as(x)
 
 
-def _add_finisher(model: Model, channels: int) -> None:
-    """One that changes nothing yet, the same each time."""
-    architecture = replace(model.config.architecture, finish_channels=channels)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        finisher = Finisher(channels).apply(init_weights).eval()
-    nn.init.zeros_(cast(nn.Conv2d, finisher.last[0]).weight)
-    model.config = replace(model.config, architecture=architecture)
-    model.generator.finish = finisher.requires_grad_(False).to(_device(model))
-
-
 def _learn(model: Model, changed: Lesson, kept: Lesson, options: Refinement, random: torch.Generator) -> float:
     """The mean difference of ``changed`` from the aims, see :func:`refine`."""
     layout = torch.channels_last if options.bf16 else torch.contiguous_format
-    device, generator = _device(model), model.generator.to(memory_format=layout)
+    device, generator = device_of(model), model.generator.to(memory_format=layout)
     draw = torch.compile(generator.decoder) if options.compile else generator.decoder
     learning = nn.ModuleList([generator.decode, generator.to_rgb])
-    if options.finish_channels:
-        learning = nn.ModuleList([cast(Finisher, generator.finish)])
     steps = options.passes * math.ceil(len(changed.aims) / options.batch_size)
 
     def rate(step: int) -> float:
@@ -304,7 +301,7 @@ def _learn(model: Model, changed: Lesson, kept: Lesson, options: Refinement, ran
                 )
                 with torch.autocast(device.type, torch.bfloat16, enabled=options.bf16):
                     drawn = draw(features.float().contiguous(memory_format=layout), styles)
-                difference = _own(model, drawn.float(), of) - from_levels(aims)
+                difference = own(model, drawn.float(), of) - from_levels(aims)
                 # the second time without detail, or light, which is little in each pixel, would be learned last
                 loss = difference.abs().mean() + _thumbnails(difference).abs().mean()
                 optimizer.zero_grad()
@@ -326,14 +323,14 @@ def _real_thumbnails(model: Model, faces: Faces, domain: int, random: torch.Gene
     chosen = torch.randperm(len(pictures), generator=random)[:PICTURES]
     return torch.cat(
         [
-            _thumbnails(_own(model, from_levels(pictures[at]), torch.full((len(at),), domain)))
+            _thumbnails(own(model, from_levels(pictures[at]), torch.full((len(at),), domain)))
             for at in chosen.split(BATCH)
         ]
     )
 
 
-def _own(model: Model, x: Tensor, domain: Tensor) -> Tensor:
-    """Luma where the model draws a row's domain in luma."""
+def own(model: Model, x: Tensor, domain: Tensor) -> Tensor:
+    """Pictures ``(N, 3, H, W)``, in luma where the model draws a row's domain, ``(N,)`` int64 on the CPU, in luma."""
     if not model.config.grayscale_domains:
         return x
     gray = torch.tensor([d in model.config.grayscale_domains for d in model.config.domains], device=x.device)
@@ -347,7 +344,12 @@ def _difference(x: Tensor, y: Tensor) -> float:
 
 
 def _thumbnails(x: Tensor) -> Tensor:
-    return F.interpolate(x, size=(SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False)
+    return shrunk(x, SIDE)
+
+
+def shrunk(x: Tensor, side: int) -> Tensor:
+    """Pictures at a smaller side, ``(N, 3, side, side)``."""
+    return F.interpolate(x, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
 
 
 def _gaussian(x: Tensor) -> Tensor:
@@ -355,5 +357,6 @@ def _gaussian(x: Tensor) -> Tensor:
     return gaussian_blur(x, [2 * math.ceil(3 * sigma) + 1] * 2, [sigma, sigma])
 
 
-def _device(model: Model) -> torch.device:
+def device_of(model: Model) -> torch.device:
+    """Where a model is computed."""
     return next(model.generator.parameters()).device
