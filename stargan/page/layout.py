@@ -300,7 +300,8 @@ def diversity_tab(subject: SubjectPanel) -> DiversityTab:
     subject.standing.change(events.draw_first, [*settled, *subject.standing_parts], outputs, **drawing)
     dice.click(lambda: events.new_seed(), None, seed, **AT_ONCE).then(events.draw_latent, inputs, outputs, **drawing)
     gr.on([part.input for part in (domain, count, seed, psi)], events.draw_as_set, inputs, outputs, **drawing)
-    gr.on([count.release, psi.release], events.draw_as_corrected, inputs, outputs, **drawing)
+    left = drawing | {"show_progress": "hidden"}  # most often, nothing is to be drawn
+    gr.on([count.release, psi.release], events.draw_as_corrected, inputs, outputs, **left)
     gr.on(subject.changes, events.redraw_latent, [panel.aside, *inputs], outputs, **drawing)
     panel.back.click(events.back_to_latent, [panel.aside, *inputs], outputs, **drawing)
     return DiversityTab(panel, domain, count, seed, psi, inputs, outputs)

@@ -170,7 +170,10 @@ CSS = """
 #reference-strip { align-items: center; }
 #reference-strip > :first-child { flex: 1; min-width: 0 !important; }
 #own-reference { min-height: 44px; font-size: 1rem; white-space: nowrap; }
-#references .delete-button { opacity: 1; } /* gradio shows it to a mouse alone */
+/* gradio shows it to a mouse alone, and small */
+#references .delete-button { opacity: 1; width: 44px; height: 44px; align-items: end; justify-content: start; background: none; border: 0; }
+#references .delete-button svg { box-sizing: content-box; padding: 6px; background: var(--background-fill-primary);
+  border: 1px solid var(--border-color-primary); border-radius: var(--radius-sm); }
 #references .icon-button-wrapper { display: none; } /* a button in a button; there is one with a label above */
 #references .grid-container { margin-top: 1.25rem; grid-template-columns: repeat(auto-fill, 96px) !important; grid-auto-rows: 96px; }
 #references .thumbnail-item { height: 96px; aspect-ratio: 1; }

@@ -51,9 +51,8 @@ FIRST_RATE, RATE = 1e-3, 3e-4
 # steps.
 R1, R1_EVERY = 5e-4, 8
 WIDTH = 32
-# Weights of losses beside the mean difference of restored real drawings, which weighs 1.
-# (The last one: what alternates from pixel to pixel costs far more than it does in a mean difference, or the discriminator is
-# fooled by it.)
+# Weights of losses beside the mean difference of restored real drawings, which weighs 1. A grid too faint to be much of a difference
+# fools the discriminator, and is seen.
 COARSE, FINE, FEATURES, ADVERSARIAL, GRID = 2.0, 0.5, 0.1, 0.05, 1000.0
 # The generator's own drawings are to fool the discriminator more than restored real ones, whose difference is known.
 OWN = 1.5
@@ -125,8 +124,7 @@ class PatchDiscriminator(nn.Module):
 def finish(
     model: Model, faces: Faces, domain: str, options: Finishing | None = None, groups: Sequence[str] = ("",)
 ) -> tuple[float, float]:
-    """Gives a model a finisher, in place, which restores its drawings in ``domain``, or has the one that it has learn on; the config
-    says so.
+    """Gives a model a finisher, in place, which restores its drawings in ``domain``, or has its finisher learn on; the config says so.
 
     Args:
         model: on any device; it is computed there.
@@ -163,7 +161,7 @@ def finish(
         nn.init.zeros_(cast(nn.Conv2d, finisher.last[1]).weight)  # it changes nothing yet
     else:
         finisher.load_state_dict(before.state_dict())
-    learning = _Learning(model, finisher.to(device), judge.to(device), options, random)
+    learning = _Learning(model, finisher.to(device), judge.to(device), options)
     index, batch = model.config.domains.index(domain), options.batch_size
     spoiled, restored = [], []
     for step in (bar := trange(options.steps, desc="learning", unit="step")):
@@ -193,11 +191,8 @@ def finish(
 class _Learning:
     """The two networks, and how a step changes them."""
 
-    def __init__(
-        self, model: Model, finisher: Finisher, judge: PatchDiscriminator, options: Finishing, random: torch.Generator
-    ) -> None:
-        self.model, self.options, self.random = model, options, random
-        self.device = device_of(model)
+    def __init__(self, model: Model, finisher: Finisher, judge: PatchDiscriminator, options: Finishing) -> None:
+        self.model, self.options, self.device = model, options, device_of(model)
         self.layout = torch.channels_last if options.bf16 else torch.contiguous_format
         self.finisher, self.judge = (net.to(memory_format=self.layout) for net in (finisher, judge))
         self.average = AveragedModel(finisher, multi_avg_fn=_moving_average)
