@@ -361,6 +361,16 @@ def test_a_finisher_learns_on(model: Model, faces: Faces, monkeypatch: pytest.Mo
     assert [facts["steps"] for facts in model.config.training["finished"]] == [200, 1]
 
 
+def test_a_finisher_of_another_domain_learns_on(model: Model, faces: Faces) -> None:
+    """What it does in the first one stays."""
+    plain = drawings(model, faces, "anime")
+    for domain in DOMAINS:
+        finish(model, faces, domain, replace(BRIEF, steps=200, learning_rate=3e-3))
+        if domain == "anime":
+            first = drawings(model, faces, "anime")
+    assert (drawings(model, faces, "anime") - first).abs().mean() < 0.3 * (first - plain).abs().mean()
+
+
 def test_the_same_again_is_the_same_finisher(model: Model, faces: Faces) -> None:
     found = []
     for _ in range(2):

@@ -150,6 +150,8 @@ def finish(
         drawn, stay = (_drawn(model, lesson) for lesson in (changed, kept))
     finally:
         model.generator.finish = before
+    # in other domains, which a finisher may have been made for, too, all stays as it is now
+    stays = kept.aims if before is None else to_levels(own(model, from_levels(_drawn(model, kept)), kept.domain))
     options = replace(options, bf16=options.bf16 and trains_in_bf16(device))  # as it is computed here
     woven = torch.randperm(len(drawn), generator=random)[:WOVEN]
     weave = torch.cat([_weave(from_levels(drawn[at].to(device))).half() for at in woven.split(BATCH)])
@@ -171,7 +173,7 @@ def finish(
         mine = torch.randint(len(drawn), (batch,), generator=random)
         left = torch.randint(len(stay), (math.ceil(KEPT * batch),), generator=random)
         x = torch.cat([_spoiled(real, weave, random), from_levels(torch.cat([drawn[mine], stay[left]]).to(device))])
-        y = torch.cat([real, from_levels(torch.cat([changed.aims[mine], kept.aims[left]]).to(device))])
+        y = torch.cat([real, from_levels(torch.cat([changed.aims[mine], stays[left]]).to(device))])
         found = learning.step(step, x, y, torch.cat([of, kept.domain[left]]), others)
         if step >= int(0.9 * options.steps):
             spoiled.append((own(model, x[:batch], of[:batch]) - real).abs().mean())
@@ -292,7 +294,7 @@ def _take(optimizer: torch.optim.Optimizer, loss: Tensor, rate: float, network: 
 
 @torch.no_grad()
 def _drawn(model: Model, lesson: Lesson) -> Tensor:
-    """As the generator draws, before anything is done to it, ``(N, 3, H, W)`` uint8 on the CPU."""
+    """As the generator draws, ``(N, 3, H, W)`` uint8 on the CPU."""
     device = device_of(model)
     parts = zip(lesson.features.split(BATCH), lesson.styles.split(BATCH), strict=True)
     return torch.cat([to_levels(model.generator.decoder(f.to(device).float(), s.to(device)).cpu()) for f, s in parts])
