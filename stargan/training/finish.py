@@ -77,8 +77,6 @@ class Finishing(Correction):
         steps: of all phases together.
         batch_size: of real drawings, and as many of the generator's.
         learning_rate: of Adam; half of it beside the discriminator.
-        bf16: learned in bf16, channels-last; where the device is not known to be fast at it, in fp32.
-        compile: learned by torch.compile.
 
     Raises:
         ConfigError: there would be nothing to learn, or too few drawings to know their light by; there is no finisher so wide.
@@ -88,8 +86,6 @@ class Finishing(Correction):
     steps: int = 4000
     batch_size: int = 8
     learning_rate: float = 4e-4
-    bf16: bool = False
-    compile: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

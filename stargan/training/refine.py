@@ -46,7 +46,7 @@ WARMUP = 0.02
 
 @dataclass(frozen=True)
 class Correction:
-    """What is corrected in how many drawings.
+    """What is corrected in how many drawings, and how that is computed.
 
     Attributes:
         denoise: distance of patches, in the root of the mean square, pixels being in [-1, 1], at which they count 1/e of what
@@ -54,6 +54,8 @@ class Correction:
         sharpen: an unsharp mask: how much of what a Gaussian takes away, whose deviation is 1/128 of the side, is added.
         light: how much of the way to the light of real pictures is gone, 0 to 1.
         drawings: for each domain of sources, group of them and mode; of each other domain, as many in all, which stay.
+        bf16: learned in bf16, channels-last; where the device is not known to be fast at it, in fp32.
+        compile: learned by torch.compile.
 
     Raises:
         ConfigError: there are too few drawings to know their light by; a number of what is learned is under 1.
@@ -63,6 +65,8 @@ class Correction:
     sharpen: float = 0.25
     light: float = 1.0
     drawings: int = 400
+    bf16: bool = False
+    compile: bool = False
 
     def __post_init__(self) -> None:
         for name, least in (("drawings", COMPONENTS + 1), ("passes", 1), ("steps", 1), ("batch_size", 1)):
@@ -78,15 +82,11 @@ class Refinement(Correction):
         passes: how often each drawing is learned.
         batch_size: of drawings that change.
         learning_rate: of Adam, at most: it rises and falls once.
-        bf16: learned in bf16, channels-last; where the device is not known to be fast at it, in fp32.
-        compile: learned by torch.compile.
     """
 
     passes: int = 12
     batch_size: int = 16
     learning_rate: float = 2e-4
-    bf16: bool = False
-    compile: bool = False
 
 
 @dataclass
@@ -147,7 +147,7 @@ def corrections(
     if model.config.architecture.high_pass_weight:
         raise ConfigError("Refinement has no landmark masks, which high-pass models draw by.")
     device = device_of(model)
-    if getattr(options, "compile", False) and (why := obstacle(device)):
+    if options.compile and (why := obstacle(device)):
         raise ConfigError(f"Nothing can be compiled here, because {why}: go on without --compile.")
     check_domains(model, faces)
     if domain not in faces.domains:
@@ -330,7 +330,7 @@ def _real_thumbnails(model: Model, faces: Faces, domain: int, random: torch.Gene
 
 
 def own(model: Model, x: Tensor, domain: Tensor) -> Tensor:
-    """Pictures ``(N, 3, H, W)``, in luma where the model draws a row's domain, ``(N,)`` int64 on the CPU, in luma."""
+    """Pictures ``(N, 3, H, W)``, in luma where the model draws a row's domain, ``(N,)`` int64, in luma."""
     if not model.config.grayscale_domains:
         return x
     gray = torch.tensor([d in model.config.grayscale_domains for d in model.config.domains], device=x.device)
