@@ -57,9 +57,8 @@ def test_of_pictures_that_are_no_square_the_middle_is_taken(root: Path) -> None:
     wide.paste("lime", (40, 0, 80, 40))
     wide.save(root / "anime" / "00.png")
     taken = Faces(root, 32, CPU).pictures[0][0]
-    assert (
-        taken[:, :, 3:-3] == torch.tensor([0, 255, 0])[:, None, None]
-    ).all()  # edges take in a little of what is beside
+    # edges take in a little of what is beside
+    assert (taken[:, :, 3:-3] == torch.tensor([0, 255, 0])[:, None, None]).all()
 
 
 def test_some_of_many_are_taken_evenly(root: Path) -> None:

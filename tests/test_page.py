@@ -55,9 +55,8 @@ def test_another_model_keeps_what_was_chosen(portrait: Image.Image) -> None:
     looked = events.look("anime-128", str(path), [2, 3, 9], 0.5, 0.5, 1, False)
     assert looked.chosen.value == [2, 3]
     assert events.look("anime-128", str(path), [9], 0.5, 0.5, 1, False).chosen.value == [1]
-    assert events.look("anime-128", str(path), [], 0.5, 0.5, 1, False).chosen.value == [
-        1
-    ]  # as after one that takes the whole
+    # as after a model that takes the whole picture
+    assert events.look("anime-128", str(path), [], 0.5, 0.5, 1, False).chosen.value == [1]
 
 
 def test_a_link_says_nothing_of_references() -> None:

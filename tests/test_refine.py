@@ -3,6 +3,7 @@ noise."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from stargan.training import refine as refining
 from stargan.training.config import ConfigError
 from stargan.training.data import DataError, Faces
 from stargan.training.finish import Finishing, PatchDiscriminator, finish
-from stargan.training.refine import Refinement, color_transfer, non_local_means, refine
+from stargan.training.refine import Correction, Refinement, color_transfer, non_local_means, refine
 from stargan.training.state import DISCRIMINATOR_FILE, save_discriminator
 
 DOMAINS = ("anime", "photo")
@@ -122,11 +123,12 @@ def test_the_decoder_learns_the_corrections_and_nothing_else_changes(model: Mode
     assert (facts["passes"], facts["groups"]) == (20, [""])
 
 
-def test_the_same_again_is_the_same(model: Model, faces: Faces) -> None:
+@pytest.mark.parametrize(("work", "options"), [(refine, SHORT), (finish, BRIEF)])
+def test_the_same_again_is_the_same(model: Model, faces: Faces, work: Callable, options: Correction) -> None:
     found = []
     for _ in range(2):
         own = deepcopy(model)
-        refine(own, faces, "anime", SHORT)
+        work(own, faces, "anime", options)
         found.append(drawings(own, faces, "anime"))
     assert torch.equal(*found)
 
@@ -244,13 +246,18 @@ def test_the_command_writes_a_model_with_its_discriminator(
     assert "drawing" not in capsys.readouterr().err
 
 
-def test_help_tells_the_defaults(capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("command", "names", "options"), [("refine", NAMES, Refinement), ("finish", FINISHING, Finishing)]
+)
+def test_help_tells_the_defaults(
+    command: str, names: tuple[str, ...], options: type[Correction], capsys: pytest.CaptureFixture
+) -> None:
     with pytest.raises(SystemExit):
-        main(["refine", "--help"])
+        main([command, "--help"])
     told = " ".join(capsys.readouterr().out.split())
-    for name in NAMES:
+    for name in names:
         of = told[told.index(f"--{name.replace('_', '-')} ", told.index("options:")) :]
-        assert of[: of.index(")")].endswith(f"(default: {getattr(Refinement, name):g}")
+        assert of[: of.index(")")].endswith(f"(default: {getattr(options, name):g}")
 
 
 def test_what_is_spoiled_is_still_the_same_drawing() -> None:
@@ -371,15 +378,6 @@ def test_a_finisher_of_another_domain_learns_on(model: Model, faces: Faces) -> N
     assert (drawings(model, faces, "anime") - first).abs().mean() < 0.3 * (first - plain).abs().mean()
 
 
-def test_the_same_again_is_the_same_finisher(model: Model, faces: Faces) -> None:
-    found = []
-    for _ in range(2):
-        own = deepcopy(model)
-        finish(own, faces, "anime", BRIEF)
-        found.append(drawings(own, faces, "anime"))
-    assert torch.equal(*found)
-
-
 def test_the_quick_way_finishes_the_same(model: Model, faces: Faces, monkeypatch: pytest.MonkeyPatch) -> None:
     """In bf16 and compiled: kernels are there on any CPU, if slow ones."""
     found = []
@@ -437,12 +435,3 @@ def test_the_command_finishes_a_model_with_its_discriminator(
     found = load_model(tmp_path / "better")
     assert (found.config.name, found.config.architecture.finish_channels) == ("better", 4)
     assert (tmp_path / "better" / DISCRIMINATOR_FILE).exists()
-
-
-def test_help_tells_the_finishers_defaults(capsys: pytest.CaptureFixture) -> None:
-    with pytest.raises(SystemExit):
-        main(["finish", "--help"])
-    told = " ".join(capsys.readouterr().out.split())
-    for name in FINISHING:
-        of = told[told.index(f"--{name.replace('_', '-')} ", told.index("options:")) :]
-        assert of[: of.index(")")].endswith(f"(default: {getattr(Finishing, name):g}")

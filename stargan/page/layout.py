@@ -272,16 +272,8 @@ def diversity_tab(subject: SubjectPanel) -> DiversityTab:
         elem_id="seed", **hidden,
     )  # fmt: skip
     psi = gr.Slider(
-        0,
-        MAX_PSI,
-        DEFAULTS["psi"],
-        step=0.05,
-        label=i18n("psi"),
-        info=i18n("psi_info"),
-        elem_id="psi",
-        **SLIDER,
-        **hidden,
-    )
+        0, MAX_PSI, DEFAULTS["psi"], step=0.05, label=i18n("psi"), info=i18n("psi_info"), elem_id="psi", **SLIDER, **hidden,
+    )  # fmt: skip
 
     def settings() -> None:
         with gr.Accordion(i18n("more"), open=False, elem_id="more"):
