@@ -82,7 +82,7 @@ def check(rows: list[dict[str, object]], cases: list[str]) -> None:
 
 @pytest.mark.usefixtures("one_process")
 def test_infer(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / "speed.json"
+    file = tmp_path / "new" / "speed.json"
     assert main(["bench", "infer", "--model", str(model), "--device", "cpu", "--turns", "2", "--json", str(file)]) == 0
     rows = json.loads(file.read_text())
     check(rows, ["1x1", "1x10", "5x5"])
@@ -126,7 +126,7 @@ def test_infer_counts_what_is_computed() -> None:
 
 @pytest.mark.usefixtures("one_process")
 def test_train(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / "speed.json"
+    file = tmp_path / "new" / "speed.json"
     options = ["--preset", "tiny", "--device", "cpu", "--no-compile", "--turns", "1", "--json", str(file)]
     assert main(["bench", "train", *options]) == 0
     rows = json.loads(file.read_text())

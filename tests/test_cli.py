@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import signal
@@ -19,8 +20,10 @@ from asking import wait_until
 from hub_server import HubServer
 from PIL import Image
 
+import stargan
 from stargan.batch import GRID_ROWS, find_photos
 from stargan.commands import command_line, main
+from stargan.commands.arguments import load_translator
 from stargan.models.checkpoint import Model, fingerprint, load_model, save_model
 from stargan.models.config import ANIME_FRAMING, Architecture, ModelConfig
 from stargan.pictures.provenance import read_provenance
@@ -630,6 +633,47 @@ def test_refused_videos(models: Path, face: Image.Image, tmp_path: Path, capsys:
     with pytest.raises(SystemExit):
         video(models, tmp_path / "a.png", "--seeds", "1,x", "--output", tmp_path / "walk.mp4")
     assert "not '1,x'" in capsys.readouterr().err
+
+
+# memory and devices
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
+        MemoryError(),
+    ],
+)
+def test_memory_that_does_not_suffice_is_said(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def fails(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("stargan.models.registry.find_model", fails)
+    asked = ["average", str(tmp_path), str(tmp_path), "--output", str(tmp_path / "mean")]
+    assert main(asked) == 2
+    assert capsys.readouterr().err == "The memory does not suffice for this, on the device that computes it.\n"
+    error = RuntimeError("a fault of ours")
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        main(asked)
+
+
+@pytest.mark.parametrize("device", [None, "cuda"])
+def test_each_process_of_torchrun_takes_a_gpu_of_its_own(device: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no GPU here: what is asked of PyTorch is looked at."""
+    chosen: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(stargan, "load_translator", lambda _, place: place)
+    monkeypatch.setattr("stargan.pictures.faces.search_on", lambda _: None)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    options = argparse.Namespace(device=device, model=None)
+    assert load_translator(options) == torch.device("cuda", 3)
+    assert chosen == [torch.device("cuda", 3)]
 
 
 # push

@@ -461,6 +461,7 @@ def test_backbones_from_local_files(
     assert torch.equal(features, backbones.features(noise(3)))
     outputs = noise(6).unflatten(0, (2, 3))
     assert backbones.diversity(outputs)["lpips"] > 0
+    assert not backbones.lpips.update_called, "what it keeps, it goes through at each further pair"
     assert backbones.diversity(outputs[:, :1].expand(-1, 3, -1, -1, -1))["lpips"] == pytest.approx(0, abs=1e-6)
 
 

@@ -7,8 +7,10 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
+import facenet_pytorch
 import numpy as np
 import pytest
+import torch
 from conftest import FACES
 from PIL import Image
 
@@ -155,6 +157,18 @@ def test_many_threads_share_one_detector(portrait: Image.Image) -> None:
     assert faces._detector.cache_info().misses == 1
     assert all(len(found) == 1 for found in results)
     assert all(np.array_equal(found[0].landmarks, results[0][0].landmarks) for found in results)
+
+
+def test_no_gpu_is_taken_where_another_device_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(facenet_pytorch, "MTCNN", lambda **options: options["device"])  # there is no GPU to put it on
+    try:
+        faces.search_on(torch.device("cpu"))
+        assert faces._detector() == "cpu"
+        faces.search_on(torch.device("cuda", 0))
+        assert faces._detector() == "cuda"
+    finally:
+        faces._detector.cache_clear()
 
 
 def test_the_detector_is_imported_when_it_is_needed() -> None:

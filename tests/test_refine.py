@@ -22,6 +22,7 @@ from stargan.models.config import Architecture, ModelConfig
 from stargan.networks import Discriminator
 from stargan.training import finish as finishing
 from stargan.training import refine as refining
+from stargan.training.augment import to_luma
 from stargan.training.config import ConfigError
 from stargan.training.data import DataError, Faces
 from stargan.training.finish import Finishing, PatchDiscriminator, finish
@@ -192,6 +193,19 @@ def test_a_monochrome_domain_is_corrected_in_luma(model: Model, faces: Faces, mo
     aims = seen[0].aims.float()
     assert (aims - aims[:, :1]).abs().max() <= 1
     assert aims.std() > 1
+
+
+def test_a_monochrome_domains_photos_are_seen_in_luma(model: Model, faces: Faces) -> None:
+    """As in training, where their files are in colour."""
+    model.config = replace(model.config, grayscale_domains=("photo",))
+    random, again = (torch.Generator().manual_seed(0) for _ in range(2))
+    lesson = refining._draw(model, faces, 1, None, 0, "latent", 6, random)
+    gray = Faces.__new__(Faces)
+    vars(gray).update(vars(faces))
+    gray.pictures = [faces.pictures[0], to_luma(faces.pictures[1].float()).round().byte()]
+    expected = refining._draw(model, gray, 1, None, 0, "latent", 6, again)
+    assert (faces.pictures[1] - faces.pictures[1][:, :1]).any()
+    assert (lesson.features - expected.features).abs().max() < 0.05 * expected.features.abs().max()
 
 
 def test_what_there_is_not_enough_of_is_named(tmp_path: Path, model: Model, faces: Faces) -> None:

@@ -234,6 +234,24 @@ def test_shards_without_pictures_end_training(tmp_path: Path) -> None:
         streams.sample(torch.zeros(8, dtype=torch.int64), torch.Generator())
 
 
+def test_a_place_for_no_shards_is_refused_before_the_work(
+    faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    Image.effect_noise((90, 90), 80).save(photos / "a.png")
+    for source, place, said in (
+        (faces, "file", f"{tmp_path / 'file'} is a file: shards need a folder of their own.\n"),
+        (photos, "shards", f"{photos} has no folders in it: shards are of domains, each a folder of photos.\n"),
+    ):
+        target = tmp_path / "cut"
+        options = ["--crop", "0,0,1,1", "--size", "32", "--shards", str(tmp_path / place)]
+        assert main(["prepare", str(source), str(target), *options]) == 2
+        assert capsys.readouterr().err == said
+        assert not target.exists()
+
+
 def test_what_cannot_be_read_is_said(shards: Path, served: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "anime.tar").touch()
     for data, said in (

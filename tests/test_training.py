@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 import json
+import math
 import os
 import random
 import re
@@ -155,6 +156,16 @@ def test_options_can_be_taken_back() -> None:
         ({"architecture": replace(TINY.architecture, finish_channels=4)}, "A finisher is made by finish"),
         ({"target_weights": {"anime": -1.0}}, "target_weights must be 0 or more"),
         ({"source_weights": {"anime": -1.0}}, "source_weights must be 0 or more"),
+        ({"target_weights": {"anime": math.nan}}, "target_weights must be 0 or more, and finite"),
+        ({"source_weights": {"anime": math.inf}}, "source_weights must be 0 or more, and finite"),
+        ({"lambda_reg": -5.0}, "lambda_reg must be 0 or more, and finite, not -5.0"),
+        ({"lambda_ds": math.inf}, "lambda_ds must be 0 or more, and finite, not inf"),
+        ({"ds_iterations": -5}, "ds_iterations must be 0 or more, and finite, not -5"),
+        ({"ema_decay": math.nan}, "ema_decay must be 0 or more, and finite, not nan"),
+        ({"ema_decay": 2.0}, "ema_decay must be 0 to 1, not 2.0"),
+        ({"random_crop": 7.0}, "random_crop must be 0 to 1, not 7.0"),
+        ({"betas": (0.0, 1.0)}, "betas must be 0 or more, and under 1, not (0.0, 1.0)"),
+        ({"seed": 2**64}, "seed must be under 2**63"),
         ({"iterations": 0}, "iterations must be 1 or more, not 0"),
         ({"grow_steps": 0}, "grow_steps must be 1 or more, not 0"),
         ({"phases": "sometimes"}, "both or alternate, not 'sometimes'"),
@@ -837,10 +848,12 @@ dist.destroy_process_group()  # left to the interpreter's end, gloo's threads ca
 
 
 def test_a_shift_moves_whole_pixels_in_bf16_too() -> None:
-    x = torch.rand(2, 3, 256, 256, generator=torch.Generator().manual_seed(0)).bfloat16()
+    x = torch.rand(2, 3, 512, 512, generator=torch.Generator().manual_seed(0)).bfloat16()
     given = torch.tensor([[0.1, 0.9], [0.7, 0.4]])
     shifted = translation(x, lambda *_: given)
     assert torch.equal(shifted, translation(x.float(), lambda *_: given).bfloat16())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(translation(x, lambda *_: given), shifted)
 
 
 def test_a_monochrome_domain_is_drawn_and_seen_in_three_equal_channels(

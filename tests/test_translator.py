@@ -230,6 +230,14 @@ def test_cache_folder(monkeypatch, tmp_path):
     assert "TORCHINDUCTOR_CACHE_DIR" not in done.stdout  # one that is there and cannot be written
 
 
+def test_a_cpu_beside_a_gpu_is_compiled_for_as_a_cpu(monkeypatch):
+    modes, exact = [], Translator(build(), "cpu", "exact")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "compile", lambda decoder, **options: (modes.append(options["mode"]), decoder)[1])
+    exact.compile()
+    assert modes == [None]
+
+
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_compiled_pictures_are_the_same(monkeypatch, tmp_path, picture):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))

@@ -7,6 +7,7 @@ ratio is the median of the turns' ratios.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import statistics
@@ -26,11 +27,12 @@ from stargan.bench.measuring import machine, peak_memory, timed
 from stargan.drawing import CACHE, Source, Translator, prepare
 from stargan.inference import compiling
 from stargan.inference.folding import FoldedDecoder, FoldedEncoder
-from stargan.inference.translator import Encoded, find_device, has_bf16
+from stargan.inference.translator import Encoded, find_device, full_fp32, has_bf16
 from stargan.models.checkpoint import Model, load_model
 from stargan.models.config import Architecture, ModelConfig, ModelError
 from stargan.models.registry import find_model
 from stargan.networks import Generator
+from stargan.pictures import faces
 from stargan.pictures.tensors import to_pictures, to_tensor
 
 PORTRAIT = Path(__file__).parents[2] / "examples" / "photos" / "collins.png"
@@ -91,10 +93,13 @@ def infer(
     if devices is None:
         devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     results: list[Result] = []
+    if output:
+        output.parent.mkdir(parents=True, exist_ok=True)
     for name in devices:
         device = find_device(name)
         if device.type not in CASES:
             raise ValueError(f"This is measured on {' and '.join(CASES)}, not on {device.type}.")
+        faces.search_on(device)
         obstacle = compiling.obstacle(device)
         if obstacle and compiled in ("plain", "graphs"):
             raise ValueError(f"Nothing is compiled on {device}: {obstacle}.")
@@ -204,7 +209,8 @@ def inputs(translator: Translator, photos: int, styles: int) -> tuple[list[Image
 def draw_published(generator: Generator, photos: Sequence[Image.Image], styles: Tensor) -> list[Tensor]:
     """A full pass of the generator for each photo and style: ``(1, 3, H, W)`` each."""
     device = generator.from_rgb.weight.device
-    return [generator(to_tensor([photo]).to(device), style[None]).cpu() for photo in photos for style in styles]
+    with full_fp32 if device.type == "cuda" else contextlib.nullcontext():
+        return [generator(to_tensor([photo]).to(device), style[None]).cpu() for photo in photos for style in styles]
 
 
 def _pictures(translator: Translator, photos: Sequence[Image.Image], styles: Tensor) -> list[Image.Image]:
@@ -247,7 +253,8 @@ def _profile(translator: Translator, encoded: Encoded, styles: Tensor) -> str:
         _drawn(translator, encoded, styles)
     spent = {e.key: e.self_device_time_total if on_gpu else e.self_cpu_time_total for e in profiled.key_averages()}
     longest = sorted(spent, key=lambda key: spent[key], reverse=True)[:6]
-    return "  of it: " + ", ".join(f"{key[:60]} {spent[key] / sum(spent.values()):.0%}" for key in longest)
+    total = max(sum(spent.values()), 1e-9)  # where nobody may measure a GPU, nothing was spent
+    return "  of it: " + ", ".join(f"{key[:60]} {spent[key] / total:.0%}" for key in longest)
 
 
 def _drawn(translator: Translator, encoded: Encoded, styles: Tensor) -> None:

@@ -70,6 +70,8 @@ def train(
         "eager": replace(config, bf16=False, channels_last=False, compile=False),
         "tuned": replace(config, bf16=True, channels_last=True, compile=compiled),
     }
+    if output:
+        output.parent.mkdir(parents=True, exist_ok=True)
     iterations = math.lcm(2, config.r1_every)  # of alternating phases, every second is latent
     print(f"{preset}, batches of {config.batch_size}. {machine(place)}", flush=True)
     trainers = {}

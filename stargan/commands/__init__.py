@@ -40,9 +40,21 @@ def main(arguments: list[str] | None = None, program: str = "stargan") -> int:
     except (ValueError, OSError) as error:  # what this package tells people comes as ValueErrors
         print(error, file=sys.stderr)
         return 2
+    except (RuntimeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        print("The memory does not suffice for this, on the device that computes it.", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         return 130
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Also of PyTorch, whose CPU allocator has no error class of its own; it is not imported for this."""
+    torch = sys.modules.get("torch")
+    of_gpu = torch is not None and isinstance(error, torch.OutOfMemoryError)
+    return of_gpu or isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def _is_told(record: logging.LogRecord) -> bool:

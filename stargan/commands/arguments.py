@@ -44,14 +44,16 @@ def load_translator(options: argparse.Namespace) -> Translator:
 
     import stargan
     from stargan.inference.translator import find_device
+    from stargan.pictures import faces
 
     device = options.device
-    if device is None and torch.cuda.is_available():
+    if device in (None, "cuda") and torch.cuda.is_available():
         # torchrun starts a process for each GPU and leaves the choice to it
         device = f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"
     place = find_device(device)
-    if place.index is not None and place.type == "cuda":
+    if place.type == "cuda":
         torch.cuda.set_device(place)  # the face detector takes the current one
+    faces.search_on(place)
     return stargan.load_translator(options.model or DEFAULT_MODEL, place)
 
 

@@ -41,7 +41,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         "train",
         allow_abbrev=False,  # what is not known here is an option of training
         help="training: fp32 against bf16, channels-last and torch.compile, in turns",
-        description="Trains a preset on noise, eager and tuned in turns, and compares samples a second, utilisation and memory. "
+        description="Trains a preset on noise, eager and tuned in turns, and compares samples a second, utilisation and memory (on CUDA, what is fp32 has TF32 convolutions, as PyTorch has). "
         "All options of train are known, such as --batch-size 32.",
     )
     train.add_argument("--preset", default="anime-64", help="such as anime-128 (default: %(default)s)")

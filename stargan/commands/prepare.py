@@ -50,14 +50,19 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from stargan.training.config import PRESETS
+    from stargan.training.data import DataError
     from stargan.training.prepare import Job, parse_crop, prepare
     from stargan.training.shards import check_place, write_shards
 
     preset = PRESETS[options.preset]
     crop = parse_crop(options.crop) if options.crop else None
     job = Job(options.size or preset.architecture.image_size, preset.framing, crop, options.smallest, options.overwrite)
-    if options.shards:
-        check_place(options.shards)  # before the hours of work
+    if options.shards:  # all this before the hours of work
+        check_place(options.shards)
+        if not any(
+            place.is_dir() for root in (options.photos, options.faces) if root.is_dir() for place in root.iterdir()
+        ):
+            raise DataError(f"{options.photos} has no folders in it: shards are of domains, each a folder of photos.")
     report = prepare(options.photos, options.faces, job, options.processes)
     print(report)
     if options.shards:

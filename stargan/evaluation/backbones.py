@@ -11,6 +11,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,6 +19,9 @@ from torch import Tensor
 from stargan.evaluation.metrics import as_floats
 from stargan.models.registry import find_file
 from stargan.training.data import DataError
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 log = logging.getLogger(__name__)
 # Pictures that pass through a backbone at a time.
@@ -47,7 +51,7 @@ class Backbones:
     ) -> None:
         self.device = device
         self.inception: torch.nn.Module | None = None
-        self.lpips: torch.nn.Module | None = None
+        self.lpips: Metric | None = None
         self.missing: dict[str, str] = {}
         files = _find(inception, INCEPTION), _find(lpips, ALEXNET)
         try:
@@ -104,6 +108,7 @@ class Backbones:
             for (a, b), part in itertools.product(pairs, range(0, len(outputs), BATCH)):
                 first, second = (outputs[part : part + BATCH, i].to(self.device) for i in (a, b))
                 total += self.lpips(first, second).sum().item()
+                self.lpips.reset()  # it would keep every value, and go through them all at the next
         return {"lpips": total / len(pairs) / len(outputs)}
 
 

@@ -64,7 +64,7 @@ class CompiledDecoder:
         plain: takes features and edges of one picture, and styles.
         traced: does the same, in the form for the compiler.
         lane: held while a CUDA graph is recorded, when no other work may be under way.
-        graphs: on CUDA, whether to record a CUDA graph a batch size.
+        graphs: for CUDA alone: whether to look for the fastest kernels and to record a CUDA graph a batch size.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class CompiledDecoder:
         self._lane = lane
         self._graphs = graphs
         # CUDA graphs are recorded here: those of torch.compile belong to one thread, and requests come in many.
-        mode = "max-autotune-no-cudagraphs" if graphs and torch.cuda.is_available() else None
+        mode = "max-autotune-no-cudagraphs" if graphs else None
         # fullgraph: torch would else go on uncompiled, with no more than a line in its log, where it can compile only parts
         self._compiled: Decoder = torch.compile(traced, fullgraph=True, dynamic=False, mode=mode)
         self._ready: dict[int, Decoder] = {}
@@ -90,7 +90,7 @@ class CompiledDecoder:
         # torch counts how often it compiled a function, whichever decoder it was for, and gives up at 8 by itself
         with torch._dynamo.config.patch(recompile_limit=torch._dynamo.config.accumulated_recompile_limit):
             decoder(features, style, edges)
-            if self._graphs and features.device.type == "cuda":
+            if self._graphs:
                 with self._lane, torch.cuda.device(features.device):
                     decoder = _Graph(decoder, features, style, edges)
         self._ready[len(style)] = decoder

@@ -229,6 +229,8 @@ class Translator:
             values = self.config.architecture.values
             # Eight or so copies of the widest layer are alive at the same time, some in fp32; half of the memory is enough.
             free, _ = torch.cuda.mem_get_info(self.device)
+            # what PyTorch holds and does not use is free, too
+            free += torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
             limit = min(limit, free // 2 // (8 * 4 * values))
         return max(1, limit)
 
@@ -258,13 +260,14 @@ class Translator:
         """Compiles the decoder here and now, and uses it from then on for crops that were not encoded before.
 
         Args:
-            graphs: whether to look for the fastest kernels and, on CUDA, to record CUDA graphs.
+            graphs: on CUDA, whether to look for the fastest kernels and to record CUDA graphs.
         """
         compiling.keep_cache()
         traced = for_compiler(self._eager_decoder)
-        compiled = compiling.CompiledDecoder(self._eager_decoder, traced, self._lock, graphs=graphs)
+        on_gpu = self.device.type == "cuda"
+        compiled = compiling.CompiledDecoder(self._eager_decoder, traced, self._lock, graphs=graphs and on_gpu)
         encoded = self.encode(Image.new("RGB", (self.image_size, self.image_size)))
-        with _full_fp32 if self._exact_cuda else contextlib.nullcontext():
+        with full_fp32 if self._exact_cuda else contextlib.nullcontext():
             for count in (1 << power for power in range(self._limit().bit_length())):  # see batch_sizes
                 style = torch.zeros(count, self.config.architecture.style_dim, device=self.device)
                 compiled.warm(encoded.features, style, encoded.edges)
@@ -275,7 +278,7 @@ class Translator:
 
     @contextlib.contextmanager
     def _computing(self, name: str) -> Iterator[None]:
-        with self._lock, stage(name), _full_fp32 if self._exact_cuda else contextlib.nullcontext():
+        with self._lock, stage(name), full_fp32 if self._exact_cuda else contextlib.nullcontext():
             yield
 
     def _map(self, codes: Tensor, domain: str) -> Tensor:
@@ -310,7 +313,7 @@ class _FullFP32:
                 torch.backends.cudnn.allow_tf32 = self._before
 
 
-_full_fp32 = _FullFP32()
+full_fp32 = _FullFP32()
 
 
 class FairLock:

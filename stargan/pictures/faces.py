@@ -88,6 +88,16 @@ class Aligned:
 
 # One search at a time: two would only fight for the same cores, and at first load the detector twice.
 _lock = threading.Lock()
+# Whether a GPU that is there is used.
+_takes_gpu = True
+
+
+def search_on(device: torch.device) -> None:
+    """Has faces looked for on the CPU, where ``device`` is no CUDA one; without this, it is the current CUDA device, if any."""
+    global _takes_gpu
+    with _lock:
+        _takes_gpu = device.type == "cuda"
+        _detector.cache_clear()
 
 
 @lru_cache(maxsize=1)
@@ -97,7 +107,7 @@ def _detector() -> MTCNN:
     )
 
     # a ZeroGPU Space lends its GPU to a model's function alone
-    on_gpu = torch.cuda.is_available() and "SPACES_ZERO_GPU" not in os.environ
+    on_gpu = _takes_gpu and torch.cuda.is_available() and "SPACES_ZERO_GPU" not in os.environ
     return MTCNN(keep_all=True, device="cuda" if on_gpu else "cpu")
 
 

@@ -49,9 +49,10 @@ def translation(x: Tensor, uniform: Uniform, ratio: float = 0.125) -> Tensor:
     steps = round(side * ratio)
     theta = torch.eye(2, 3, device=x.device).repeat(len(x), 1, 1)
     theta[:, :, 2] = ((uniform(len(x), 2) * (2 * steps + 1)).floor() - steps) * (2 / side)
-    where = F.affine_grid(theta, list(x.shape), align_corners=False)
     # in fp32: bf16 has not the digits to tell the pixels of a big picture apart
-    return F.grid_sample(x.float(), where, mode="nearest", padding_mode="zeros", align_corners=False).to(x.dtype)
+    with torch.autocast(x.device.type, enabled=False):
+        where = F.affine_grid(theta, list(x.shape), align_corners=False)
+        return F.grid_sample(x.float(), where, mode="nearest", padding_mode="zeros", align_corners=False).to(x.dtype)
 
 
 def cutout(x: Tensor, uniform: Uniform, ratio: float = 0.5) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -14,6 +15,9 @@ class ConfigError(ValueError):
 
 
 _COUNTS = ("iterations", "batch_size", "r1_every", "grow_steps", "snapshot_every", "sample_every", "log_every")
+_SHARES = ("ema_decay", "random_crop")
+# A state's random numbers are seeded with the seed and the iteration, in 64 bits.
+_MAX_SEED = 2**63
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,16 @@ class TrainConfig:
         for name in _COUNTS:
             if getattr(self, name) < 1:
                 raise ConfigError(f"The option {name} must be 1 or more, not {getattr(self, name)}.")
+        for name, value in vars(self).items():
+            if name not in _COUNTS and isinstance(value, int | float) and not 0 <= value < math.inf:
+                raise ConfigError(f"The option {name} must be 0 or more, and finite, not {value}.")
+        for name in _SHARES:
+            if getattr(self, name) > 1:
+                raise ConfigError(f"The option {name} must be 0 to 1, not {getattr(self, name)}.")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError(f"The option betas must be 0 or more, and under 1, not {self.betas}.")
+        if self.seed >= _MAX_SEED:
+            raise ConfigError(f"The option seed must be under 2**63, not {self.seed}.")
         if self.architecture.high_pass_weight:
             raise ConfigError("Training has no landmark masks: the option high_pass_weight must be 0.")
         if self.architecture.finish_channels:
@@ -134,8 +148,8 @@ class TrainConfig:
             raise ConfigError(f"The option reals is sources or targets, not {self.reals!r}.")
         for name in ("target_weights", "source_weights"):
             weights = getattr(self, name)
-            if min((weights or {}).values(), default=0) < 0:
-                raise ConfigError(f"The option {name} must be 0 or more, not {weights}.")
+            if not all(0 <= weight < math.inf for weight in (weights or {}).values()):
+                raise ConfigError(f"The option {name} must be 0 or more, and finite, not {weights}.")
         if self.diff_augment:
             from stargan.training.augment import POLICIES  # and torch, which --help does without
 

@@ -199,7 +199,8 @@ def _draw(
     parts, device = [], device_of(model)
     for start in range(0, count, BATCH):
         of = torch.full((min(BATCH, count - start),), target)
-        x = augment(faces.sample(torch.full_like(of, source), random, odds)[0], 0.0, random)
+        x = own(model, faces.sample(shown := torch.full_like(of, source), random, odds)[0], shown)
+        x = augment(x, 0.0, random)
         if mode == "latent":
             z = torch.randn(len(of), model.config.architecture.latent_dim, generator=random)
             styles = model.mapping_network(z.to(device), of.to(device))

@@ -76,9 +76,11 @@ def find_shards(data: str | Path) -> dict[str, list[str]]:
 def check_place(shards: Path) -> None:
     """
     Raises:
-        DataError: a tar file in ``shards`` is no shard, or webdataset is not installed.
+        DataError: ``shards`` is a file, a tar file in it is no shard, or webdataset is not installed.
     """
     _webdataset("webdataset")
+    if shards.exists() and not shards.is_dir():
+        raise DataError(f"{shards} is a file: shards need a folder of their own.")
     if others := sorted(file for file in shards.glob("*.tar") if not _SHARD.fullmatch(file.name)):
         raise DataError(f"{others[0]} is no shard of faces: shards need a folder of their own.")
 

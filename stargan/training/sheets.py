@@ -128,8 +128,11 @@ def results_sheet(translator: Translator, validation: Path, target: str, columns
     """
     if target not in translator.domains:
         raise DataError(f"The model {translator.name} has the domains {', '.join(translator.domains)}, not {target!r}.")
-    others = [files for domain, files in list_domains(validation).items() if domain != target]
-    sources = [picture for files in others for picture in _read_evenly(files, 50, translator.image_size)]
+    sources = []
+    for domain, files in list_domains(validation).items():
+        pictures = [] if domain == target else _read_evenly(files, 50, translator.image_size)
+        monochrome = domain in translator.config.grayscale_domains  # as in training
+        sources += [to_grayscale(picture) for picture in pictures] if monochrome else pictures
     if not sources:
         raise DataError(f"{validation} has no pictures of domains other than {target}.")
     styles = translator.latent_styles(target, range(max(columns, len(sources))))

@@ -320,8 +320,8 @@ class Trainer:
 
     def diverged(self, what: str) -> TrainingError:
         return TrainingError(
-            f"Training has diverged: at iteration {self.iteration}, {what}. The last good state is kept; go on from it "
-            "with a lower learning_rate, a higher lambda_reg or without bf16."
+            f"Training has diverged: at iteration {self.iteration}, {what}. Go on from the last good state, where there "
+            "is one, with a lower learning_rate, a higher lambda_reg or without bf16."
         )
 
     def check_weights(self) -> None:
