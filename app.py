@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
         from stargan.page import layout, models, serving
 
         models.cluster()
-        page = layout.build()
+        page = layout.build(shared=options.share)
         serving.serve(page, options.host, options.port, share=options.share, mcp=options.mcp)
     except ValueError as error:  # which sentences come as
         parser.error(str(error))

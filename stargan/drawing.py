@@ -63,6 +63,8 @@ MIDDLE: Square = (0.5, 0.5, 1.0)
 MAX_COUNT, MAX_SEED, MAX_REFERENCES = 16, 2**31 - 1, 8
 # Pictures of one request: faces times styles.
 MAX_DRAWINGS = 64
+# Characters in which a saved picture says what its style was made from.
+MAX_ORIGIN = 200
 # Styles decoded between two reports of progress.
 STEP = 4
 # Frames of a walk decoded in one task.
@@ -117,6 +119,11 @@ class Source:
         if isinstance(self._photo, Image.Image):
             return self._photo
         return CACHE.get(("picture", self.digest), self._decode, bytes_of)
+
+    @property
+    def gone(self) -> bool:
+        """Whether its file was deleted since."""
+        return isinstance(self._photo, Path) and not self._photo.exists()
 
     @property
     def pixels(self) -> int:
@@ -185,10 +192,12 @@ class Prepared:
 
     Attributes:
         aligned: crops in the model's framing, one a chosen face.
+        numbers: of these faces, from 1, the biggest.
     """
 
     source: Source
     aligned: tuple[faces.Aligned, ...]
+    numbers: tuple[int, ...] = (1,)
 
     @property
     def crops(self) -> tuple[Image.Image, ...]:
@@ -228,7 +237,8 @@ def prepare(
     for number in chosen:
         if not 1 <= number <= len(found):
             raise NoFaceError("no_such_face", number=number, count=len(found))
-    return Prepared(source, tuple(_align(source, number, config) for number in sorted(set(chosen))))
+    numbers = tuple(sorted(set(chosen)))
+    return Prepared(source, tuple(_align(source, number, config) for number in numbers), numbers)
 
 
 def prepare_reference(source: Source, config: ModelConfig, square: Square | None = None) -> Image.Image:
@@ -349,7 +359,10 @@ class Styles:
         """One style: their weighted mean. Weights that are all 0 count as equal."""
         w = torch.tensor(weights if any(weights) else [1.0] * len(self), dtype=self.vectors.dtype)
         vector = (w[:, None] * self.vectors).sum(dim=0, keepdim=True) / w.sum()
-        return replace(self, vectors=vector, captions=(("blend", 0),), about=(self._shared(),))
+        about = self.shared() | {"weights": ", ".join(f"{weight:g}" for weight in weights)}
+        if all("reference" in own for own in self.about):
+            about["reference"] = ", ".join(own["reference"] for own in self.about)
+        return replace(self, vectors=vector, captions=(("blend", 0),), about=(about,))
 
     def towards(self, other: Styles, part: float) -> Styles:
         """Each ``part`` of the way, from 0 to 1, to those of ``other``, of which there are as many, or one of these."""
@@ -359,7 +372,14 @@ class Styles:
             self,
             vectors=vectors,
             captions=(("between", share),) * len(vectors),
-            about=({"between": f"{share} %"},) * len(vectors),
+            about=tuple(
+                {
+                    "between": f"{share} %",
+                    "from": self.origin(min(index, len(self) - 1)),
+                    "to": other.origin(min(index, len(other) - 1)),
+                }
+                for index in range(len(vectors))
+            ),
         )
 
     def walk(self, frames: int, loop: bool = False) -> Styles:
@@ -373,7 +393,14 @@ class Styles:
         """In words, for a video's metadata."""
         return ", ".join(f"{kind} {value}" for kind, value in self.captions)
 
-    def _shared(self) -> dict[str, str]:
+    def origin(self, index: int) -> str:
+        """What it takes to make one of them again, in words."""
+        kind, value = self.captions[index]
+        return ", ".join([f"{kind} {value}", *(f"{name} {said}" for name, said in self.about[index].items())])[
+            :MAX_ORIGIN
+        ]
+
+    def shared(self) -> dict[str, str]:
         """What they all say."""
         return {name: value for name, value in self.about[0].items() if all(a.get(name) == value for a in self.about)}
 
@@ -478,7 +505,8 @@ class Near:
     def styles(self, translator: CropTranslator) -> Styles:
         style = self.style.styles(translator)
         found = style.towards(Seeds(style.domain, self.numbers, 1.0).styles(translator), self.distance)
-        about = tuple({"distance": f"{self.distance:g}", "towards": str(number)} for number in self.numbers)
+        of = {"of": style.origin(0), "distance": f"{self.distance:g}"}
+        about = tuple(of | {"towards": str(number)} for number in self.numbers)
         return replace(found, captions=tuple(("near", n) for n in range(1, len(self) + 1)), about=about)
 
 
@@ -587,10 +615,12 @@ class Task:
 
 @dataclass(frozen=True, eq=False)
 class Painted:
-    """What came of a task: a row of pictures a crop, one a style; and the styles, as the first crop was drawn in."""
+    """What came of a task: a row of pictures a crop, one a style; the styles, as the first crop was drawn in; and the vectors that each
+    was drawn in, ``(styles, style_dim)``."""
 
     rows: tuple[tuple[Image.Image, ...], ...]
     styles: Styles
+    vectors: tuple[Tensor, ...]
 
 
 # A task and whom to tell of the progress → what came of it: :func:`paint` with a translator, here or in another process.
@@ -604,20 +634,21 @@ def paint(translator: CropTranslator, task: Task, progress: Progress = silent) -
         stargan.errors.RequestError: the styles are of another model.
     """
     styles = task.recipe.styles(translator)
-    shown: Styles | None = None
+    each: list[Tensor] = []
     rows: list[tuple[Image.Image, ...]] = []
     for crop in task.crops:
         encoded = translator.encode(crop) if task.passing else _encoded(translator, crop)
         vectors = styles.vectors
         if styles.strength != 1:
             vectors = torch.lerp(translator.own_style(encoded).float().cpu(), vectors, styles.strength)
-        shown = shown or replace(styles, vectors=vectors, strength=1.0)
+        each.append(vectors)
         row: list[Image.Image] = []
         for part in vectors.split(STEP):
             row += translator.decode(encoded, part, styles.domain)
             progress((len(rows) + len(row) / len(styles)) / len(task.crops))
         rows.append(tuple(to_grayscale(picture) for picture in row) if task.grayscale else tuple(row))
-    return Painted(tuple(rows), shown or styles)
+    shown = replace(styles, vectors=each[0], strength=1.0) if each else styles
+    return Painted(tuple(rows), shown, tuple(each))
 
 
 def _encoded(translator: CropTranslator, crop: Image.Image) -> Encoded:
@@ -631,11 +662,15 @@ class Drawn:
 
     Attributes:
         styles: one a column, as the first face was drawn in.
+        vectors: those that each face was drawn in, ``(columns, style_dim)``: of other strength than 1, each has some of its own.
+        grayscale: whether they are black and white, by which the model does not draw.
     """
 
     prepared: Prepared
     rows: tuple[tuple[Image.Image, ...], ...]
     styles: Styles
+    vectors: tuple[Tensor, ...] = ()
+    grayscale: bool = False
 
     @property
     def pictures(self) -> list[Image.Image]:
@@ -650,11 +685,21 @@ class Drawn:
         row, column = self.place(index)
         kind, value = self.styles.captions[column]
         name = f"{self.styles.domain}-{kind}-{value}.png"
-        return f"face-{row + 1}-{name}" if len(self.rows) > 1 else name
+        return f"face-{self.prepared.numbers[row]}-{name}" if len(self.rows) > 1 else name
+
+    def style(self, index: int) -> Styles:
+        """The style that picture is in, one, as its own face was drawn in it."""
+        row, column = self.place(index)
+        return replace(self.styles.part(column, column + 1), vectors=self.vectors[row][column : column + 1])
+
+    def provenance(self, column: int, composite: bool = False) -> Provenance:
+        """What a picture in the style of a column says of itself."""
+        about = self.styles.provenance(column, composite)
+        return replace(about, details=about.details | {"grayscale": "yes"}) if self.grayscale else about
 
     def enlarged(self, index: int, side: int) -> tuple[Image.Image, Provenance]:
         """That picture with at least so many px a side, and what it says of itself: how it came to them, too."""
-        picture, about = self.pictures[index], self.styles.provenance(self.place(index)[1])
+        picture, about = self.pictures[index], self.provenance(self.place(index)[1])
         larger, note = CACHE.get(
             ("enlarged", digest(picture), side), lambda: enlarge(picture, side), lambda made: bytes_of(made[0])
         )
@@ -687,7 +732,12 @@ class Drawn:
         return CACHE.get(key, lambda: heads.find_hair(photo, face), lambda hair: bytes_of(hair.mask))
 
     def sheet_provenance(self) -> Provenance:
-        return self.styles.provenance(0)
+        """Of all its styles; the face as it was is on it, too."""
+        about = self.provenance(0, composite=True)
+        if len(self.styles) == 1:
+            return about
+        details = {name: value for name, value in about.details.items() if name not in self.styles.about[0]}
+        return replace(about, seed=None, details=details | self.styles.shared() | {"styles": self.styles.note()})
 
     def pack(
         self,
@@ -706,10 +756,10 @@ class Drawn:
 
             add("crop.png", self.prepared.crops[0], None)
             for index, picture in enumerate(self.pictures):
-                add(self.file_name(index), picture, self.styles.provenance(self.place(index)[1]))
+                add(self.file_name(index), picture, self.provenance(self.place(index)[1]))
             add(f"{self.styles.domain}-sheet.png", self.sheet(header), self.sheet_provenance())
             whole_photo = self.in_photo(column)
-            add(f"{self.styles.domain}-in-photo.png", whole_photo, self.styles.provenance(column, composite=True))
+            add(f"{self.styles.domain}-in-photo.png", whole_photo, self.provenance(column, composite=True))
 
 
 def png(picture: Image.Image, about: Provenance | None) -> bytes:
@@ -740,7 +790,7 @@ def draw(
     if len(task) > MAX_DRAWINGS:
         raise RequestError("many_drawings", faces=len(task.crops), styles=len(recipe), limit=MAX_DRAWINGS)
     painted = paint(task, progress)
-    return Drawn(prepared, painted.rows, painted.styles)
+    return Drawn(prepared, painted.rows, painted.styles, painted.vectors, grayscale)
 
 
 def walk(

@@ -834,12 +834,29 @@ def test_many_faces_are_numbered_and_chosen(visit: Callable[..., Page], pictures
     expect(boxes).to_have_count(4)
     boxes.nth(2).check()
     expect(page.locator("#diversity-gallery .caption-label")).to_have_text(
-        [re.compile(rf"face {face}: seed \d") for face in (1, 1, 2, 2)]
+        [re.compile(rf"face {face}: seed \d") for face in (1, 1, 3, 3)]
     )
     boxes.nth(0).uncheck()
     expect(page.locator(DRAWN)).to_have_count(2)
     boxes.nth(2).uncheck()
     expect(page.get_by_test_id("toast-text")).to_have_text("No face is chosen: choose at least one.")
+
+
+def test_a_slower_drawing_of_the_photo_before_does_not_come_last(visit: Callable[..., Page], pictures: Path) -> None:
+    page = visit("?count=16&example=collins")
+    choose_photo(page, pictures / "four.jpg")
+    for box in range(1, 4):
+        page.locator("#chosen input").nth(box).check()
+        settle(page)
+    expect(page.locator(DRAWN)).to_have_count(64)
+    page.locator("#dice").click()
+    page.wait_for_timeout(300)
+    page.locator("#photo-examples button").nth(1).click()
+    expect(page.locator(DRAWN)).to_have_count(16)
+    settle(page)
+    expect(page.locator(DRAWN)).to_have_count(16)
+    unfold(page, "#diversity-all")
+    expect(page.locator("#link textarea")).to_have_value(re.compile("example=female-2"))
 
 
 def test_without_a_face_a_square_is_drawn(visit: Callable[..., Page], pictures: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageEnhance
 
 from stargan import Translator, drawing
 from stargan.cache import ByteCache
@@ -311,6 +311,53 @@ def test_neighbours_lie_between_a_style_and_those_of_seeds(translator: Translato
     assert near.provenance(1).details["towards"] == "6"
 
 
+def test_what_a_style_was_made_of_is_told(translator: Translator) -> None:
+    """All that it takes to make it again, as the metadata of a saved picture promises."""
+    a, b = Seeds("anime", (22,), 0.7).styles(translator), Seeds("anime", (5,), 1.0).styles(translator)
+    near = Near(a, (4711,), 0.3).styles(translator)
+    assert near.about == ({"of": "seed 22, psi 0.7", "distance": "0.3", "towards": "4711"},)
+    between = near.towards(b, 0.4)
+    origin = "near 1, of seed 22, psi 0.7, distance 0.3, towards 4711"
+    assert between.about == ({"between": "40 %", "from": origin, "to": "seed 5, psi 1"},)
+    for _ in range(9):
+        between = between.towards(b, 0.4)
+    assert max(map(len, between.about[0].values())) <= drawing.MAX_ORIGIN
+    pictures = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue")]
+    blend = drawing.References("anime", tuple(pictures), ("ab", "cd"), (0.2, 1.0), 1.0).styles(translator).part(2, 3)
+    assert blend.about == ({"reference": "ab, cd", "strength": "1", "weights": "0.2, 1"},)
+
+
+@pytest.mark.parametrize("strength", [0.5, 1.0])
+def test_each_faces_drawing_is_drawn_again_by_its_style(
+    strength: float, translator: Translator, portrait: Image.Image
+) -> None:
+    """Of less strength, a reference's style has some of the face's own."""
+    two = Image.new("RGB", (1024, 512))
+    two.paste(portrait, (0, 0))
+    two.paste(ImageEnhance.Color(portrait).enhance(3), (512, 0))
+    prepared = drawing.prepare(Source.open(two), translator.config, (1, 2))
+    recipe = drawing.References("anime", (Image.new("RGB", (32, 32), "red"),), ("ab",), None, strength)
+    drawn = drawing.draw(prepared, recipe, translator.paint)
+    for index, crop in enumerate(prepared.crops):
+        again = translator.paint(Task((crop,), drawn.style(index))).rows[0]
+        assert same(list(again), [drawn.pictures[index]])
+    assert (strength == 1) == torch.equal(*drawn.vectors)
+
+
+def test_what_is_saved_says_whether_it_is_black_and_white_and_all_that_is_on_a_sheet(
+    translator: Translator, portrait: Image.Image
+) -> None:
+    prepared = drawing.prepare(Source.open(portrait), translator.config)
+    recipe = drawing.seeds(translator.config, None, 2, 7, 0.5)
+    gray, colour = (drawing.draw(prepared, recipe, translator.paint, grayscale=g) for g in (True, False))
+    assert gray.provenance(1).details == {"domain": "anime", "psi": "0.5", "grayscale": "yes"}
+    assert colour.provenance(1).details == {"domain": "anime", "psi": "0.5"}
+    assert gray.enlarged(0, 64)[1].details["grayscale"] == "yes"
+    sheet = colour.sheet_provenance()
+    assert (sheet.seed, sheet.composite) == (None, True)  # the face as it was is on it
+    assert sheet.details == {"domain": "anime", "psi": "0.5", "styles": "seed 7, seed 8"}
+
+
 def test_styles_of_another_model_are_refused(translator: Translator) -> None:
     with pytest.raises(RequestError, match="belongs to the model other"):
         translator.paint(Task((), Styles(torch.zeros(1, 8), "other", "anime", (("seed", 0),), ({},))))
@@ -375,6 +422,7 @@ def test_work_is_bounded_as_a_product(translator: Translator, portrait: Image.Im
 def test_faces_are_chosen_by_number(translator: Translator, portrait: Image.Image) -> None:
     source = Source.open(portrait)
     assert len(drawing.prepare(source, translator.config, (1, 1)).aligned) == 1
+    assert drawing.prepare(source, translator.config).numbers == (1,)
     with pytest.raises(NoFaceError, match="There is no face 2: 1 were found"):
         drawing.prepare(source, translator.config, (1, 2))
     with pytest.raises(RequestError, match="No face is chosen"):

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import pickle
 import random
 import re
+import shutil
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import gradio as gr
 import numpy as np
@@ -59,6 +63,147 @@ def test_another_model_keeps_what_was_chosen(portrait: Image.Image) -> None:
     assert events.look("anime-128", str(path), [], 0.5, 0.5, 1, False).chosen.value == [1]
 
 
+def test_faces_keep_their_numbers(portrait: Image.Image) -> None:
+    four = Image.new("RGB", (1024, 1024))
+    for corner in ((0, 0), (512, 0), (0, 512), (512, 512)):
+        four.paste(portrait, corner)
+    drawn = drawing.draw(
+        drawing.prepare(drawing.Source.open(four), config_of(None), (4, 2)),
+        drawing.seeds(config_of(None), None, 2, 7, 0.7),
+        painter(None),
+    )
+    assert [said for _, said in events.gallery_of(drawn)] == [
+        f"face {face}: seed {s}" for face in (2, 4) for s in (7, 8)
+    ]
+    assert drawn.file_name(3) == "face-4-anime-seed-8.png"
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., tuple[threading.Thread, list, threading.Event]]]:
+    """Begins a drawing of a visitor's page in a thread; it ends when it is let go."""
+    begun: list[threading.Event] = []
+
+    def begin(
+        handler: Callable, *inputs: object, error: Exception | None = None
+    ) -> tuple[threading.Thread, list, threading.Event]:
+        started, go, found = threading.Event(), threading.Event(), []
+
+        def paints(model: str | None) -> Callable:
+            started.set()
+            assert go.wait(60)
+            if error:
+                raise error
+            return painter(model)
+
+        def run() -> None:
+            LocalContext.request.set(VISITOR)
+            found.append(handler(*inputs))
+
+        begun.append(go)
+        with monkeypatch.context() as patch:
+            patch.setattr(events, "painter", paints)
+            thread = threading.Thread(target=run)
+            thread.start()
+            assert started.wait(60)
+        return thread, found, go
+
+    token = LocalContext.request.set(VISITOR)
+    yield begin
+    LocalContext.request.reset(token)
+    for go in begun:
+        go.set()
+
+
+VISITOR: Any = SimpleNamespace(session_hash="visitor", headers={})
+SETTINGS = ("anime-128", "anime", 1, 7, 0.7, "drawing", False)
+SUBJECT = ([1], 0.5, 0.5, 1.0, False)
+
+
+@pytest.mark.parametrize("newer", ["other photo", "none", "near", "reference"])
+def test_what_is_no_longer_asked_for_does_not_take_the_place_of_what_is(newer: str, held: Callable) -> None:
+    """Different events of the page draw into one panel: gradio orders those of one alone."""
+    examples = [str(path) for path in events.PHOTOS[:2]]
+    thread, found, go = held(events.draw_latent, *SETTINGS, examples[0], *SUBJECT)
+    if newer == "other photo":
+        last = events.draw_first(*SETTINGS, examples[1], *SUBJECT)
+    elif newer == "none":
+        last = events.draw_first(*SETTINGS, None, *SUBJECT)
+    elif newer == "near":
+        style = drawing.seeds(config_of(None), None, 1, 3, 0.7)
+        last = events.redraw_latent(events.Aside(style, "anime-128", 0), *SETTINGS, examples[1], *SUBJECT)
+    else:  # which is drawn into the other panel
+        pictures = [(str(events.DRAWINGS[0]), None)]
+        last = events.draw_mixed(True, "anime-128", pictures, {}, "anime", 1.0, "drawing", False, examples[1], *SUBJECT)
+    go.set()
+    thread.join(60)
+    if newer == "none":
+        assert last == (None, *events.NOTHING)
+    else:
+        assert last.drawn is not None
+    assert (found == [events.AS_IT_WAS]) == (newer != "reference")
+
+
+def test_what_fails_and_is_no_longer_asked_for_is_not_told_of(held: Callable) -> None:
+    given = (*SETTINGS, str(events.PHOTOS[0]), *SUBJECT)
+    thread, found, go = held(events.draw_latent, *given, error=RequestError("photo_gone"))
+    events.draw_first(*SETTINGS, None, *SUBJECT)
+    go.set()
+    thread.join(60)
+    assert found == [events.AS_IT_WAS]
+
+
+def test_what_is_opened_while_something_is_drawn_is_filled(held: Callable) -> None:
+    example = str(events.PHOTOS[0])
+    for looked_at in (True, False):
+        thread, found, go = held(events.draw_latent, *SETTINGS, example, *SUBJECT)
+        if looked_at:
+            events.look_from("diversity", "photo", None, 0)
+            events.unfold_sheet("diversity", None, ())
+        else:
+            events.look_from("diversity", "drawing", None, 0)
+            events.fold_sheet("diversity")
+        go.set()
+        thread.join(60)
+        (shown,) = found
+        assert (shown.compare is not None, shown.sheet is not None) == (looked_at, looked_at)
+
+
+def test_the_photo_before_chosen_again_is_a_new_one() -> None:
+    """Its upload has the same path, so that nothing would change, also after it was deleted and is there again."""
+    photo = FILES.fresh("photo.png")
+    shutil.copy(PORTRAIT, photo)
+    again, _ = events.displayable(str(photo), str(photo))
+    assert again != str(photo)
+    assert Path(again).read_bytes() == photo.read_bytes()
+    assert events.displayable(str(photo), again)[0] == gr.skip()
+
+
+def test_what_the_page_still_shows_does_not_end_by_itself() -> None:
+    page = layout.build()
+    draws = next(f for f in page.fns.values() if f.api_name == "draw_first")
+    mixes = next(f for f in page.fns.values() if f.api_name == "draw_mixed")
+    standing = draws.inputs[7]
+    adjusted = next(block for block in mixes.inputs if isinstance(block, gr.State) and block.value == {})
+    assert [(type(state), state.time_to_live) for state in (standing, adjusted)] == [(gr.State, math.inf)] * 2
+
+
+def test_fields_that_were_emptied_wait_for_their_number() -> None:
+    photo, pictures = str(events.PHOTOS[0]), [(str(events.DRAWINGS[0]), None)]
+    mixed = events.draw_mixed(True, "anime-128", pictures, {}, "anime", None, "drawing", False, photo, *SUBJECT)
+    assert mixed == events.AS_IT_WAS
+    assert events.weigh(pictures, {}, 1, None) == gr.skip()
+    assert events.draw_between("anime-128", None, None, None, photo, *SUBJECT) == gr.skip()
+
+
+def test_the_biggest_face_is_told_to_be_chosen_where_it_is(portrait: Image.Image) -> None:
+    two = Image.new("RGB", (1024, 512))
+    for left in (0, 512):
+        two.paste(portrait, (left, 0))
+    two.save(path := FILES.fresh("two.png"))
+    notes = [events.look("anime-128", str(path), chosen, 0.5, 0.5, 1, False).note.value for chosen in ([1], [2])]
+    assert notes == [texts.say("note_many", "en", count=2), texts.say("note_some", "en", count=2)]
+
+
 def test_a_link_says_nothing_of_references() -> None:
     """What is drawn by seeds is of the link's domain; references are drawings, as their examples are."""
     *_, drawn, references, filmed = events.arrive("?example=collins&domain=male")
@@ -88,6 +233,25 @@ def test_nothing_that_a_session_was_asked_is_noted_in_it() -> None:
     inputs[3] = "a word that nobody else says"
     asyncio.run(page.process_api(function, inputs, state=state))
     assert "nobody else" not in repr(state.config_values)
+
+
+def test_sessions_give_up_drawings_of_deleted_photos(tmp_path: Path) -> None:
+    with gr.Blocks() as page:
+        drawn, header, number = gr.State(), gr.State(()), gr.State(0)
+    sessions = StateHolder()
+    sessions.set_blocks(page)
+    for name in "ab":
+        photo = Path(shutil.copy(PORTRAIT, tmp_path / f"{name}.png"))
+        prepared = drawing.prepare(drawing.Source.open(photo), config_of(None))
+        session = sessions[name]
+        session[drawn._id] = drawing.draw(prepared, drawing.seeds(config_of(None), None, 1, 1, 0.7), painter(None))
+        session[header._id], session[number._id] = (Image.new("RGB", (64, 64)),), 7
+    memory.drop_gone(sessions)
+    assert all(sessions[name][drawn._id] for name in "ab")
+    (tmp_path / "a.png").unlink()
+    memory.drop_gone(sessions)
+    assert [sessions[name][drawn._id] is None for name in "ab"] == [True, False]
+    assert (sessions["a"][header._id], sessions["a"][number._id], len(sessions["b"][header._id])) == ((), 7, 1)
 
 
 def test_sessions_give_up_drawings_the_oldest_first() -> None:
@@ -264,6 +428,14 @@ def test_what_is_translated_of_gradio_s_own_sentences_it_still_says() -> None:
     sentences = re.findall(r'\["([^"]+\.)", "', own)
     assert len(sentences) == 3
     assert [sentence for sentence in sentences if sentence not in says] == []
+
+
+def test_a_public_links_host_is_told_of() -> None:
+    def said(**options: bool) -> list[str]:
+        blocks = layout.build(**options).blocks.values()
+        return [str(block.value) for block in blocks if getattr(block, "elem_id", None) == "privacy-shared"]
+
+    assert (said(), said(shared=True)) == ([], [str(i18n("privacy_shared"))])
 
 
 @pytest.mark.parametrize(("address", "text"), [("", "privacy"), ("ray://192.0.2.1:10001", "privacy_served")])

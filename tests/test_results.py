@@ -11,8 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from asking import wait_until
 from PIL import Image, ImageChops, ImageStat
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 from serving import Server, start, untrained_model
 from test_browser import (  # noqa: F401
     CHROMIUM,
@@ -195,6 +196,26 @@ def test_another_server_reads_them_and_drops_what_it_cannot(visit: Visit, server
         context.close()
     finally:
         other.stop()
+
+
+# Saving
+
+
+def test_what_was_chosen_before_is_not_saved_in_the_place_of_what_is(visit: Visit) -> None:
+    page = visit("?count=4&seed=5&example=collins")
+    save = page.locator("#diversity-save")
+    held: list[Route] = []
+    page.route("**/queue/join*", lambda route: held.append(route))
+    page.locator(DRAWN).nth(2).click()
+    wait_until(lambda: page.wait_for_timeout(50) or held, 20)
+    expect(save).to_be_disabled()
+    held[0].continue_()
+    page.unroute("**/queue/join*")
+    expect(save).to_be_enabled()
+    settle(page)
+    with page.expect_download() as download:
+        save.click()
+    assert download.value.suggested_filename == "anime-seed-7.png"
 
 
 # More like this

@@ -179,7 +179,7 @@ def _draw(photo: str | None, face: object, centre_crop: object, model: str | Non
 
 def _answer(drawn: Drawn, header: tuple = ()) -> Answer:
     crop, gallery = saved(drawn.prepared.crops[0], "crop.png"), events.gallery_of(drawn)
-    about = drawn.styles.provenance(0, composite=True)
+    about = drawn.provenance(0, composite=True)
     whole = saved(drawn.in_photo(0), f"{drawn.styles.domain}-in-photo.png", about)
     sheet = saved(drawn.sheet(header), f"{drawn.styles.domain}-sheet.png", drawn.sheet_provenance())
     return crop, gallery, sheet, whole

@@ -10,6 +10,7 @@ import binascii
 import io
 import math
 import secrets
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +28,7 @@ from stargan.page import texts
 from stargan.page.answers import Told, answering, i18n, say, shown
 from stargan.page.files import FILES, write_whole, written_whole
 from stargan.page.models import checked, config_of, painter
+from stargan.page.panels import PANELS
 from stargan.pictures import faces
 from stargan.pictures.io import MAX_BYTES, is_shown, open_photo
 from stargan.pictures.provenance import Provenance, save_picture
@@ -156,7 +158,15 @@ def _look(model: str, photo: str | None, chosen: Any, *rest: Any) -> Looked | tu
     found = () if config.framing is None else source.faces
     many = len(found) > 1
     faces_of = [number for number in subject.chosen if number <= len(found)] or [1][: len(found)]
-    note = "note_whole" if config.framing is None else "note_many" if many else "note_one" if found else "note_none"
+    note = (
+        "note_whole"
+        if config.framing is None
+        else ("note_many" if faces_of == [1] else "note_some")
+        if many
+        else "note_one"
+        if found
+        else "note_none"
+    )
     return Looked(
         gr.Markdown(say(note, count=len(found)), visible=True),
         # its text anew: gradio translates none that was hidden at first
@@ -199,7 +209,8 @@ def look_anew(
 @answering
 def displayable(photo: str | None, standing: str | None) -> tuple[Any, Any]:
     """→ the photo as a file that browsers show, or the one before where it is no photo; and then, why. One that they show
-    stays as it is: the same again would be looked at and drawn again."""
+    stays as it is: another path would be looked at and drawn again. That is wanted of the one before, chosen again: gradio gives
+    the same file the same path, and that of what was deleted meanwhile, too."""
     if not photo:
         return None, gr.skip()
     try:
@@ -207,6 +218,9 @@ def displayable(photo: str | None, standing: str | None) -> tuple[Any, Any]:
     except (PhotoError, OSError) as error:
         return standing, _why(error)
     shown_as = _for_browsers(photo, source)
+    if shown_as == standing:
+        shown_as = str(FILES.fresh(Path(photo).name))
+        shutil.copyfile(photo, shown_as)
     return gr.skip() if shown_as == photo else shown_as, gr.skip()
 
 
@@ -270,6 +284,7 @@ NOTHING = (
 
 
 def results(
+    panel: str,
     drawn: Drawn,
     header: tuple[Image.Image, ...] = (),
     *,
@@ -281,10 +296,14 @@ def results(
 ) -> Results:
     """
     Args:
+        panel: where it is shown: "diversity" or "mixing".
         in_photo, sheet_open: what of it is looked at, and so is made: the drawing in the photo, the sheet.
         aside: what it was drawn by, where it was not the settings.
     """
     crop, chosen = saved(drawn.prepared.crops[0], "crop.png"), min(chosen, len(drawn.pictures) - 1)
+    now = PANELS.of(panel)  # what is looked at may have changed while it was drawn
+    in_photo = in_photo if now.in_photo is None else now.in_photo
+    sheet_open = sheet_open if now.sheet_open is None else now.sheet_open
     sheet = _sheet(drawn, header) if sheet_open else None
     compare = before_after(drawn, drawn.place(chosen)[1]) if in_photo else None
     gallery = gr.Gallery(gallery_of(drawn), selected_index=chosen)  # else the one before stays highlighted
@@ -292,10 +311,14 @@ def results(
     return Results(crop, gallery, *large(drawn, chosen), compare, sheet, drawn, header, chosen, aside, back, link)
 
 
-def beside(aside: Aside, view: Any, sheet_open: Any, *page: Any) -> Results:
+def beside(panel: str, aside: Aside, view: Any, sheet_open: Any, *page: Any) -> tuple:
     """The photo in the styles of ``aside``."""
-    drawn = draw(aside.model, aside.recipe, page)
-    return results(drawn, in_photo=view == "photo", sheet_open=bool(sheet_open), aside=aside)
+
+    def make() -> tuple:
+        drawn = draw(aside.model, aside.recipe, page)
+        return results(panel, drawn, in_photo=view == "photo", sheet_open=bool(sheet_open), aside=aside)
+
+    return PANELS.newest(panel, make, AS_IT_WAS)
 
 
 def gallery_of(drawn: Drawn) -> list[tuple[str, str]]:
@@ -305,8 +328,8 @@ def gallery_of(drawn: Drawn) -> list[tuple[str, str]]:
         row, column = drawn.place(index)
         said = caption(drawn.styles, column)
         if len(drawn.rows) > 1:
-            said = say("caption_face", number=row + 1, caption=said)
-        gallery.append((saved(picture, drawn.file_name(index), drawn.styles.provenance(column)), said))
+            said = say("caption_face", number=drawn.prepared.numbers[row], caption=said)
+        gallery.append((saved(picture, drawn.file_name(index), drawn.provenance(column)), said))
     return gallery
 
 
@@ -336,7 +359,7 @@ def before_after(drawn: Drawn, column: int) -> tuple[str, str]:
         before.parent.mkdir(exist_ok=True)
         write_whole(before, webp(source.preview))
     after = drawn.in_preview(column)
-    return str(before), looked_at(after, "in-photo.png", drawn.styles.provenance(column, composite=True))
+    return str(before), looked_at(after, "in-photo.png", drawn.provenance(column, composite=True))
 
 
 def _sheet(drawn: Drawn, header: tuple[Image.Image, ...]) -> str:
@@ -393,12 +416,12 @@ def _in_range(value: Any, low: float, high: float) -> Any:
 def redraw_latent(aside: Aside | None, *inputs: Any) -> Any:
     """As :func:`draw_as_set` when something of the photo changed: other styles than the settings name stay."""
     if aside and inputs[7]:
-        return beside(aside, *inputs[5:])
+        return beside("diversity", aside, *inputs[5:])
     return _latent_as_set(inputs)
 
 
 @answering
-def back_to_latent(aside: Aside | None, *inputs: Any) -> Results:
+def back_to_latent(aside: Aside | None, *inputs: Any) -> Any:
     """→ the drawings before, and of them the one that was looked at."""
     return _latent(inputs, aside.chosen if aside else 0)
 
@@ -408,10 +431,14 @@ def _latent_as_set(inputs: tuple[Any, ...]) -> Any:
 
 
 def _latent_or_nothing(inputs: tuple[Any, ...]) -> Any:
-    return _latent(inputs) if inputs[7] else (None, *NOTHING)
+    return _latent(inputs) if inputs[7] else PANELS.newest("diversity", lambda: (None, *NOTHING), AS_IT_WAS)
 
 
-def _latent(inputs: tuple[Any, ...], chosen: int = 0) -> Results:
+def _latent(inputs: tuple[Any, ...], chosen: int = 0) -> tuple:
+    return PANELS.newest("diversity", lambda: _of_seeds(inputs, chosen), AS_IT_WAS)
+
+
+def _of_seeds(inputs: tuple[Any, ...], chosen: int) -> Results:
     model, domain, count, seed, psi, view, sheet_open, *page = inputs
     recipe = drawing.seeds(config_of(model), domain, count, seed, psi)
     drawn = draw(model, recipe, tuple(page))
@@ -421,8 +448,8 @@ def _latent(inputs: tuple[Any, ...], chosen: int = 0) -> Results:
     name = Path(page[0]).stem
     # a link holds no photo of a person's own, and says so
     settings |= {"example": name} if _is_example(page[0]) else {"photo": "own"}
-    in_photo = view == "photo"
-    return results(drawn, in_photo=in_photo, sheet_open=bool(sheet_open), chosen=chosen, link=link(settings))
+    shown = {"in_photo": view == "photo", "sheet_open": bool(sheet_open)}
+    return results("diversity", drawn, **shown, chosen=chosen, link=link(settings))
 
 
 def _is_example(photo: str) -> bool:
@@ -447,7 +474,7 @@ def draw_mixed_first(drawn: Drawn | None, opened: bool, *inputs: Any) -> Any:
 def redraw_mixed(aside: Aside | None, opened: bool, *inputs: Any) -> Any:
     """As :func:`draw_mixed` when something of the photo changed: other styles than the references' stay."""
     if aside and inputs[7]:
-        return beside(aside, *inputs[5:])
+        return beside("mixing", aside, *inputs[5:])
     return _mixed(inputs) if opened else AS_IT_WAS
 
 
@@ -457,13 +484,19 @@ def back_to_mixed(aside: Aside | None, _opened: bool, *inputs: Any) -> Any:
     return _mixed(inputs, aside.chosen if aside else 0)
 
 
-def _mixed(inputs: tuple[Any, ...], chosen: int = 0) -> Any:
+def _mixed(inputs: tuple[Any, ...], chosen: int = 0) -> tuple:
+    if inputs[4] is None:  # a field that was emptied waits for its number
+        return AS_IT_WAS
+    return PANELS.newest("mixing", lambda: _of_references(inputs, chosen), AS_IT_WAS)
+
+
+def _of_references(inputs: tuple[Any, ...], chosen: int) -> tuple:
     model, pictures, adjusted, domain, strength, view, sheet_open, *page = inputs
     if not pictures or not page[0]:
         return gr.skip(), *NOTHING
     recipe = drawing.references(config_of(model), references_of(pictures, adjusted), domain, strength)
     drawn = draw(model, recipe, tuple(page))
-    found = results(drawn, recipe.crops, in_photo=view == "photo", sheet_open=bool(sheet_open), chosen=chosen)
+    found = results("mixing", drawn, recipe.crops, in_photo=view == "photo", sheet_open=bool(sheet_open), chosen=chosen)
     return found._replace(gallery=gr.Gallery(mixed_gallery(drawn, recipe.crops), selected_index=found.chosen))
 
 
@@ -497,17 +530,24 @@ def choose(drawn: Drawn | None, view: Any, event: Chosen) -> tuple:
 
 
 @answering
-def look_from(view: Any, drawn: Drawn | None, chosen: int) -> tuple:
+def look_from(panel: str, view: Any, drawn: Drawn | None, chosen: int) -> tuple:
     """The drawing, or the photo with it, is to be looked at → which of them is shown, before/after."""
-    in_photo = view == "photo"
+    in_photo = PANELS.of(panel).in_photo = view == "photo"
     compare = before_after(drawn, drawn.place(chosen)[1]) if in_photo and drawn else None
     return gr.Row(visible=not in_photo), gr.ImageSlider(compare, visible=in_photo)
 
 
 @answering
-def unfold_sheet(drawn: Drawn | None, header: tuple[Image.Image, ...]) -> tuple[str | None, bool]:
+def unfold_sheet(panel: str, drawn: Drawn | None, header: tuple[Image.Image, ...]) -> tuple[str | None, bool]:
     """The sheet is looked at → it, and that it is."""
+    PANELS.of(panel).sheet_open = True
     return (_sheet(drawn, header) if drawn else None), True
+
+
+def fold_sheet(panel: str) -> bool:
+    """The sheet is no longer looked at → that it is not."""
+    PANELS.of(panel).sheet_open = False
+    return False
 
 
 @answering
@@ -542,7 +582,7 @@ def whole_photo(drawn: Drawn | None, chosen: int) -> str:
     picture = drawn.in_photo(column)
     told(0.5)
     out = _Watched(told)
-    save_picture(picture, out, drawn.styles.provenance(column, composite=True))
+    save_picture(picture, out, drawn.provenance(column, composite=True))
     return FILES.write(f"{drawn.styles.domain}-in-photo.png", out.getvalue())
 
 
@@ -592,8 +632,10 @@ def adjust(
 
 
 @answering
-def weigh(pictures: Any, adjusted: Adjusted, which: Any, weight: Any) -> Adjusted:
-    """→ all adjustments, one of them with another weight."""
+def weigh(pictures: Any, adjusted: Adjusted, which: Any, weight: Any) -> Any:
+    """→ all adjustments, one of them with another weight; a field that was emptied waits for its number."""
+    if weight is None:
+        return gr.skip()
     path = _chosen_reference(pictures, which)
     weight = drawing.number("weight", weight, 0, 1)
     return adjusted | {drawing.open_reference(path).digest: replace(_adjusted(path, adjusted), weight=weight)}
@@ -695,7 +737,7 @@ def mixed_gallery(drawn: Drawn, crops: tuple[Image.Image, ...]) -> list[tuple[st
         kind, number = drawn.styles.captions[column]
         if kind == "reference":
             shown = with_inset(drawn.rows[row][column], crops[number - 1])
-            path = looked_at(shown, drawn.file_name(index), drawn.styles.provenance(column))
+            path = looked_at(shown, drawn.file_name(index), drawn.provenance(column))
         gallery.append((path, caption))
     return gallery
 
@@ -728,12 +770,14 @@ def kept_style(slot: str, kept: Any, model: str) -> Styles:
 
 
 @answering
-def draw_between(model: str, a: Any, b: Any, part: Any, *page: Any) -> str:
+def draw_between(model: str, a: Any, b: Any, part: Any, *page: Any) -> Any:
     """→ the photo's face in the style between A and B, or in A's where there is no B."""
+    if part is None:  # a field that was emptied waits for its number
+        return gr.skip()
     start, end = kept_style("A", a, model), kept_style("B", b or a, model)
     style = start.towards(end, drawing.number("between", part, 0, 1))
     drawn = draw(model, style, page)
-    return saved(drawn.pictures[0], f"{style.domain}-between.png", drawn.styles.provenance(0))
+    return saved(drawn.pictures[0], f"{style.domain}-between.png", drawn.provenance(0))
 
 
 @answering

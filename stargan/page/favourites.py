@@ -23,7 +23,7 @@ from stargan.drawing import Drawn, Styles
 from stargan.errors import RequestError
 from stargan.models.config import ModelConfig, ModelError
 from stargan.page.answers import answering, say
-from stargan.page.events import Aside, Chosen, Kept, Results, beside, caption, new_seed, saved
+from stargan.page.events import Aside, Chosen, Kept, beside, caption, new_seed, saved
 from stargan.page.models import checked, config_of
 from stargan.pictures.io import open_photo, pixels_of
 from stargan.pictures.provenance import save_picture
@@ -39,8 +39,8 @@ DATA_URL = "data:image/webp;base64,"
 LARGEST = 1000.0
 # What a style may say of itself: see stargan.drawing.
 KINDS = ("seed", "reference", "blend", "near", "between")
-ABOUT = ("psi", "reference", "strength", "distance", "towards", "between")
-MAX_ABOUT, MAX_NAME = 40, 200
+ABOUT = ("psi", "reference", "strength", "weights", "of", "distance", "towards", "between", "from", "to")
+MAX_ABOUT = MAX_NAME = 200
 _ENTRY = ("model", "domain", "vector", "caption", "about", "thumbnail")
 # JavaScript: brings what a favourite drew into view.
 LOOK_UP = "() => document.querySelector('#diversity-view').scrollIntoView({block: 'nearest'})"
@@ -65,7 +65,7 @@ class Favourite:
     @classmethod
     def of(cls, drawn: Drawn, chosen: int, model: str) -> Favourite:
         """The style of one drawing."""
-        style, picture = one_style(drawn, chosen), io.BytesIO()
+        style, picture = drawn.style(chosen), io.BytesIO()
         small = drawn.pictures[chosen].resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
         save_picture(small, picture, style.provenance(0), "WEBP")
         return cls(model, style, picture.getvalue())
@@ -165,12 +165,6 @@ def _thumbnail(url: str) -> bytes:
     if pixels_of(data) != THUMBNAIL**2 or open_photo(data).size != (THUMBNAIL, THUMBNAIL):
         raise ValueError("a thumbnail of another size")
     return data
-
-
-def one_style(drawn: Drawn, chosen: int) -> Styles:
-    """The style of one drawing."""
-    column = drawn.place(chosen)[1]
-    return drawn.styles.part(column, column + 1)
 
 
 def read_all(stored: Any) -> tuple[list[Favourite], int]:
@@ -298,14 +292,14 @@ def _used(stored: Any, which: Any, aside: Aside | None, chosen: int, shown: tupl
     found = read_all(stored)[0]
     number = one_of(found, which)
     new = Aside(found[number].style, found[number].model, aside.chosen if aside else chosen)
-    return number, *beside(new, *shown)
+    return number, *beside("diversity", new, *shown)
 
 
 @answering
-def more_like(model: Any, drawn: Drawn | None, aside: Aside | None, chosen: int, *shown: Any) -> Results:
+def more_like(panel: str, model: Any, drawn: Drawn | None, aside: Aside | None, chosen: int, *shown: Any) -> tuple:
     """→ results in styles like that of the chosen drawing."""
     if drawn is None:
         raise RequestError("nothing_chosen")
-    recipe = drawing.near(one_style(drawn, chosen), NEARBY, MANY, new_seed())
+    recipe = drawing.near(drawn.style(chosen), NEARBY, MANY, new_seed())
     new = Aside(recipe, _drew(drawn, aside, model), aside.chosen if aside else chosen)
-    return beside(new, *shown)
+    return beside(panel, new, *shown)

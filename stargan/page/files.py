@@ -46,6 +46,7 @@ class Files:
     Attributes:
         kept: files that stay as long as the app runs: gradio's copies of the examples.
         noted: names of files that gradio writes down, by which it would delete them; a sweep empties them.
+        swept: called after each sweep.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Files:
         self.root, self._clock, self._born = root, clock, born
         self.kept: Callable[[], Iterable[str]] = tuple
         self.noted: Callable[[], Iterable[set[str]]] = tuple
+        self.swept: Callable[[], object] = tuple
         try:
             root.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             root.mkdir(exist_ok=True, mode=0o700)
@@ -114,6 +116,7 @@ class Files:
                         swept = time.monotonic()
                         CACHE.drop_older(MAX_AGE)
                         self.sweep()
+                        self.swept()
                 except Exception:
                     log.exception("The folder of uploads and results could not be swept.")
                 time.sleep(LOOK_EVERY)

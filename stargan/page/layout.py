@@ -40,6 +40,7 @@ class ResultsPanel:
         sheet_open: whether the sheet is unfolded: only then it is made.
         aside: what was drawn in the place of what the settings say, if so; ``back`` goes back.
         in_turn: how what is done with the chosen one waits until it is chosen.
+        in_order: how drawings are begun.
     """
 
     gallery: gr.Gallery
@@ -51,6 +52,7 @@ class ResultsPanel:
     aside: gr.State
     keep: gr.Button
     in_turn: dict[str, Any]
+    in_order: dict[str, Any]
     back: gr.Button
 
 
@@ -74,8 +76,12 @@ class MixingTab:
     seen: list[Any]
 
 
-def build() -> gr.Blocks:
-    """The page and the endpoints."""
+def build(*, shared: bool = False) -> gr.Blocks:
+    """The page and the endpoints.
+
+    Args:
+        shared: whether visitors come by a public link, too, through the host of that.
+    """
     with gr.Blocks(
         title=texts.say("title", "en"),
         analytics_enabled=False,
@@ -85,7 +91,10 @@ def build() -> gr.Blocks:
         with gr.Row(elem_id="columns"):
             with gr.Column(scale=1, min_width=300, elem_id="subject"):
                 subject = subject_panel()
-                gr.Markdown(i18n("privacy_served" if cluster_address() else "privacy"), elem_id="privacy")
+                served = "_served" if cluster_address() else ""
+                gr.Markdown(i18n(f"privacy{served}"), elem_id="privacy")
+                if shared:
+                    gr.Markdown(i18n("privacy_shared"), elem_id="privacy-shared")
             with gr.Column(scale=2, min_width=320):
                 with gr.Tabs() as tabs:
                     with gr.Tab(i18n("tab_diversity"), id="diversity"):
@@ -107,7 +116,7 @@ def build() -> gr.Blocks:
             (events.draw_first, diversity.inputs, diversity.outputs, diversity.results),
             (events.draw_mixed, mixing.inputs, mixing.results.outputs, mixing.results),
         ):
-            looked.success(draw, inputs, outputs, show_progress_on=panel.gallery, **last)
+            looked.success(draw, inputs, outputs, show_progress_on=panel.gallery, **(last | panel.in_order))
         page.load(None, None, None, js=comparing.SLIDER, **AT_ONCE)
         # radio buttons of a tab that is not open yet show no choice unless an event has named it
         page.load(lambda: gr.Radio(value="drawing"), None, mixing.results.view, **AT_ONCE)
@@ -217,10 +226,14 @@ def results_panel(
             elem_id="link" if with_link else None,
         )  # fmt: skip
     file = gr.DownloadButton(visible="hidden", elem_id=f"{prefix}-file")
+    # whose events these are, for the handlers that both panels have
+    name = gr.State(prefix)
     drawn, header, chosen = gr.State(time_to_live=3600), gr.State((), time_to_live=3600), gr.State(0)
     sheet_open, aside = gr.State(False), gr.State(time_to_live=3600)
     # in their order, so that the last click wins, and what is done next is done with what was chosen last
     in_turn = PRIVATE | {"concurrency_limit": 1, "concurrency_id": f"{prefix}-choice"}
+    # what was chosen before is not saved in its place
+    gallery.select(None, None, save, js="() => ({__type__: 'update', interactive: false})", **AT_ONCE)
     gallery.select(
         events.choose,
         [drawn, view],
@@ -228,17 +241,17 @@ def results_panel(
         show_progress_on=[large, compare],
         trigger_mode="multiple",  # "always_last" would take the last click for the first again
         **in_turn,
-    )
+    ).failure(lambda: gr.DownloadButton(interactive=True), None, save, **AT_ONCE)
     view.input(
         events.look_from,
-        [view, drawn, chosen],
+        [name, view, drawn, chosen],
         [pair, compare],
         show_progress="hidden",
         trigger_mode="always_last",
         **PRIVATE,
     )
-    folded.expand(events.unfold_sheet, [drawn, header], [sheet, sheet_open], **PRIVATE)
-    folded.collapse(lambda: False, None, sheet_open, **AT_ONCE)
+    folded.expand(events.unfold_sheet, [name, drawn, header], [sheet, sheet_open], **PRIVATE)
+    folded.collapse(lambda panel: events.fold_sheet(panel), name, sheet_open, **AT_ONCE)
     # made when they are asked for, then handed over as a click on a link would
     hand_over = f"() => setTimeout(() => document.querySelector('#{prefix}-file').click(), 100)"
     for button, make, inputs in (
@@ -251,12 +264,14 @@ def results_panel(
     share.click(lambda: None, None, None, **in_turn).then(
         sharing.share, [drawn, chosen], file, show_progress_on=share, **PRIVATE
     ).success(None, file, None, js=sharing.HAND_ON, **AT_ONCE)
+    # begun in the order in which they were asked for, whatever asked: the last one stays
+    in_order = PRIVATE | {"concurrency_id": f"{prefix}-drawing"}
     outputs = [subject.crop, gallery, face, large, save, compare, sheet, drawn, header, chosen, aside, back, address]
     more.click(lambda: None, None, None, **in_turn).then(
-        favourites.more_like, [subject.model, drawn, aside, chosen, view, sheet_open, *subject.parts], outputs, show_progress_on=gallery,
-        **PRIVATE,
+        favourites.more_like, [name, subject.model, drawn, aside, chosen, view, sheet_open, *subject.parts], outputs, show_progress_on=gallery,
+        **in_order,
     )  # fmt: skip
-    return ResultsPanel(gallery, outputs, drawn, chosen, view, sheet_open, aside, keep, in_turn, back)
+    return ResultsPanel(gallery, outputs, drawn, chosen, view, sheet_open, aside, keep, in_turn, in_order, back)
 
 
 def diversity_tab(subject: SubjectPanel) -> DiversityTab:
@@ -288,7 +303,7 @@ def diversity_tab(subject: SubjectPanel) -> DiversityTab:
     settled = [subject.model, domain, count, seed, psi, panel.view, panel.sheet_open]
     inputs = [*settled, *subject.parts]
     outputs = panel.outputs
-    drawing = {"show_progress_on": panel.gallery, "trigger_mode": "always_last", **PRIVATE}
+    drawing = {"show_progress_on": panel.gallery, "trigger_mode": "always_last", **panel.in_order}
     subject.standing.change(events.draw_first, [*settled, *subject.standing_parts], outputs, **drawing)
     dice.click(lambda: events.new_seed(), None, seed, **AT_ONCE).then(events.draw_latent, inputs, outputs, **drawing)
     gr.on([part.input for part in (domain, count, seed, psi)], events.draw_as_set, inputs, outputs, **drawing)
@@ -320,7 +335,7 @@ def mixing_tab(subject: SubjectPanel, tab: gr.Tab) -> MixingTab:
         file_types=None, sources=["upload", "clipboard"], object_fit="contain", allow_preview=False, buttons=[],
         elem_id="references",
     )  # fmt: skip
-    adjusted = gr.State({}, time_to_live=3600)
+    adjusted = gr.State({})  # numbers and paths, which stay as the sliders do
     opened = gr.Checkbox(False, visible=False)  # held by the browser: the app may be another one meanwhile
     # placed by settings(), below the drawings
     hidden: dict[str, Any] = {"render": False}
@@ -346,7 +361,7 @@ def mixing_tab(subject: SubjectPanel, tab: gr.Tab) -> MixingTab:
     which, weight, crops, square = adjust.which, adjust.weight, adjust.crops, adjust.square
     settled = [opened, subject.model, references, adjusted, domain, strength, panel.view, panel.sheet_open]
     inputs = [*settled, *subject.parts]
-    drawing = {"show_progress_on": panel.gallery, "trigger_mode": "always_last", **PRIVATE}
+    drawing = {"show_progress_on": panel.gallery, "trigger_mode": "always_last", **panel.in_order}
     live = {"show_progress": "hidden", "trigger_mode": "always_last", **PRIVATE}
     # adjustments are of the reference whose square is shown, which may not yet be the one that was clicked last
     this, aside = [references, adjusted, adjust.seen], [crops, adjust.whole, weight, *square, adjust.seen]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +46,21 @@ def drop_oldest(sessions: StateHolder, most: int = HELD) -> None:
         if total <= most:
             return
         if size:
-            state = sessions.session_data[name].state_data
-            for key in [key for key, value in state.items() if _bytes_in((value,))]:
-                del state[key]
+            _drop_pictures(sessions.session_data[name].state_data)
             total -= size
+
+
+def drop_gone(sessions: StateHolder) -> None:
+    """Sessions give up drawings, and the faces beside them, of photos that were deleted: those have had their time."""
+    for session in list(sessions.session_data.values()):
+        state = session.state_data
+        if any(isinstance(value, Drawn) and value.prepared.source.gone for value in list(state.values())):
+            _drop_pictures(state)
+
+
+def _drop_pictures(state: MutableMapping[Any, Any]) -> None:
+    for key in [key for key, value in list(state.items()) if _bytes_in((value,))]:
+        del state[key]
 
 
 def _bytes_in(values: Iterable[Any]) -> int:

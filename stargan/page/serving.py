@@ -42,7 +42,7 @@ from stargan.page.answers import CANCELLATIONS, DISK_FULL, TRAFFIC, i18n
 from stargan.page.events import EXAMPLES
 from stargan.page.fetching import BoundedTransport, fetch
 from stargan.page.files import FILES
-from stargan.page.memory import drop_oldest
+from stargan.page.memory import drop_gone, drop_oldest
 from stargan.page.models import READY, cluster, load, menu
 from stargan.page.preloading import with_links
 from stargan.page.theme import CSS, JS, Paper
@@ -81,6 +81,7 @@ def serve(page: gr.Blocks, host: str, port: int | None, *, share: bool = False, 
     bound_memory()
     FILES.kept = lambda: {path for block in page.blocks.values() for path in getattr(block, "keep_in_cache", ())}
     FILES.noted = lambda: page.temp_file_sets
+    FILES.swept = partial(drop_gone, page.state_holder)
     FILES.keep_swept()
     on_zero_gpu = "SPACES_ZERO_GPU" in os.environ
     if on_zero_gpu:  # its GPU gets what is on the device before launch(), and nothing later

@@ -69,6 +69,6 @@ def share(drawn: Drawn | None, chosen: int) -> Any:
     if drawn is None:
         raise RequestError("nothing_chosen")
     row, column = drawn.place(chosen)
-    about = drawn.styles.provenance(column, composite=True)
+    about = drawn.provenance(column, composite=True)
     name = f"card-{drawn.file_name(chosen)}"
     return saved(card(drawn.prepared.close_up(row, BEFORE), drawn.pictures[chosen]), name, about)

@@ -101,7 +101,7 @@ def subject_panel() -> SubjectPanel:
     grayscale = gr.Checkbox(False, label=i18n("grayscale"), render=False)  # shown among the other settings
     parts = [photo, chosen, *numbers, grayscale]
     shown = [note, numbered, chosen, square, crop]
-    standing = gr.State(time_to_live=3600)
+    standing = gr.State()  # a path, which stays: an example's photo does, too
     photo.upload(events.displayable, [photo, standing], [photo, note], show_progress="hidden", **PRIVATE)
     # gradio says twice of each photo that it changed; a text's change is said once
     path = gr.Textbox(visible="hidden")

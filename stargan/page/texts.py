@@ -30,6 +30,10 @@ TEXTS: dict[str, tuple[str, str]] = {
         "写真は、このアプリが動いているコンピューターに置かれ、切り出した顔だけがクラスターに送られて絵になります。保存した絵には、"
         "モデルが作った画像であることが記録されます。元の写真の撮影場所や日時は引き継がれません。",
     ),
+    "privacy_shared": (
+        "Whoever comes by the public link sends the photo, and gets the drawings, through the host of that link.",
+        "公開リンクから開いた場合、写真と絵は、そのリンクを提供するサーバーを通ります。",
+    ),
     "model": ("Model", "モデル"),
     "tab_diversity": ("Many styles", "いろいろ描く"),
     "tab_mixing": ("From a picture", "お手本から"),
@@ -178,6 +182,10 @@ TEXTS: dict[str, tuple[str, str]] = {
     "caption_near": ("similar {value}", "似た絵 {value}"),
     "caption_between": ("{value} % of the way to B", "Bまでの{value}%"),
     # notes and refusals
+    "note_some": (
+        "{count} faces were found. Which are drawn can be chosen below.",
+        "{count}人の顔が見つかりました。どの顔を描くかは、下で選べます。",
+    ),
     "note_one": ("One face was found.", "顔が1つ見つかりました。"),
     "note_many": (
         "{count} faces were found. The biggest one is chosen; choose others below.",
