@@ -117,6 +117,7 @@ COMMANDS = (
     "calibrate",
     "refine",
     "finish",
+    "match",
     "evaluate",
     "sheet",
     "translate",

@@ -16,21 +16,26 @@ from torch import Tensor
 
 from stargan.commands import main
 from stargan.commands.finish import NAMES as FINISHING
+from stargan.commands.match import NAMES as MATCHING
 from stargan.commands.refine import NAMES
 from stargan.models.checkpoint import Model, load_model, save_model
 from stargan.models.config import Architecture, ModelConfig
 from stargan.networks import Discriminator
+from stargan.pictures.tensors import to_levels
 from stargan.training import finish as finishing
+from stargan.training import match as matches
 from stargan.training import refine as refining
 from stargan.training.augment import to_luma
 from stargan.training.config import ConfigError
 from stargan.training.data import DataError, Faces
 from stargan.training.finish import Finishing, PatchDiscriminator, finish
-from stargan.training.refine import Correction, Refinement, color_transfer, non_local_means, refine
+from stargan.training.match import Matching, match
+from stargan.training.refine import Drawings, Refinement, color_transfer, non_local_means, refine
 from stargan.training.state import DISCRIMINATOR_FILE, save_discriminator
 
 DOMAINS = ("anime", "photo")
 SHORT = Refinement(drawings=30, passes=1, batch_size=8)
+FEW = Matching(drawings=30, steps=4, batch_size=4)
 BRIEF = Finishing(drawings=30, steps=20, batch_size=4, channels=4)
 
 
@@ -124,8 +129,18 @@ def test_the_decoder_learns_the_corrections_and_nothing_else_changes(model: Mode
     assert (facts["passes"], facts["groups"]) == (20, [""])
 
 
-@pytest.mark.parametrize(("work", "options"), [(refine, SHORT), (finish, BRIEF)])
-def test_the_same_again_is_the_same(model: Model, faces: Faces, work: Callable, options: Correction) -> None:
+def seen(x: Tensor) -> Tensor:
+    """As a classifier would: ``(N, 4)``, of colours and of edges."""
+    edges = (x[..., 1:] - x[..., :-1]).abs().mean(dim=(1, 2, 3))
+    return torch.cat([x.mean(dim=(2, 3)), 2 * edges[:, None]], dim=1)
+
+
+def matched(model: Model, faces: Faces, domain: str, options: Matching) -> tuple[float, float]:
+    return match(model, faces, domain, [seen], options)
+
+
+@pytest.mark.parametrize(("work", "options"), [(refine, SHORT), (finish, BRIEF), (matched, FEW)])
+def test_the_same_again_is_the_same(model: Model, faces: Faces, work: Callable, options: Drawings) -> None:
     found = []
     for _ in range(2):
         own = deepcopy(model)
@@ -261,10 +276,11 @@ def test_the_command_writes_a_model_with_its_discriminator(
 
 
 @pytest.mark.parametrize(
-    ("command", "names", "options"), [("refine", NAMES, Refinement), ("finish", FINISHING, Finishing)]
+    ("command", "names", "options"),
+    [("refine", NAMES, Refinement), ("finish", FINISHING, Finishing), ("match", MATCHING, Matching)],
 )
 def test_help_tells_the_defaults(
-    command: str, names: tuple[str, ...], options: type[Correction], capsys: pytest.CaptureFixture
+    command: str, names: tuple[str, ...], options: type[Drawings], capsys: pytest.CaptureFixture
 ) -> None:
     with pytest.raises(SystemExit):
         main([command, "--help"])
@@ -449,3 +465,74 @@ def test_the_command_finishes_a_model_with_its_discriminator(
     found = load_model(tmp_path / "better")
     assert (found.config.name, found.config.architecture.finish_channels) == ("better", 4)
     assert (tmp_path / "better" / DISCRIMINATOR_FILE).exists()
+
+
+# matching
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_sets_of_drawings_get_what_real_ones_have_and_nothing_else_changes(
+    finished: bool, model: Model, faces: Faces
+) -> None:
+    if finished:
+        finish(model, faces, "anime", BRIEF)
+    plain = drawings(model, faces, "anime")  # real ones are like these, but darker, and each its own way
+    faces.pictures[0] = to_levels(plain - 0.2 + torch.linspace(-0.5, 0.5, len(plain))[:, None, None, None])
+    faces.names[0] = faces.names[0][: len(faces.pictures[0])]
+    faces.tell_apart(())
+    own = deepcopy(model)
+    options = replace(FEW, steps=200, batch_size=16, learning_rate=1e-3)
+    before, after = match(own, faces, "anime", [seen, lambda x: seen(x)[:, :2]], options, ("g", "n"))
+    assert after < 0.8 * before
+    (facts,) = own.config.training["matched"]
+    assert (facts["steps"], facts["groups"], facts["judges"]) == (200, ["g", "n"], 2)
+    for name, net in own.networks().items():
+        assert not any(p.requires_grad for p in net.parameters())
+        learned = {
+            key.partition(".")[0]
+            for key, tensor in model.networks()[name].state_dict().items()
+            if not torch.equal(net.state_dict()[key], tensor)
+        }
+        assert learned == ({"decode", "to_rgb"} if name == "generator" else set())
+    moved = {d: (drawings(own, faces, d) - drawings(model, faces, d)).abs().mean() for d in DOMAINS}
+    assert moved["photo"] < 0.65 * moved["anime"]  # 0.9 of it, if they were not held
+
+
+def test_patches_are_told_where_to_lie_by_their_rank(model: Model, faces: Faces) -> None:
+    """The aims of a set that is a shift off are that shift away, and of one that is right, nowhere."""
+    random = torch.Generator().manual_seed(0)
+    real = matches._Real(model, faces, 0, [seen], random)
+    lesson = refining._draw(model, faces, 1, None, 0, "latent", 30, random)
+    one = matches._Set(replace(lesson, aims=faces.pictures[0][:30]), [seen], real, torch.device("cpu"), random)
+    x = faces.pictures[0][:30].float() / 127.5 - 1
+    right = matches._patch_distance(one, torch.arange(30), x, real, random)
+    one.patches = {side: patches + 2.0 for side, patches in one.patches.items()}
+    x = (x + 2.0 * real.scales[16][0].flatten()[:, None, None]).requires_grad_(True)
+    off = matches._patch_distance(one, torch.arange(30), x, real, random)
+    assert right < 0.2 * off
+    off.backward()
+    assert x.grad is not None
+    assert (x.grad.sum(dim=(2, 3)) > 0).float().mean() > 0.9  # down, which is where real ones lie
+
+
+def test_what_cannot_be_matched_is_said_before_the_classifiers(
+    data: Path, model: Model, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    save_model(model, tmp_path / "mine")
+    command = ["match", str(tmp_path / "mine"), "--data", str(data), "--output", str(tmp_path / "better")]
+    for options, said in ((["--domain", "manga"], "manga is not a domain"), (["--groups", "q"], "begins with 'q'")):
+        assert main([*command, *options]) == 2
+        assert said in (told := capsys.readouterr().err)
+        assert "training the judge" not in told
+
+
+def test_match_as_a_command(
+    data: Path, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr("stargan.evaluation.judge.MOST_STEPS", 3)
+    save_model(model, tmp_path / "mine")
+    command = ["match", str(tmp_path / "mine"), "--data", str(data), "--output", str(tmp_path / "better")]
+    assert main([*command, "--judges", "2", "--steps", "3", "--drawings", "30"]) == 0
+    assert "from those of real drawings" in capsys.readouterr().out
+    found = load_model(tmp_path / "better")
+    assert (found.config.name, found.config.training["matched"][0]["judges"]) == ("better", 2)

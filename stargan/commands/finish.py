@@ -16,7 +16,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         "finish",
         help="give a trained model a small network that draws its drawings with a surer hand",
         description="A network behind the generator learns to restore real drawings that were spoiled as the model's are, and "
-        "to fool a discriminator of patches with the model's own, which keep what they show. It comes last, after refine; a finisher that is there learns on. With two "
+        "to fool a discriminator of patches with the model's own, which keep what they show. It comes after refine; a finisher that is there learns on. With two "
         "domains of sources and two groups at 128 px, this takes about 40 minutes on two cores.",
     )
     add_corrections(parser)

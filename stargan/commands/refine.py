@@ -37,20 +37,27 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def add_corrections(parser: argparse.ArgumentParser) -> None:
     """What is corrected, of which model, and how it is learned."""
+    add_drawings(parser, "the light of each group corrected apart", 400)
+    parser.add_argument("--denoise", type=within(0, 1), help="0 to 1: strength of non-local means (default: 0.07)")
+    parser.add_argument("--sharpen", type=within(0, 10), help="0 to 10: amount of the unsharp mask (default: 0.25)")
+    parser.add_argument("--light", type=within(0, 1), help="0 to 1: share of the way to real light (default: 1)")
+
+
+def add_drawings(parser: argparse.ArgumentParser, apart: str, count: int) -> None:
+    """Which drawings are changed, of which model, and how it is learned."""
     parser.add_argument("model", help="a registered name, a model folder, or user/repo")
     parser.add_argument("--data", type=Path, required=True, help="the training pictures, a folder for each domain")
-    parser.add_argument("--domain", help="whose drawings are corrected (default: the model's first domain)")
+    parser.add_argument("--domain", help="whose drawings are changed (default: the model's first domain)")
     parser.add_argument(
         "--groups",
         nargs="+",
         default=[""],
         metavar="PREFIX",
-        help="only sources whose names begin so, the light of each group corrected apart; default: all together",
+        help=f"only sources whose names begin so, {apart}; default: all together",
     )
-    parser.add_argument("--denoise", type=within(0, 1), help="0 to 1: strength of non-local means (default: 0.07)")
-    parser.add_argument("--sharpen", type=within(0, 10), help="0 to 10: amount of the unsharp mask (default: 0.25)")
-    parser.add_argument("--light", type=within(0, 1), help="0 to 1: share of the way to real light (default: 1)")
-    parser.add_argument("--drawings", type=at_least(25), help="for each source domain, group and mode (default: 400)")
+    parser.add_argument(
+        "--drawings", type=at_least(25), help=f"for each source domain, group and mode (default: {count})"
+    )
     parser.add_argument("--bf16", action="store_true", help="learn in bf16, where the device is fast at it")
     parser.add_argument("--compile", action="store_true", help="learn by torch.compile")
     parser.add_argument("--device", help="cuda, cpu, ...; default: CUDA where there is one")

@@ -39,11 +39,15 @@ LEARNING_RATE = 2e-3
 
 
 class Judge(nn.Module):
-    """Pictures ``(N, 3, H, H)`` in [-1, 1] or uint8 → logits of the domains ``(N, len(domains))``."""
+    """Pictures ``(N, 3, H, H)`` in [-1, 1] or uint8 → logits of the domains ``(N, len(domains))``.
 
-    def __init__(self, domains: Sequence[str]) -> None:
+    Args:
+        size: to which pictures are brought, px; that of evaluation's is :data:`SIZE`.
+    """
+
+    def __init__(self, domains: Sequence[str], size: int = SIZE) -> None:
         super().__init__()
-        self.domains = tuple(domains)
+        self.domains, self.size = tuple(domains), size
         layers: list[nn.Module] = []
         for before, after, stride in ((3, 32, 2), (32, 64, 2), (64, 128, 2), (128, 128, 1)):
             layers += [nn.Conv2d(before, after, 3, stride, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
@@ -51,24 +55,24 @@ class Judge(nn.Module):
         self.head = nn.Sequential(nn.ReLU(), nn.Linear(FEATURES, len(domains)))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.trunk(_at_its_size(x)))
+        return self.head(self.seen(x))
+
+    def seen(self, x: Tensor) -> Tensor:
+        """What the last layer sees: ``(N, 32)``; differentiable."""
+        x = as_floats(x)
+        if x.shape[2] != self.size:
+            x = F.interpolate(x, size=(self.size,) * 2, mode="bilinear", antialias=True, align_corners=False)
+        return self.trunk(x)
 
     @torch.inference_mode()
     def features(self, x: Tensor) -> Tensor:
-        """What the last layer sees: ``(N, 32)``."""
-        return torch.cat([self.trunk(_at_its_size(part)) for part in x.split(BATCH)])
+        """The same of many pictures."""
+        return torch.cat([self.seen(part) for part in x.split(BATCH)])
 
     def judged(self, features: Tensor, domain: str) -> float:
         """The share of the pictures, by their :meth:`features`, that are taken for ``domain``."""
         with torch.inference_mode():
             return (self.head(features).argmax(dim=1) == self.domains.index(domain)).float().mean().item()
-
-
-def _at_its_size(x: Tensor) -> Tensor:
-    x = as_floats(x)
-    if x.shape[2] == SIZE:
-        return x
-    return F.interpolate(x, size=(SIZE, SIZE), mode="bilinear", antialias=True, align_corners=False)
 
 
 def find_judge(data: Path, file: Path | None = None) -> Judge:
@@ -114,12 +118,12 @@ def _fingerprint(data: Path, domains: dict[str, list[Path]]) -> str:
     return hashlib.sha256("\n".join(names).encode(errors="surrogateescape")).hexdigest()[:12]
 
 
-def train_judge(faces: Faces, seed: int = 0) -> Judge:
+def train_judge(faces: Faces, seed: int = 0, size: int = SIZE) -> Judge:
     """Each domain as often as any other; on the CPU, where the same seed gives the same judge on the same machine."""
     random = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        judge = Judge(faces.domains).train()
+        judge = Judge(faces.domains, size).train()
     batches = -(-sum(map(len, faces.pictures)) // BATCH)
     steps = min(PASSES * batches, MOST_STEPS)
     optimizer = torch.optim.AdamW(judge.parameters(), LEARNING_RATE, weight_decay=1e-2)

@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stargan.training.losses import PATCH, laplacian_pyramid
+
 # Karras et al. 2018, section 5: 7 × 7 px, 128 a picture and level, 4 × 128 projections, down to 16 px.
-PATCH, PATCHES, PROJECTIONS, REPEATS, SMALLEST = 7, 128, 128, 4, 16
+PATCHES, PROJECTIONS, REPEATS = 128, 128, 4
 # Sets are compared by this many quantiles of each projection, so that they need not have the same size.
 QUANTILES = 4096
 # Pictures a set at most: more hardly move the figure.
@@ -26,25 +28,6 @@ def as_floats(x: Tensor) -> Tensor:
 
 
 # Sliced Wasserstein distance
-
-
-def _blur(x: Tensor, gain: float = 1.0) -> Tensor:
-    """The 5 × 5 binomial filter, mirrored at the borders."""
-    row = x.new_tensor([1, 4, 6, 4, 1]) / 16
-    kernel = (torch.outer(row, row) * gain).expand(x.shape[1], 1, 5, 5)
-    return F.conv2d(F.pad(x, (2, 2, 2, 2), mode="reflect"), kernel, groups=x.shape[1])
-
-
-def laplacian_pyramid(x: Tensor) -> list[Tensor]:
-    """``(N, 3, H, H)`` → what each side from H down to 16 px adds to the next smaller one; the last is the 16 px picture."""
-    levels = []
-    while x.shape[2] > SMALLEST:
-        small = _blur(x)[:, :, ::2, ::2]
-        spaced = torch.zeros_like(x)
-        spaced[:, :, ::2, ::2] = small
-        levels.append(x - _blur(spaced, gain=4.0))
-        x = small
-    return [*levels, x]
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ from torch import Tensor
 from stargan.networks import Discriminator, Generator, MappingNetwork, StyleEncoder, instance_norm
 
 Terms = dict[str, Tensor]
+# Of the sliced Wasserstein distance (Karras et al. 2018, section 5): 7 × 7 px, down to 16 px.
+PATCH, SMALLEST = 7, 16
 # What the discriminator gets to see of pictures.
 Seen = Callable[[Tensor], Tensor]
 # What the generator's output for these domains stands for: its luma where they are monochrome, else itself.
@@ -314,3 +316,25 @@ def grid_penalty(x: Tensor) -> Tensor:
 
 def _detached(terms: Terms) -> Terms:
     return {name: value.detach() for name, value in terms.items()}
+
+
+# Laplacian pyramid
+
+
+def _blur(x: Tensor, gain: float = 1.0) -> Tensor:
+    """The 5 × 5 binomial filter, mirrored at the borders."""
+    row = x.new_tensor([1, 4, 6, 4, 1]) / 16
+    kernel = (torch.outer(row, row) * gain).expand(x.shape[1], 1, 5, 5)
+    return F.conv2d(F.pad(x, (2, 2, 2, 2), mode="reflect"), kernel, groups=x.shape[1])
+
+
+def laplacian_pyramid(x: Tensor) -> list[Tensor]:
+    """``(N, 3, H, H)`` → what each side from H down to 16 px adds to the next smaller one; the last is the 16 px picture."""
+    levels = []
+    while x.shape[2] > SMALLEST:
+        small = _blur(x)[:, :, ::2, ::2]
+        spaced = torch.zeros_like(x)
+        spaced[:, :, ::2, ::2] = small
+        levels.append(x - _blur(spaced, gain=4.0))
+        x = small
+    return [*levels, x]

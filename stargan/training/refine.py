@@ -45,25 +45,18 @@ WARMUP = 0.02
 
 
 @dataclass(frozen=True)
-class Correction:
-    """What is corrected in how many drawings, and how that is computed.
+class Drawings:
+    """How many drawings are learned from, and how that is computed.
 
     Attributes:
-        denoise: distance of patches, in the root of the mean square, pixels being in [-1, 1], at which they count 1/e of what
-            equal ones do (non-local means; Buades et al. 2005, doi:10.1109/CVPR.2005.38); 0: nothing is taken for noise.
-        sharpen: an unsharp mask: how much of what a Gaussian takes away, whose deviation is 1/128 of the side, is added.
-        light: how much of the way to the light of real pictures is gone, 0 to 1.
         drawings: for each domain of sources, group of them and mode; of each other domain, as many in all, which stay.
         bf16: learned in bf16, channels-last; where the device is not known to be fast at it, in fp32.
         compile: learned by torch.compile.
 
     Raises:
-        ConfigError: there are too few drawings to know their light by; a number of what is learned is under 1.
+        ConfigError: there are too few drawings to know what all of a set have in common; a number of what is learned is under 1.
     """
 
-    denoise: float = 0.07
-    sharpen: float = 0.25
-    light: float = 1.0
     drawings: int = 400
     bf16: bool = False
     compile: bool = False
@@ -72,6 +65,22 @@ class Correction:
         for name, least in (("drawings", COMPONENTS + 1), ("passes", 1), ("steps", 1), ("batch_size", 1)):
             if (value := getattr(self, name, least)) < least:
                 raise ConfigError(f"The option {name} must be {least} or more, not {value}.")
+
+
+@dataclass(frozen=True)
+class Correction(Drawings):
+    """What is corrected in drawings.
+
+    Attributes:
+        denoise: distance of patches, in the root of the mean square, pixels being in [-1, 1], at which they count 1/e of what
+            equal ones do (non-local means; Buades et al. 2005, doi:10.1109/CVPR.2005.38); 0: nothing is taken for noise.
+        sharpen: an unsharp mask: how much of what a Gaussian takes away, whose deviation is 1/128 of the side, is added.
+        light: how much of the way to the light of real pictures is gone, 0 to 1.
+    """
+
+    denoise: float = 0.07
+    sharpen: float = 0.25
+    light: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -144,35 +153,56 @@ def corrections(
     Args, Raises:
         As of :func:`refine`.
     """
+    target = check(model, faces, domain, options, groups)
+    real = _real_thumbnails(model, faces, target, random)
+    sets, kept = draw_sets(model, faces, target, options, groups, random)
+    changed, difference = [], 0.0
+    for lesson in tqdm(sets, desc="correcting", unit="set"):
+        aims = _corrected(lesson.aims, real, options, device_of(model))
+        difference += _difference(lesson.aims, aims) / len(sets)
+        changed.append(replace(lesson, aims=aims))
+    return Lesson.joined(changed), kept, difference
+
+
+def check(model: Model, faces: Faces, domain: str, options: Drawings, groups: Sequence[str]) -> int:
+    """The number of a domain whose drawings can be learned from.
+
+    Raises:
+        As of :func:`refine`.
+    """
     if model.config.architecture.high_pass_weight:
         raise ConfigError("Refinement has no landmark masks, which high-pass models draw by.")
-    device = device_of(model)
-    if options.compile and (why := obstacle(device)):
+    if options.compile and (why := obstacle(device_of(model))):
         raise ConfigError(f"Nothing can be compiled here, because {why}: go on without --compile.")
     check_domains(model, faces)
     if domain not in faces.domains:
         raise DataError(f"{domain} is not a domain of the model: these are {', '.join(faces.domains)}.")
-    target, others = faces.domains.index(domain), [i for i, other in enumerate(faces.domains) if other != domain]
-    if not others:
+    target = faces.domains.index(domain)
+    if len(faces.domains) == 1:
         raise DataError(f"The model draws {domain} alone: there is nothing to draw it from.")
     pictures = faces.pictures[target]
     if (pictures == pictures[0]).all():
         raise DataError(f"Of {domain}, the data has fewer than two different pictures.")
+    names = [name for index, names in enumerate(faces.names) for name in names if index != target]
+    if missing := sorted(group for group in set(groups) if not any(name.startswith(group) for name in names)):
+        raise DataError(f"No source has a name that begins with {missing[0]!r}.")
+    return target
+
+
+def draw_sets(
+    model: Model, faces: Faces, target: int, options: Drawings, groups: Sequence[str], random: torch.Generator
+) -> tuple[list[Lesson], Lesson]:
+    """Drawings in a domain as they are, a set for each domain of sources, group of them and mode; and drawings in the others."""
+    others = [index for index in range(len(faces.domains)) if index != target]
     sources = [
-        (index, faces.weights({f"{faces.domains[index]}/": 0.0, f"{faces.domains[index]}/{group}": 1.0})[1], group)
+        (index, faces.weights({f"{faces.domains[index]}/": 0.0, f"{faces.domains[index]}/{group}": 1.0})[1])
         for index, group in itertools.product(others, groups)
         if any(name.startswith(group) for name in faces.names[index])
     ]
-    if missing := sorted(set(groups) - {group for *_, group in sources}):
-        raise DataError(f"No source has a name that begins with {missing[0]!r}.")
-    real = _real_thumbnails(model, faces, target, random)
-    changed, kept, difference = [], [], 0.0
+    sets, kept = [], []
     with tqdm(total=len(sources) * len(MODES) + len(others), desc="drawing", unit="set") as bar:
-        for (index, odds, _), mode in itertools.product(sources, MODES):
-            lesson = _draw(model, faces, index, odds, target, mode, options.drawings, random)
-            aims = _corrected(lesson.aims, real, options, device)
-            difference += _difference(lesson.aims, aims) / (len(sources) * len(MODES))
-            changed.append(replace(lesson, aims=aims))
+        for (index, odds), mode in itertools.product(sources, MODES):
+            sets.append(_draw(model, faces, index, odds, target, mode, options.drawings, random))
             bar.update()
         for other in others:
             of = [index for index in range(len(faces.domains)) if index != other]
@@ -180,7 +210,7 @@ def corrections(
             for index, mode in itertools.product(of, MODES):
                 kept.append(_draw(model, faces, index, None, other, mode, each, random))
             bar.update()
-    return Lesson.joined(changed), Lesson.joined(kept), difference
+    return sets, Lesson.joined(kept)
 
 
 @torch.no_grad()
