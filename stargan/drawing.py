@@ -620,7 +620,7 @@ class Painted:
 
     rows: tuple[tuple[Image.Image, ...], ...]
     styles: Styles
-    vectors: tuple[Tensor, ...]
+    vectors: tuple[Tensor, ...] = ()
 
 
 # A task and whom to tell of the progress → what came of it: :func:`paint` with a translator, here or in another process.
@@ -690,7 +690,9 @@ class Drawn:
     def style(self, index: int) -> Styles:
         """The style that picture is in, one, as its own face was drawn in it."""
         row, column = self.place(index)
-        return replace(self.styles.part(column, column + 1), vectors=self.vectors[row][column : column + 1])
+        style = self.styles.part(column, column + 1)
+        # another version of this package, on a cluster, may not tell
+        return replace(style, vectors=self.vectors[row][column : column + 1]) if self.vectors else style
 
     def provenance(self, column: int, composite: bool = False) -> Provenance:
         """What a picture in the style of a column says of itself."""

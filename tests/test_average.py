@@ -58,7 +58,13 @@ def test_weights_that_cannot_be(shares: list[float]) -> None:
 
 def test_the_mean_is_not_calibrated_or_refined_where_a_part_of_it_was() -> None:
     found = average(
-        [model(1), model(2, training={"iterations": 7, "calibrated": True, "refined": {"anime": {}}, "finished": {}})]
+        [
+            model(1),
+            model(
+                2,
+                training={"iterations": 7, "calibrated": True, "refined": {"anime": {}}, "finished": {}, "matched": []},
+            ),
+        ]
     )
     assert found.config.training == {"iterations": 7, "mean_of": ["m1, 100 iterations: 0.5", "m2, 7 iterations: 0.5"]}
     both = {"calibrated": True, "finished": [{"steps": 4}]}

@@ -20,16 +20,19 @@ import numpy as np
 import pytest
 from asking import wait_until
 from gradio.context import LocalContext
+from gradio.data_classes import PredictBodyInternal
 from gradio.state_holder import SessionState, StateHolder
 from PIL import Image
+from starlette.requests import Request
 
 from stargan import drawing
 from stargan.drawing import Seeds
 from stargan.errors import RequestError
-from stargan.page import events, layout, memory, subject, texts
+from stargan.page import events, layout, memory, serving, subject, texts
 from stargan.page.answers import CANCELLATIONS, Refusal, Told, answering, i18n
 from stargan.page.files import FILES
 from stargan.page.models import READY, config_of, painter
+from stargan.page.panels import PANELS, Panels
 
 PORTRAIT = str(events.EXAMPLES / "photos" / "collins.png")
 
@@ -143,6 +146,48 @@ def test_what_is_no_longer_asked_for_does_not_take_the_place_of_what_is(newer: s
     assert (found == [events.AS_IT_WAS]) == (newer != "reference")
 
 
+def test_what_is_refused_takes_no_place(held: Callable) -> None:
+    thread, found, go = held(events.draw_latent, *SETTINGS, str(events.PHOTOS[0]), *SUBJECT)
+    with pytest.raises(Refusal, match="from 1 to 16"):
+        events.draw_as_set(*SETTINGS[:2], 99, *SETTINGS[3:], str(events.PHOTOS[0]), *SUBJECT)
+    go.set()
+    thread.join(60)
+    assert found[0].drawn is not None
+
+
+def test_what_was_asked_for_last_stays_whichever_begins_first() -> None:
+    """What waits in the queue, or for memory, begins late."""
+    panels = Panels()
+    tokens = LocalContext.request.set(VISITOR), LocalContext.event_id.set("early")
+    panels.asked("early")
+    panels.asked("late")
+    LocalContext.event_id.set("late")
+    assert panels.newest("diversity", lambda: "late", "none") == "late"
+    LocalContext.event_id.set("early")
+    assert panels.newest("diversity", lambda: "early", "none") == "none"
+    LocalContext.event_id.set("never heard of")
+    assert panels.newest("diversity", lambda: "later", "none") == "later"
+    LocalContext.request.reset(tokens[0])
+    LocalContext.event_id.reset(tokens[1])
+
+
+def test_requests_are_numbered_as_they_come() -> None:
+    page = gr.Blocks()
+    with page:
+        button = gr.Button()
+        button.click(lambda: None, None, None)
+    page.queue()
+    serving.share_queue(page)
+    body = PredictBodyInternal(data=[], fn_index=0, session_hash="visitor")
+    request = Request({"type": "http", "headers": [], "client": ("127.0.0.1", 1), "query_string": b"", "path": "/"})
+    asked = []
+    for _ in range(2):
+        success, event, _ = asyncio.run(page._queue.push(body, request, None))
+        assert success
+        asked.append(PANELS._asked[event])
+    assert asked[0] < asked[1]
+
+
 def test_what_fails_and_is_no_longer_asked_for_is_not_told_of(held: Callable) -> None:
     given = (*SETTINGS, str(events.PHOTOS[0]), *SUBJECT)
     thread, found, go = held(events.draw_latent, *given, error=RequestError("photo_gone"))
@@ -185,14 +230,6 @@ def test_what_the_page_still_shows_does_not_end_by_itself() -> None:
     standing = draws.inputs[7]
     adjusted = next(block for block in mixes.inputs if isinstance(block, gr.State) and block.value == {})
     assert [(type(state), state.time_to_live) for state in (standing, adjusted)] == [(gr.State, math.inf)] * 2
-
-
-def test_fields_that_were_emptied_wait_for_their_number() -> None:
-    photo, pictures = str(events.PHOTOS[0]), [(str(events.DRAWINGS[0]), None)]
-    mixed = events.draw_mixed(True, "anime-128", pictures, {}, "anime", None, "drawing", False, photo, *SUBJECT)
-    assert mixed == events.AS_IT_WAS
-    assert events.weigh(pictures, {}, 1, None) == gr.skip()
-    assert events.draw_between("anime-128", None, None, None, photo, *SUBJECT) == gr.skip()
 
 
 def test_the_biggest_face_is_told_to_be_chosen_where_it_is(portrait: Image.Image) -> None:

@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
     job = Job(options.size or preset.architecture.image_size, preset.framing, crop, options.smallest, options.overwrite)
     if options.shards:  # all this before the hours of work
         check_place(options.shards)
-        if not any(
+        if options.photos.is_dir() and not any(
             place.is_dir() for root in (options.photos, options.faces) if root.is_dir() for place in root.iterdir()
         ):
             raise DataError(f"{options.photos} has no folders in it: shards are of domains, each a folder of photos.")

@@ -485,8 +485,6 @@ def back_to_mixed(aside: Aside | None, _opened: bool, *inputs: Any) -> Any:
 
 
 def _mixed(inputs: tuple[Any, ...], chosen: int = 0) -> tuple:
-    if inputs[4] is None:  # a field that was emptied waits for its number
-        return AS_IT_WAS
     return PANELS.newest("mixing", lambda: _of_references(inputs, chosen), AS_IT_WAS)
 
 
@@ -632,10 +630,8 @@ def adjust(
 
 
 @answering
-def weigh(pictures: Any, adjusted: Adjusted, which: Any, weight: Any) -> Any:
-    """→ all adjustments, one of them with another weight; a field that was emptied waits for its number."""
-    if weight is None:
-        return gr.skip()
+def weigh(pictures: Any, adjusted: Adjusted, which: Any, weight: Any) -> Adjusted:
+    """→ all adjustments, one of them with another weight."""
     path = _chosen_reference(pictures, which)
     weight = drawing.number("weight", weight, 0, 1)
     return adjusted | {drawing.open_reference(path).digest: replace(_adjusted(path, adjusted), weight=weight)}
@@ -770,10 +766,8 @@ def kept_style(slot: str, kept: Any, model: str) -> Styles:
 
 
 @answering
-def draw_between(model: str, a: Any, b: Any, part: Any, *page: Any) -> Any:
+def draw_between(model: str, a: Any, b: Any, part: Any, *page: Any) -> str:
     """→ the photo's face in the style between A and B, or in A's where there is no B."""
-    if part is None:  # a field that was emptied waits for its number
-        return gr.skip()
     start, end = kept_style("A", a, model), kept_style("B", b or a, model)
     style = start.towards(end, drawing.number("between", part, 0, 1))
     drawn = draw(model, style, page)
@@ -798,14 +792,17 @@ def film_walk(model: str, prepared: Prepared, stops: Recipe, suffix: str, graysc
         prepared.crops[0], stops, frames, painter(model), grayscale=grayscale, progress=Told("filming")
     )
     config = config_of(model)
-    provenance = Provenance(config.name, None, {"styles": _note(stops)})
+    details = {"styles": _note(stops)} | ({"grayscale": "yes"} if grayscale else {})
+    provenance = Provenance(config.name, None, details)
     return str(video.write_video(pictures, path, rate, provenance))
 
 
 def _note(stops: Recipe) -> str:
     if isinstance(stops, drawing.Seeds):
         return f"{stops.domain}, seeds {', '.join(map(str, stops.numbers))}, psi {stops.psi:g}"
-    return f"{stops.domain}, {stops.note()}" if isinstance(stops, Styles) else ""
+    if not isinstance(stops, Styles):
+        return ""
+    return "; ".join([stops.domain, *(stops.origin(index) for index in range(len(stops)))])
 
 
 # The camera and clips

@@ -40,7 +40,6 @@ class ResultsPanel:
         sheet_open: whether the sheet is unfolded: only then it is made.
         aside: what was drawn in the place of what the settings say, if so; ``back`` goes back.
         in_turn: how what is done with the chosen one waits until it is chosen.
-        in_order: how drawings are begun.
     """
 
     gallery: gr.Gallery
@@ -52,7 +51,6 @@ class ResultsPanel:
     aside: gr.State
     keep: gr.Button
     in_turn: dict[str, Any]
-    in_order: dict[str, Any]
     back: gr.Button
 
 
@@ -116,7 +114,7 @@ def build(*, shared: bool = False) -> gr.Blocks:
             (events.draw_first, diversity.inputs, diversity.outputs, diversity.results),
             (events.draw_mixed, mixing.inputs, mixing.results.outputs, mixing.results),
         ):
-            looked.success(draw, inputs, outputs, show_progress_on=panel.gallery, **(last | panel.in_order))
+            looked.success(draw, inputs, outputs, show_progress_on=panel.gallery, **last)
         page.load(None, None, None, js=comparing.SLIDER, **AT_ONCE)
         # radio buttons of a tab that is not open yet show no choice unless an event has named it
         page.load(lambda: gr.Radio(value="drawing"), None, mixing.results.view, **AT_ONCE)
@@ -241,7 +239,7 @@ def results_panel(
         show_progress_on=[large, compare],
         trigger_mode="multiple",  # "always_last" would take the last click for the first again
         **in_turn,
-    ).failure(lambda: gr.DownloadButton(interactive=True), None, save, **AT_ONCE)
+    ).failure(lambda drawn: gr.DownloadButton(interactive=drawn is not None), drawn, save, **AT_ONCE)
     view.input(
         events.look_from,
         [name, view, drawn, chosen],
@@ -264,14 +262,12 @@ def results_panel(
     share.click(lambda: None, None, None, **in_turn).then(
         sharing.share, [drawn, chosen], file, show_progress_on=share, **PRIVATE
     ).success(None, file, None, js=sharing.HAND_ON, **AT_ONCE)
-    # begun in the order in which they were asked for, whatever asked: the last one stays
-    in_order = PRIVATE | {"concurrency_id": f"{prefix}-drawing"}
     outputs = [subject.crop, gallery, face, large, save, compare, sheet, drawn, header, chosen, aside, back, address]
     more.click(lambda: None, None, None, **in_turn).then(
         favourites.more_like, [name, subject.model, drawn, aside, chosen, view, sheet_open, *subject.parts], outputs, show_progress_on=gallery,
-        **in_order,
+        **PRIVATE,
     )  # fmt: skip
-    return ResultsPanel(gallery, outputs, drawn, chosen, view, sheet_open, aside, keep, in_turn, in_order, back)
+    return ResultsPanel(gallery, outputs, drawn, chosen, view, sheet_open, aside, keep, in_turn, back)
 
 
 def diversity_tab(subject: SubjectPanel) -> DiversityTab:
@@ -303,7 +299,7 @@ def diversity_tab(subject: SubjectPanel) -> DiversityTab:
     settled = [subject.model, domain, count, seed, psi, panel.view, panel.sheet_open]
     inputs = [*settled, *subject.parts]
     outputs = panel.outputs
-    drawing = {"show_progress_on": panel.gallery, "trigger_mode": "always_last", **panel.in_order}
+    drawing = {"show_progress_on": panel.gallery, "trigger_mode": "always_last", **PRIVATE}
     subject.standing.change(events.draw_first, [*settled, *subject.standing_parts], outputs, **drawing)
     dice.click(lambda: events.new_seed(), None, seed, **AT_ONCE).then(events.draw_latent, inputs, outputs, **drawing)
     gr.on([part.input for part in (domain, count, seed, psi)], events.draw_as_set, inputs, outputs, **drawing)
@@ -361,7 +357,7 @@ def mixing_tab(subject: SubjectPanel, tab: gr.Tab) -> MixingTab:
     which, weight, crops, square = adjust.which, adjust.weight, adjust.crops, adjust.square
     settled = [opened, subject.model, references, adjusted, domain, strength, panel.view, panel.sheet_open]
     inputs = [*settled, *subject.parts]
-    drawing = {"show_progress_on": panel.gallery, "trigger_mode": "always_last", **panel.in_order}
+    drawing = {"show_progress_on": panel.gallery, "trigger_mode": "always_last", **PRIVATE}
     live = {"show_progress": "hidden", "trigger_mode": "always_last", **PRIVATE}
     # adjustments are of the reference whose square is shown, which may not yet be the one that was clicked last
     this, aside = [references, adjusted, adjust.seen], [crops, adjust.whole, weight, *square, adjust.seen]

@@ -59,8 +59,9 @@ def drop_gone(sessions: StateHolder) -> None:
 
 
 def _drop_pictures(state: MutableMapping[Any, Any]) -> None:
-    for key in [key for key, value in list(state.items()) if _bytes_in((value,))]:
-        del state[key]
+    for key, value in list(state.items()):
+        if _bytes_in((value,)):
+            state[key] = () if isinstance(value, tuple) else None  # not deleted: somebody may be going through them
 
 
 def _bytes_in(values: Iterable[Any]) -> int:

@@ -44,6 +44,7 @@ from stargan.page.fetching import BoundedTransport, fetch
 from stargan.page.files import FILES
 from stargan.page.memory import drop_gone, drop_oldest
 from stargan.page.models import READY, cluster, load, menu
+from stargan.page.panels import PANELS
 from stargan.page.preloading import with_links
 from stargan.page.theme import CSS, JS, Paper
 
@@ -81,7 +82,7 @@ def serve(page: gr.Blocks, host: str, port: int | None, *, share: bool = False, 
     bound_memory()
     FILES.kept = lambda: {path for block in page.blocks.values() for path in getattr(block, "keep_in_cache", ())}
     FILES.noted = lambda: page.temp_file_sets
-    FILES.swept = partial(drop_gone, page.state_holder)
+    FILES.swept = lambda: drop_gone(page.state_holder)  # which gradio makes anew, at launch
     FILES.keep_swept()
     on_zero_gpu = "SPACES_ZERO_GPU" in os.environ
     if on_zero_gpu:  # its GPU gets what is on the device before launch(), and nothing later
@@ -198,7 +199,7 @@ def _obstacle(host: str, port: int) -> str:
 
 def share_queue(page: gr.Blocks) -> None:
     """Nobody gets more than a share of the queue; a refusal is a sentence in the visitor's language. Before anything is let in,
-    sessions give up what all of them may not hold."""
+    sessions give up what all of them may not hold; what is let in is numbered, for panels."""
     queue = page._queue
     push = queue.push
 
@@ -216,7 +217,10 @@ def share_queue(page: gr.Blocks) -> None:
             return False, said("queue_full"), "queue_full"
         page.state_holder.update(body.session_hash)  # whoever comes back is no longer the one who was away longest
         drop_oldest(page.state_holder)
-        return await push(body, request, username)
+        success, event, state = await push(body, request, username)
+        if success and isinstance(event, str):
+            PANELS.asked(event)
+        return success, event, state
 
     queue.push = pushed  # type: ignore[method-assign]
 

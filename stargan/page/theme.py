@@ -71,7 +71,7 @@ CSS = """
 #intro h1 { font-size: 1.75rem; letter-spacing: -0.01em; margin-bottom: 0.25rem; }
 p { text-wrap: pretty; } /* no last line of one word */
 #intro p, .toast-message-text { word-break: auto-phrase !important; } /* or, in Japanese, of one character */
-#privacy p { font-size: 0.875rem; color: var(--body-text-color-subdued); }
+#privacy p, #privacy-shared p { font-size: 0.875rem; color: var(--body-text-color-subdued); }
 .small img { width: 100%; height: 100%; object-fit: contain; } /* drawings may have only 64 px */
 /* the columns stay where there are fewer drawings than these */
 .drawings .grid-container { grid-template-columns: repeat(4, minmax(0, 1fr)) !important; grid-auto-rows: auto !important; }
@@ -119,10 +119,10 @@ footer button { min-height: 44px; }
   #columns { flex-direction: column; flex-wrap: nowrap; }
   #columns > * { width: 100%; }
   #subject { display: contents; }
-  #privacy { order: 1; }
+  #privacy, #privacy-shared { order: 1; }
 }
 #columns:has(#tab-live-button[aria-selected="true"]) #subject { display: contents; }
-#columns:has(#tab-live-button[aria-selected="true"]) #subject #privacy { display: block !important; order: 1; }
+#columns:has(#tab-live-button[aria-selected="true"]) #subject :is(#privacy, #privacy-shared) { display: block !important; order: 1; }
 @media (prefers-reduced-motion: reduce) { * { animation: none !important; transition: none !important; } }
 """
 

@@ -47,7 +47,7 @@ def average(models: Sequence[Model], weights: Sequence[float] | None = None) -> 
     ]
     not_the_mean = [  # but for what was done before they parted
         name
-        for name in ("calibrated", "refined", "finished")
+        for name in ("calibrated", "refined", "finished", "matched")
         if any(model.config.training.get(name) != last.training.get(name) for model in models)
     ]
     facts = {name: fact for name, fact in last.training.items() if name not in not_the_mean}

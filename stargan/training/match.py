@@ -13,7 +13,7 @@ Encoder, styles and finisher stay as they are, and so does what is drawn in the 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import torch
@@ -127,9 +127,9 @@ class _Real:
     ) -> None:
         pictures = faces.pictures[domain]
 
-        def parts(at: Tensor) -> list[Tensor]:
+        def parts(at: Tensor) -> Iterator[Tensor]:
             of = torch.full((BATCH,), domain)
-            return [own(model, from_levels(pictures[part]), of[: len(part)]) for part in at.split(BATCH)]
+            return (own(model, from_levels(pictures[part]), of[: len(part)]) for part in at.split(BATCH))
 
         self.features = _features(parts(torch.arange(len(pictures))), judges, device_of(model))
         chosen = parts(torch.randperm(len(pictures), generator=random)[:PICTURES])
@@ -160,9 +160,9 @@ class _Set:
         self, lesson: Lesson, judges: Sequence[Features], real: _Real, device: torch.device, random: torch.Generator
     ) -> None:
         self.lesson = lesson
-        drawings = [from_levels(part) for part in lesson.aims.split(BATCH)]
-        self.features = _features(drawings, judges, device)
-        found = [_patches(part, random) for part in drawings]
+        parts = lesson.aims.split(BATCH)
+        self.features = _features(map(from_levels, parts), judges, device)
+        found = [_patches(from_levels(part), random) for part in parts]
         self.patches = {side: real.normal(side, torch.cat([one[side] for one in found])) for side in found[0]}
         self.aim(real)
 
@@ -184,8 +184,9 @@ def _variance(x: Tensor) -> float:
 
 
 @torch.no_grad()
-def _features(parts: Sequence[Tensor], judges: Sequence[Features], device: torch.device) -> list[Tensor]:
-    return [torch.cat([judge(part.to(device)).cpu() for part in parts]) for judge in judges]
+def _features(parts: Iterable[Tensor], judges: Sequence[Features], device: torch.device) -> list[Tensor]:
+    found = [[judge(x).cpu() for judge in judges] for x in (part.to(device) for part in parts)]
+    return [torch.cat(own) for own in zip(*found, strict=True)]
 
 
 def _patches(x: Tensor, random: torch.Generator) -> dict[int, Tensor]:

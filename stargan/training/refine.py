@@ -171,7 +171,7 @@ def check(model: Model, faces: Faces, domain: str, options: Drawings, groups: Se
         As of :func:`refine`.
     """
     if model.config.architecture.high_pass_weight:
-        raise ConfigError("Refinement has no landmark masks, which high-pass models draw by.")
+        raise ConfigError("There are no landmark masks here, which high-pass models draw by.")
     if options.compile and (why := obstacle(device_of(model))):
         raise ConfigError(f"Nothing can be compiled here, because {why}: go on without --compile.")
     check_domains(model, faces)
