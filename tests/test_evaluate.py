@@ -23,7 +23,6 @@ from torchvision.transforms.functional import gaussian_blur
 
 from stargan.commands import main
 from stargan.evaluation import judge as judges
-from stargan.evaluation import metrics
 from stargan.evaluation.backbones import ALEXNET, INCEPTION, Backbones
 from stargan.evaluation.judge import Judge, find_judge
 from stargan.evaluation.metrics import (
@@ -39,6 +38,7 @@ from stargan.models.checkpoint import Model, load_model, save_model
 from stargan.models.config import Architecture, ModelConfig
 from stargan.networks import init_weights
 from stargan.pictures.tensors import to_tensor
+from stargan.training import losses
 from stargan.training.data import DataError, read_square
 
 DOMAINS = ("anime", "photo")
@@ -61,7 +61,7 @@ def test_the_pyramid_holds_the_whole_picture() -> None:
     for level in reversed(levels[:-1]):
         spaced = torch.zeros_like(level)
         spaced[:, :, ::2, ::2] = restored
-        restored = level + metrics._blur(spaced, gain=4.0)
+        restored = level + losses._blur(spaced, gain=4.0)
     torch.testing.assert_close(restored, x)
 
 

@@ -173,7 +173,7 @@ class _Set:
             self.aims.append(features @ weight.T + bias)
 
     def distance(self, real: _Real) -> float:
-        """The mean squared distance of features from their aims, in total variances."""
+        """The mean squared distance of features from their aims, which are found anew, in total variances."""
         self.aim(real)
         found = zip(self.features, self.aims, real.features, strict=True)
         return sum((f - aim).square().sum(1).mean().item() / _variance(r) for f, aim, r in found) / len(self.aims)
@@ -256,8 +256,6 @@ def _learn(
             optimizer.step()
             schedule.step()
             if step % AIMED_EVERY == AIMED_EVERY - 1:
-                for one in sets:
-                    one.aim(real)
                 bar.set_postfix(distance=round(sum(one.distance(real) for one in sets) / len(sets), 4))
     finally:
         optimizer.zero_grad()
