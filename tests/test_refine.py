@@ -327,7 +327,7 @@ def test_spoiled_drawings_are_restored(model: Model, data: Path, monkeypatch: py
     monkeypatch.setattr(finishing, "ALONE", 1.0)
     monkeypatch.setattr(finishing, "GRID", 0.0)
     monkeypatch.setattr(finishing, "_weave", torch.zeros_like)  # drawings of random weights are all weave
-    options = replace(BRIEF, steps=300, learning_rate=3e-3, channels=8)
+    options = replace(BRIEF, steps=1000, learning_rate=3e-3, channels=8)
     spoiled, restored = finish(model, Faces(data, 32, torch.device("cpu")), "anime", options)
     assert restored < 0.95 * spoiled
 
