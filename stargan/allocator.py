@@ -52,3 +52,10 @@ def give_memory_back() -> None:
     """What is free between things that are in use, too; takes milliseconds."""
     if LIBC is not None:
         LIBC.malloc_trim(0)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Also of PyTorch, whose CPU allocator has no error class of its own; it is not imported for this."""
+    torch = sys.modules.get("torch")
+    of_gpu = torch is not None and isinstance(error, torch.OutOfMemoryError)
+    return of_gpu or isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)

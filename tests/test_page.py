@@ -52,11 +52,15 @@ def test_what_an_event_updated_is_still_taken_as_given() -> None:
     assert taken[function.inputs.index(chosen)] == [1]
 
 
-def test_another_model_keeps_what_was_chosen(portrait: Image.Image) -> None:
+def four_times(portrait: Image.Image) -> Image.Image:
     four = Image.new("RGB", (1024, 1024))
     for corner in ((0, 0), (512, 0), (0, 512), (512, 512)):
         four.paste(portrait, corner)
-    four.save(path := FILES.fresh("four.png"))
+    return four
+
+
+def test_another_model_keeps_what_was_chosen(portrait: Image.Image) -> None:
+    four_times(portrait).save(path := FILES.fresh("four.png"))
     menus = events.choose_model("anime-128", "male", "female", "no domain of it")
     assert [menu.value for menu in menus] == ["male", "female", "anime"]
     looked = events.look("anime-128", str(path), [2, 3, 9], 0.5, 0.5, 1, False)
@@ -67,11 +71,8 @@ def test_another_model_keeps_what_was_chosen(portrait: Image.Image) -> None:
 
 
 def test_faces_keep_their_numbers(portrait: Image.Image) -> None:
-    four = Image.new("RGB", (1024, 1024))
-    for corner in ((0, 0), (512, 0), (0, 512), (512, 512)):
-        four.paste(portrait, corner)
     drawn = drawing.draw(
-        drawing.prepare(drawing.Source.open(four), config_of(None), (4, 2)),
+        drawing.prepare(drawing.Source.open(four_times(portrait)), config_of(None), (4, 2)),
         drawing.seeds(config_of(None), None, 2, 7, 0.7),
         painter(None),
     )

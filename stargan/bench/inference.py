@@ -7,7 +7,6 @@ ratio is the median of the turns' ratios.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import statistics
@@ -209,7 +208,7 @@ def inputs(translator: Translator, photos: int, styles: int) -> tuple[list[Image
 def draw_published(generator: Generator, photos: Sequence[Image.Image], styles: Tensor) -> list[Tensor]:
     """A full pass of the generator for each photo and style: ``(1, 3, H, W)`` each."""
     device = generator.from_rgb.weight.device
-    with full_fp32 if device.type == "cuda" else contextlib.nullcontext():
+    with full_fp32:
         return [generator(to_tensor([photo]).to(device), style[None]).cpu() for photo in photos for style in styles]
 
 

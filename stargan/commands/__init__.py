@@ -6,6 +6,7 @@ import argparse
 import logging
 import sys
 
+from stargan.allocator import is_out_of_memory
 from stargan.commands import (
     average,
     bench,
@@ -42,20 +43,13 @@ def main(arguments: list[str] | None = None, program: str = "stargan") -> int:
         print(error, file=sys.stderr)
         return 2
     except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         print("The memory does not suffice for this, on the device that computes it.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         return 130
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Also of PyTorch, whose CPU allocator has no error class of its own; it is not imported for this."""
-    torch = sys.modules.get("torch")
-    of_gpu = torch is not None and isinstance(error, torch.OutOfMemoryError)
-    return of_gpu or isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def _is_told(record: logging.LogRecord) -> bool:

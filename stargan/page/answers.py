@@ -92,7 +92,7 @@ class Cancellations:
     @contextmanager
     def piece(self, name: str) -> Iterator[None]:
         """One piece of work, which :class:`Told` ends when it has been cancelled."""
-        key, cancelled = (_page(), name), threading.Event()
+        key, cancelled = (page_of_visitor(), name), threading.Event()
         with self._lock:
             self._running.setdefault(key, []).append(cancelled)
             if self._all:
@@ -110,7 +110,7 @@ class Cancellations:
     def cancel(self, name: str) -> None:
         """Asks what this visitor's page has under way of that name to end."""
         with self._lock:
-            for cancelled in self._running.get((_page(), name), ()):
+            for cancelled in self._running.get((page_of_visitor(), name), ()):
                 cancelled.set()
 
     def cancel_all(self) -> None:
@@ -121,7 +121,7 @@ class Cancellations:
                 cancelled.set()
 
 
-def _page() -> str | None:
+def page_of_visitor() -> str | None:
     """The visitor's page that is being answered."""
     return getattr(LocalContext.request.get(None), "session_hash", None)
 

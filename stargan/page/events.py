@@ -158,15 +158,11 @@ def _look(model: str, photo: str | None, chosen: Any, *rest: Any) -> Looked | tu
     found = () if config.framing is None else source.faces
     many = len(found) > 1
     faces_of = [number for number in subject.chosen if number <= len(found)] or [1][: len(found)]
-    note = (
-        "note_whole"
-        if config.framing is None
-        else ("note_many" if faces_of == [1] else "note_some")
-        if many
-        else "note_one"
-        if found
-        else "note_none"
-    )
+    note = "note_one" if found else "note_none"
+    if config.framing is None:
+        note = "note_whole"
+    elif many:
+        note = "note_many" if faces_of == [1] else "note_some"
     return Looked(
         gr.Markdown(say(note, count=len(found)), visible=True),
         # its text anew: gradio translates none that was hidden at first

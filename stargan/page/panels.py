@@ -12,6 +12,8 @@ from typing import TypeVar
 from cachetools import LRUCache
 from gradio.context import LocalContext
 
+from stargan.page.answers import page_of_visitor
+
 Found = TypeVar("Found")
 # Panels that are remembered, of the pages that drew last, and requests that may still wait.
 MOST = 2_000
@@ -46,7 +48,7 @@ class Panels:
             self._asked[event] = next(self._numbers)
 
     def of(self, name: str) -> Panel:
-        page = getattr(LocalContext.request.get(None), "session_hash", None)
+        page = page_of_visitor()
         if page is None:
             return Panel()
         with self._lock:

@@ -65,7 +65,7 @@ def calibrate(model: Model, faces: Faces) -> dict[str, tuple[float, float]]:
         gray = domain in model.config.grayscale_domains
         batches = (to_luma(x) if gray else x for x in (from_levels(part) for part in pictures.split(BATCH)))
         styles = torch.cat([model.style_encoder(x, torch.full((len(x),), index)) for x in batches])
-        if len(styles) < 2 or not _variance(styles):
+        if len(styles) < 2 or not total_variance(styles):
             raise DataError(f"The pictures of {domain} are too few, or too much alike, to calibrate with.")
         aims = latent[torch.cdist(styles, latent).topk(NEIGHBOURS, largest=False).indices].mean(dim=1)
         fit = _as_spread_as(styles, _ridge_regression(styles, aims))
@@ -110,7 +110,7 @@ def _as_spread_as(x: Tensor, fit: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor
     together than what they are of, and regression draws them closer still."""
     weight, bias = fit
     mean = x.mean(dim=0)
-    wider = weight * (_variance(x) / _variance(x @ weight.T)) ** 0.5
+    wider = weight * (total_variance(x) / total_variance(x @ weight.T)) ** 0.5
     return wider, weight @ mean + bias - wider @ mean
 
 
@@ -124,14 +124,14 @@ def moment_matching(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return weight, y.mean(dim=0) - weight @ x.mean(dim=0)
 
 
-def _variance(x: Tensor) -> float:
+def total_variance(x: Tensor) -> float:
     """The total variance of ``(N, D)``."""
     return x.var(dim=0).sum().item()
 
 
 def _covariance(x: Tensor) -> Tensor:
     """Of ``(N, D)``, regular: with a ridge."""
-    return torch.cov(x.T) + RIDGE * _variance(x) / x.shape[1] * torch.eye(x.shape[1], dtype=x.dtype)
+    return torch.cov(x.T) + RIDGE * total_variance(x) / x.shape[1] * torch.eye(x.shape[1], dtype=x.dtype)
 
 
 def _root(x: Tensor) -> Tensor:

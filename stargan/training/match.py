@@ -23,7 +23,7 @@ from tqdm import trange
 
 from stargan.models.checkpoint import Model
 from stargan.pictures.tensors import from_levels
-from stargan.training.calibrate import moment_matching
+from stargan.training.calibrate import moment_matching, total_variance
 from stargan.training.data import Faces
 from stargan.training.losses import PATCH, grid_penalty, laplacian_pyramid
 from stargan.training.refine import (
@@ -104,10 +104,10 @@ def match(
     drawn, kept = draw_sets(model, faces, target, options, groups, random)
     real = _Real(model, faces, target, judges, random)
     sets = [_Set(lesson, judges, real, device_of(model), random) for lesson in drawn]
-    before = sum(one.distance(real) for one in sets) / len(sets)
+    before = sum(one.aim(real) for one in sets) / len(sets)
     options = replace(options, bf16=options.bf16 and trains_in_bf16(device_of(model)))  # as it is computed here
     _learn(model, sets, kept, real, judges, options, random)
-    after = sum(one.distance(real) for one in sets) / len(sets)
+    after = sum(one.aim(real) for one in sets) / len(sets)
     facts = {"domain": domain, "groups": [*groups], "judges": len(judges), **asdict(options)}
     matched = [*model.config.training.get("matched", []), facts]
     model.config = replace(model.config, training={**model.config.training, "matched": matched})
@@ -164,23 +164,17 @@ class _Set:
         self.features = _features(map(from_levels, parts), judges, device)
         found = [_patches(from_levels(part), random) for part in parts]
         self.patches = {side: real.normal(side, torch.cat([one[side] for one in found])) for side in found[0]}
-        self.aim(real)
+        self.aims: list[Tensor] = []
 
-    def aim(self, real: _Real) -> None:
+    def aim(self, real: _Real) -> float:
+        """Finds the aims anew; → the mean squared distance of features from them, in total variances."""
         self.aims = []
+        distance = 0.0
         for features, others in zip(self.features, real.features, strict=True):
             weight, bias = moment_matching(features, others)
             self.aims.append(features @ weight.T + bias)
-
-    def distance(self, real: _Real) -> float:
-        """The mean squared distance of features from their aims, which are found anew, in total variances."""
-        self.aim(real)
-        found = zip(self.features, self.aims, real.features, strict=True)
-        return sum((f - aim).square().sum(1).mean().item() / _variance(r) for f, aim, r in found) / len(self.aims)
-
-
-def _variance(x: Tensor) -> float:
-    return x.var(dim=0).sum().item()
+            distance += (features - self.aims[-1]).square().sum(1).mean().item() / total_variance(others)
+        return distance / len(self.aims)
 
 
 @torch.no_grad()
@@ -215,7 +209,7 @@ def _learn(
     device, generator = device_of(model), model.generator.to(memory_format=layout)
     draw = torch.compile(generator.decoder) if options.compile else generator.decoder
     learning = nn.ModuleList([generator.decode, generator.to_rgb])
-    variances = [_variance(features) for features in real.features]
+    variances = [total_variance(features) for features in real.features]
     each = max(1, options.batch_size // TOGETHER)
 
     def rate(step: int) -> float:
@@ -256,7 +250,7 @@ def _learn(
             optimizer.step()
             schedule.step()
             if step % AIMED_EVERY == AIMED_EVERY - 1:
-                bar.set_postfix(distance=round(sum(one.distance(real) for one in sets) / len(sets), 4))
+                bar.set_postfix(distance=round(sum(one.aim(real) for one in sets) / len(sets), 4))
     finally:
         optimizer.zero_grad()
         learning.requires_grad_(False)

@@ -28,6 +28,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from stargan.allocator import is_out_of_memory
 from stargan.inference.translator import find_device
 from stargan.models.registry import find_model
 from stargan.training import loop
@@ -162,8 +163,8 @@ def _process(device: str | None) -> Iterator[torch.device]:
 def _memory_advice(config: TrainConfig, device: torch.device) -> Iterator[None]:
     try:
         yield
-    except RuntimeError as error:  # the CPU's allocator has no error class of its own
-        if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
             raise
         raise TrainingError(
             f"The memory of {device_name(device)} does not suffice for batch_size={config.batch_size} at "
