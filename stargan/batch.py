@@ -427,7 +427,8 @@ def _about_sheet(job: Job, group: Group) -> Provenance:
     content = [*(name for name, _ in group.photos), *job.looks.names, *map(str, provenances)]
     digest = hashlib.sha256("\n".join(content).encode(errors="surrogateescape")).hexdigest()[:16]
     shared = {name: value for name, value in first.details.items() if name != "reference"}
-    return replace(first, seed=None, details=shared | {"content": digest})
+    # the faces as they were are on it, too
+    return replace(first, seed=None, composite=True, details=shared | {"content": digest})
 
 
 def _is_made(files: Files, name: str, about: Provenance) -> bool:

@@ -366,6 +366,7 @@ class Styles:
 
     def towards(self, other: Styles, part: float) -> Styles:
         """Each ``part`` of the way, from 0 to 1, to those of ``other``, of which there are as many, or one of these."""
+        other = other._said_for(self.domain)
         vectors = torch.lerp(self.vectors, other.vectors, part)
         share = round(100 * part)
         return replace(
@@ -400,13 +401,20 @@ class Styles:
             :MAX_ORIGIN
         ]
 
+    def _said_for(self, domain: str) -> Styles:
+        """The same, each saying of which domain it is where that is another than the one of those beside it."""
+        if self.domain == domain:
+            return self
+        return replace(self, about=tuple({"domain": self.domain, **about} for about in self.about))
+
     def shared(self) -> dict[str, str]:
         """What they all say."""
         return {name: value for name, value in self.about[0].items() if all(a.get(name) == value for a in self.about)}
 
 
 def joined(parts: Sequence[Styles]) -> Styles:
-    """Styles of one model, domain and strength behind each other."""
+    """Styles of one model and strength behind each other, drawn in the domain of the first."""
+    parts = [part._said_for(parts[0].domain) for part in parts]
     return replace(
         parts[0],
         vectors=torch.cat([part.vectors for part in parts]),
@@ -748,15 +756,16 @@ class Drawn:
         header: Sequence[Image.Image] = (),
         progress: Progress = silent,
     ) -> None:
-        """A zip of it all: the crop, every drawing, the sheet, and the photo with the drawings of a column in it."""
-        steps = len(self.pictures) + 3
+        """A zip of it all: the crops, every drawing, the sheet, and the photo with the drawings of a column in it."""
+        steps = len(self.pictures) + len(self.rows) + 2
         with zipfile.ZipFile(archive, "w") as store:  # stored as they are: pictures do not shrink
 
             def add(name: str, picture: Image.Image, about: Provenance | None) -> None:
                 store.writestr(name, png(picture, about))
                 progress(len(store.namelist()) / steps)
 
-            add("crop.png", self.prepared.crops[0], None)
+            for number, crop in zip(self.prepared.numbers, self.prepared.crops, strict=True):
+                add(f"face-{number}-crop.png" if len(self.rows) > 1 else "crop.png", crop, None)
             for index, picture in enumerate(self.pictures):
                 add(self.file_name(index), picture, self.provenance(self.place(index)[1]))
             add(f"{self.styles.domain}-sheet.png", self.sheet(header), self.sheet_provenance())

@@ -76,6 +76,8 @@ def test_the_mean_has_the_licences_of_all() -> None:
     models = [model(number, licence=licence) for number, licence in enumerate(("CC BY-NC 4.0", "", "MIT", "MIT"))]
     assert average(models).config.licence == "CC BY-NC 4.0; MIT"
     assert average(models[:2]).config.licence == "CC BY-NC 4.0"
+    alike = [model(number, licence=licence) for number, licence in enumerate(("AGPL-3.0", "GPL-3.0"))]
+    assert average(alike).config.licence == "AGPL-3.0; GPL-3.0"
     assert average([average(models), models[2]]).config.licence == "CC BY-NC 4.0; MIT"
 
 

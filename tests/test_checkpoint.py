@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 
 from stargan.models import checkpoint, registry
 from stargan.models.checkpoint import Model, load_model, save_model, weight_files
-from stargan.models.config import ANIME_FRAMING, Architecture, ModelConfig, ModelError
+from stargan.models.config import ANIME_FRAMING, DISCRIMINATOR_FILE, Architecture, ModelConfig, ModelError
 from stargan.networks import Discriminator
 from stargan.training.state import save_discriminator
 
@@ -168,6 +168,42 @@ def test_an_earlier_model_stays_whole_where_the_disk_is_full(
     with pytest.raises(OSError, match="No space left"):
         save_model(model, sharded)
     assert {file.name: file.read_bytes() for file in sharded.iterdir()} == before
+
+
+@pytest.mark.parametrize("large", [True, False])
+def test_there_is_no_mixture_of_two_models_at_any_time(
+    sharded: Path, folder: Path, large: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process may be killed between any two files."""
+    where, other = (sharded if large else folder), Model.build(replace(CONFIG, name="other"))
+    (where / DISCRIMINATOR_FILE).write_bytes(b"of the earlier one")
+    both = {found.config.name: tensors(found) for found in (load_model(where), other)}
+    seen = []
+
+    def looked(change: Callable) -> Callable:
+        def then(*arguments: object, **options: object) -> object:
+            done = change(*arguments, **options)
+            try:
+                found = load_model(where)
+            except ModelError:
+                seen.append("")
+            else:
+                seen.append(found.config.name)
+                for name, tensor in tensors(found).items():
+                    assert torch.equal(tensor.half(), both[found.config.name][name].half())
+            return done
+
+        return then
+
+    monkeypatch.setattr(checkpoint, "SHARD_SIZE", 10**9 if large else 2_000_000)
+    with monkeypatch.context() as patch:
+        for change in ("replace", "unlink"):
+            patch.setattr(Path, change, looked(getattr(Path, change)))
+        save_model(other, where, beside={"evaluation.json": b"{}"})
+    assert len(seen) >= 5
+    assert seen[-1] == "other"
+    assert (where / "evaluation.json").read_bytes() == b"{}"
+    assert not (where / DISCRIMINATOR_FILE).exists()
 
 
 def test_number_too_large_for_the_file_is_refused(model: Model, tmp_path: Path) -> None:

@@ -241,6 +241,8 @@ def test_folder_of_photos(
         "weights": fingerprint(models / "faces"),
         "DigitalSourceType": "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia",
     }
+    # the photos' faces are on it
+    assert "composite" in read_provenance(out / "grid-1.png")["DigitalSourceType"]
     with Image.open(out / "grid-1.png") as sheet, Image.open(out / "more/b-anime-seed8.png") as drawn:
         assert sheet.size == (3 * 32 + 2 * 2, 2 * 32 + 2)
         assert np.array_equal(sheet.crop((68, 34, 100, 66)), drawn)

@@ -476,6 +476,35 @@ def test_everything_in_one_archive(translator: Translator, portrait: Image.Image
     assert told[-1] == 1
 
 
+def test_an_archive_has_every_face(translator: Translator, portrait: Image.Image) -> None:
+    two = Image.new("RGB", (1024, 512))
+    for left in (0, 512):
+        two.paste(portrait, (left, 0))
+    prepared = drawing.prepare(Source.open(two), translator.config, (1, 2))
+    drawn = drawing.draw(prepared, drawing.seeds(translator.config, None, 1, 7, 1), translator.paint)
+    told: list[float] = []
+    drawn.pack(out := io.BytesIO(), 0, progress=told.append)
+    with zipfile.ZipFile(out) as archive:
+        assert [name for name in archive.namelist() if "crop" in name] == ["face-1-crop.png", "face-2-crop.png"]
+    assert told[-1] == 1
+
+
+def test_a_morph_to_another_domain_says_so(translator: Translator) -> None:
+    """A seed is another style in each domain."""
+    a, b = (drawing.seeds(translator.config, domain, 1, 7, 0.5).styles(translator) for domain in ("anime", "photo"))
+    assert a.towards(b, 0.4).provenance(0).details == {
+        "domain": "anime",
+        "between": "40 %",
+        "from": "seed 7, psi 0.5",
+        "to": "seed 7, domain photo, psi 0.5",
+    }
+    assert [drawing.joined([a, b]).origin(index) for index in (0, 1)] == [
+        "seed 7, psi 0.5",
+        "seed 7, domain photo, psi 0.5",
+    ]
+    assert "domain" not in a.towards(a, 0.4).provenance(0).details["to"]
+
+
 def test_a_walk_has_a_picture_a_frame(translator: Translator, portrait: Image.Image) -> None:
     crop = drawing.prepare(Source.open(portrait), translator.config).crops[0]
     stops = Seeds("anime", (0, 1), 1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import json
 import shutil
@@ -35,7 +36,7 @@ from test_registry import (
 
 from stargan import Translator
 from stargan.evaluation.report import Row, means, to_json
-from stargan.models.cards import pictures, published_card
+from stargan.models.cards import copy_model, pictures, published_card
 from stargan.models.checkpoint import Model, load_model, save_model
 from stargan.models.config import ModelError
 from stargan.models.registry import push_model
@@ -265,6 +266,26 @@ def test_saved_without_a_card_it_gets_one(folder: Path, model: Model, tmp_path: 
     assert (target / "README.md").read_text() == f"{CARD}Mine.\n"
     translator.save_pretrained(folder)  # onto itself
     assert_same(folder, model)
+
+
+def test_a_copy_that_the_disk_is_too_full_for_leaves_the_earlier_model(
+    folder: Path, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_model(Model.build(model.config), target := tmp_path / "saved")
+    before = {file.name: file.read_bytes() for file in target.iterdir()}
+    copied: list[object] = []
+
+    def full(source: Path, to: Path) -> Path:
+        if copied:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        copied.append(to)
+        Path(to).write_bytes(source.read_bytes())
+        return to
+
+    monkeypatch.setattr("stargan.models.cards.shutil.copyfile", full)
+    with pytest.raises(OSError, match="No space left"):
+        copy_model(folder, target)
+    assert {file.name: file.read_bytes() for file in target.iterdir()} == before
 
 
 def test_what_was_made_in_memory_cannot_be_saved_by_it(model: Model, tmp_path: Path) -> None:

@@ -224,6 +224,103 @@ def test_the_photo_before_chosen_again_is_a_new_one() -> None:
     assert events.displayable(str(photo), again)[0] == gr.skip()
 
 
+@pytest.fixture
+def asked() -> Iterator[Callable[[str], None]]:
+    """A visitor's page asks, by an event's id; called again, by another one."""
+    tokens = LocalContext.request.set(VISITOR), LocalContext.event_id.set(None)
+    yield LocalContext.event_id.set
+    LocalContext.request.reset(tokens[0])
+    LocalContext.event_id.reset(tokens[1])
+
+
+@pytest.mark.parametrize("newer", ["photo", "example", "none"])
+def test_a_photo_that_was_slow_to_open_does_not_take_the_place_of_a_newer_one(
+    newer: str, asked: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (90, 90), "red").save(first := tmp_path / "first.tif")
+    Image.new("RGB", (90, 90), "blue").save(second := tmp_path / "second.png")
+    stay = (gr.skip(), gr.skip())
+
+    def slow(*_: object) -> str:
+        if newer == "photo":
+            monkeypatch.undo()
+            asked("second")
+            assert events.displayable(str(second), None) == stay
+            asked("first")
+        elif newer == "example":
+            events.example_photo(0)
+        else:
+            events.photo_gone()
+        return "first.png"
+
+    for event in ("first", "second"):
+        PANELS.asked(event)
+    asked("first")
+    monkeypatch.setattr(events, "_for_browsers", slow)
+    assert events.displayable(str(first), None) == stay
+
+
+def test_a_photo_that_waits_while_one_before_is_opened_is_brought_back(asked: Callable, tmp_path: Path) -> None:
+    Image.new("RGB", (90, 90), "red").save(first := tmp_path / "first.tif")
+    Image.new("RGB", (90, 90), "blue").save(second := tmp_path / "second.png")
+    for event in ("first", "second"):
+        PANELS.asked(event)
+    asked("first")
+    assert Path(events.displayable(str(first), None)[0]).name == "first.png"
+    asked("second")
+    assert events.displayable(str(second), None) == (str(second), gr.skip())
+
+
+def test_what_browsers_do_not_show_is_drawn_once(tmp_path: Path) -> None:
+    """From the file that comes in its place."""
+    with Image.open(PORTRAIT) as portrait:
+        portrait.save(path := tmp_path / "portrait.tif")
+    assert set(map(str, events.look_anew(None, str(path), [1], 0.5, 0.5, 1, False, None))) == {str(gr.skip())}
+    shown, _ = events.displayable(str(path), None)
+    *_, standing = events.look_anew(None, shown, [1], 0.5, 0.5, 1, False, None)
+    assert standing == shown
+
+
+def test_a_tile_is_of_the_drawings_that_it_was_clicked_among(asked: Callable) -> None:
+    """And is looked at as is now chosen, not as when it was clicked."""
+    pair = events.draw_latent(*SETTINGS[:2], 2, *SETTINGS[3:], str(events.PHOTOS[0]), *SUBJECT)
+    click = events.Chosen(None, {"index": 1})
+    events.look_from("diversity", "photo", pair.drawn, 0)
+    _, _, _, compare, chosen = events.choose("diversity", pair.drawn, "drawing", click)
+    assert compare != gr.skip()
+    assert chosen == 1
+    events.turn_to("diversity", "drawing")
+    assert events.choose("diversity", pair.drawn, "photo", click)[3] == gr.skip()
+    PANELS.asked("click")
+    other = events.draw_latent(*SETTINGS, str(events.PHOTOS[1]), *SUBJECT)
+    asked("click")
+    for drawn in (pair.drawn, other.drawn):
+        assert events.choose("diversity", drawn, "drawing", click) == (gr.skip(),) * 5
+
+
+def test_where_a_new_photo_cannot_be_drawn_nothing_of_the_one_before_stays(
+    held: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The drawings of another person would stay beside it."""
+    told: list[str] = []
+    monkeypatch.setattr(events.gr, "Warning", told.append)
+    photo, failure = str(events.PHOTOS[0]), RequestError("gpu_full")
+    pictures = [(str(events.DRAWINGS[0]), None)]
+    mixed = ("anime-128", pictures, {}, "anime", 1.0, "drawing", False)
+    for handler, inputs in ((events.draw_first, SETTINGS), (events.draw_mixed_anew, (True, *mixed))):
+        thread, found, go = held(handler, *inputs, photo, *SUBJECT, error=failure)
+        go.set()
+        thread.join(60)
+        assert found == [(gr.skip(), *events.NOTHING)]
+        assert told.pop() == texts.say("gpu_full", "en")
+    # not where others came in their place meanwhile
+    thread, found, go = held(events.draw_first, *SETTINGS, photo, *SUBJECT, error=failure)
+    assert events.draw_latent(*SETTINGS, photo, *SUBJECT).drawn is not None
+    go.set()
+    thread.join(60)
+    assert found == [events.AS_IT_WAS]
+
+
 def test_what_the_page_still_shows_does_not_end_by_itself() -> None:
     page = layout.build()
     draws = next(f for f in page.fns.values() if f.api_name == "draw_first")
@@ -313,9 +410,9 @@ def test_sessions_give_up_drawings_the_oldest_first() -> None:
     b, c, a = sessions.session_data.values()
     assert (b[drawn._id], b[header._id], b[number._id]) == (None, (), 7)
     assert all(session[drawn._id] and session[header._id] for session in (a, c))
-    assert events.choose.__wrapped__(a[drawn._id], "drawing", events.Chosen(None, {"index": 1}))
+    assert events.choose.__wrapped__("diversity", a[drawn._id], "drawing", events.Chosen(None, {"index": 1}))
     with pytest.raises(Refusal, match="Choose a drawing first"):
-        events.choose(b[drawn._id], "drawing", events.Chosen(None, {"index": 1}))
+        events.choose("diversity", b[drawn._id], "drawing", events.Chosen(None, {"index": 1}))
 
 
 def cancelled_soon(name: str) -> None:

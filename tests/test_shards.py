@@ -27,7 +27,7 @@ pytest.importorskip("webdataset", reason="webdataset is not installed: pip insta
 from stargan.commands import main
 from stargan.training import shards as sharding
 from stargan.training.data import DataError, Faces
-from stargan.training.shards import ShardedFaces, find_shards, is_sharded, write_shards
+from stargan.training.shards import CHUNK, ShardedFaces, _Stream, find_shards, is_sharded, write_shards
 from stargan.training.state import STATE_FILE
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -113,10 +113,13 @@ def test_prepare_packs_what_it_cut_out(faces: Path, tmp_path: Path, capsys: pyte
     assert not (tmp_path / "again").exists()
 
 
-def test_streams_give_the_domains_that_are_asked_for(faces: Path, shards: Path) -> None:
+def test_streams_give_the_domains_that_are_asked_for(
+    faces: Path, shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharding, "MAX_WORKERS", 1)  # the same ones on every machine
     whose = known(faces)
     assert len(whose) == sum(COUNTS.values())
-    streams = ShardedFaces(shards, 32, CPU)
+    streams = ShardedFaces(shards, 32, CPU, seed=1)
     assert streams.domains == ("anime", "photo")
     random = torch.Generator().manual_seed(0)
     drawn: Counter[bytes] = Counter()
@@ -146,6 +149,22 @@ def test_streams_are_random_and_repeatable(shards: Path) -> None:
     assert first != drawn(seed=1, start=200)
     assert first != drawn(seed=2, start=100)
     assert len(set(first)) > 15
+
+
+def test_processes_that_decode_one_shard_give_different_pictures(tmp_path: Path) -> None:
+    """And the same ones in another run of that seed."""
+    faces = tmp_path / "faces" / "photo"
+    faces.mkdir(parents=True)
+    for number in range(96):
+        Image.new("RGB", (32, 32), (2 * number, 0, 0)).save(faces / f"{number}.png")
+    assert write_shards(tmp_path / "faces", tmp_path / "shards") == 1
+    (urls,) = find_shards(tmp_path / "shards").values()
+    streams = [_Stream(urls, 32, 3, 1) for _ in range(2)]
+    drawn, again = ([int(stream.next()[0, 0, 0]) for _ in range(3 * CHUNK)] for stream in streams)
+    assert drawn == again
+    first, second, third = (drawn[start : start + CHUNK] for start in range(0, 3 * CHUNK, CHUNK))
+    assert len({tuple(first), tuple(second), tuple(third)}) == 3
+    assert len(set(drawn)) > 1.5 * CHUNK
 
 
 def test_each_process_reads_its_own_part(shards: Path) -> None:

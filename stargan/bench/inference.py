@@ -209,7 +209,8 @@ def draw_published(generator: Generator, photos: Sequence[Image.Image], styles: 
     """A full pass of the generator for each photo and style: ``(1, 3, H, W)`` each."""
     device = generator.from_rgb.weight.device
     with full_fp32:
-        return [generator(to_tensor([photo]).to(device), style[None]).cpu() for photo in photos for style in styles]
+        each = styles.to(device)
+        return [generator(to_tensor([photo]).to(device), style[None]).cpu() for photo in photos for style in each]
 
 
 def _pictures(translator: Translator, photos: Sequence[Image.Image], styles: Tensor) -> list[Image.Image]:

@@ -170,5 +170,5 @@ class _Utilisation:
         try:
             while not self._ended.wait(0.2):
                 self._samples.append(torch.cuda.utilization(self.device))
-        except (ModuleNotFoundError, RuntimeError):  # no nvidia-ml-py, or a driver that does not say
+        except Exception:  # no nvidia-ml-py, or a driver or a part of a GPU that does not say, by errors of its own
             self._samples.clear()

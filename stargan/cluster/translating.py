@@ -29,6 +29,8 @@ from stargan.cluster import ClusterError
 from stargan.cluster.deaths import Deaths
 from stargan.drawing import Seeds, Source
 from stargan.errors import PhotoError
+from stargan.inference.translator import find_device
+from stargan.pictures import faces
 from stargan.pictures.io import MAX_BYTES, SUFFIXES
 
 log = logging.getLogger(__name__)
@@ -278,6 +280,7 @@ class Worker:
         bound_memory()
         bound_kernels()
         self.order, self.deaths = order, deaths
+        faces.search_on(find_device(order.device))
         self.translator = load_translator(order.model, order.device)
         looks = order.plan.looks(self.translator.paint)
         self.job = Job(

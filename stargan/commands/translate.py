@@ -120,10 +120,12 @@ def _run_here(options: argparse.Namespace) -> int:
 
 
 def _run_on_ray(options: argparse.Namespace) -> int:
+    import torch
     from tqdm import tqdm
 
     from stargan.constants import DEFAULT_MODEL
     from stargan.models.registry import MODELS, config_of
+    from stargan.pictures import faces
 
     try:
         from stargan.cluster import connected, translating
@@ -132,6 +134,8 @@ def _run_on_ray(options: argparse.Namespace) -> int:
     model = options.model or DEFAULT_MODEL
     if model not in MODELS and (folder := Path(model).expanduser()).is_dir():
         model = str(folder.resolve())  # the processes there work in folders of their own
+    if options.device == "cpu":  # of another kind, this machine may have none
+        faces.search_on(torch.device("cpu"))
     config = config_of(model)
     photos, places = translating.find_photos(options.photos, options.output)
     order = translating.Order(

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
@@ -20,7 +21,7 @@ from huggingface_hub.constants import REPOCARD_NAME, SAFETENSORS_INDEX_FILE
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from stargan.models.checkpoint import remove_model, weight_files
+from stargan.models.checkpoint import replace_model, weight_files
 from stargan.models.config import CONFIG_FILE, EVALUATION_FILE, ModelConfig, ModelError, brief, read_config, read_text
 
 CARD_ENTRIES = ("license", "tags", "library_name")
@@ -196,15 +197,16 @@ def copy_model(folder: Path, target: Path, entries: Mapping[str, Any] | None = N
     """
     target.mkdir(parents=True, exist_ok=True)
     if not target.samefile(folder):
-        names = model_files(folder)
+        names, shown = model_files(folder), []
         if not (target / REPOCARD_NAME).exists() and (folder / REPOCARD_NAME).is_file():
-            names += [REPOCARD_NAME, *pictures(folder)]
-        remove_model(target)
-        for name in names:
+            shown = [REPOCARD_NAME, *pictures(folder)]
+        figures = [EVALUATION_FILE] if (folder / EVALUATION_FILE).is_file() else []
+        with TemporaryDirectory(prefix=".partial-", dir=target) as partial:  # a full disk leaves what is there
+            model = [Path(shutil.copyfile(folder / name, Path(partial) / name)) for name in [*names, *figures]]
+            replace_model(model, target)
+        for name in shown:
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / name, target / name)
-        if (folder / EVALUATION_FILE).is_file():
-            shutil.copyfile(folder / EVALUATION_FILE, target / EVALUATION_FILE)
     if not (target / REPOCARD_NAME).exists():
         new_card(read_config(folder)).save(target / REPOCARD_NAME)
     if entries:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -87,8 +88,14 @@ class Model:
         return {name: network for name, network in found.items() if network is not None}
 
 
-def save_model(model: Model, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
-    """Writes ``config.json`` and the weights, floats as ``dtype``; shards, figures and discriminator of an earlier one there go."""
+def save_model(
+    model: Model, folder: str | Path, dtype: torch.dtype = torch.float16, beside: Mapping[str, bytes] | None = None
+) -> None:
+    """Writes ``config.json`` and the weights, floats as ``dtype``; shards, figures and discriminator of an earlier one there go.
+
+    Args:
+        beside: other files of this one, by name.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     state = {
@@ -102,12 +109,12 @@ def save_model(model: Model, folder: str | Path, dtype: torch.dtype = torch.floa
     with TemporaryDirectory(prefix=".partial-", dir=folder) as partial:
         save_torch_state_dict(state, partial, max_shard_size=SHARD_SIZE, force_contiguous=True)
         (Path(partial) / CONFIG_FILE).write_text(model.config.to_json(), encoding="utf-8")
+        for name, content in (beside or {}).items():
+            (Path(partial) / name).write_bytes(content)
         written = sorted(Path(partial).iterdir())
         for file in written:  # safetensors writes files that nobody else can read
             shutil.copymode(Path(partial) / CONFIG_FILE, file)
-        remove_model(folder)
-        for file in written:
-            file.replace(folder / file.name)
+        replace_model(written, folder)
 
 
 def load_model(folder: str | Path) -> Model:
@@ -130,11 +137,19 @@ def load_model(folder: str | Path) -> Model:
     return model
 
 
-def remove_model(folder: Path) -> None:
-    """Removes what another model in its place must not find there: weights, their index, figures and discriminator."""
+def replace_model(files: Sequence[Path], folder: Path) -> None:
+    """Moves a whole model's files into a folder of the same disk. What an earlier model has there goes: weights, their index, figures
+    and discriminator. A process that is killed meanwhile leaves none, by its config, and never a mixture of both."""
+    new = {file.name: file for file in files}
+    config = new.pop(CONFIG_FILE)
+    (folder / CONFIG_FILE).unlink(missing_ok=True)
+    for name, file in new.items():
+        file.replace(folder / name)
     for file in [*folder.iterdir()]:
-        if is_weight_file(file.name) or file.name in (SAFETENSORS_INDEX_FILE, EVALUATION_FILE, DISCRIMINATOR_FILE):
+        of_a_model = file.name in (SAFETENSORS_INDEX_FILE, EVALUATION_FILE, DISCRIMINATOR_FILE)
+        if (of_a_model or is_weight_file(file.name)) and file.name not in new:
             file.unlink()
+    config.replace(folder / CONFIG_FILE)
 
 
 def fingerprint(folder: Path) -> str:

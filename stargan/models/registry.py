@@ -212,7 +212,7 @@ def find_weight_file(name: str) -> Path:
                     local_files_only=True,
                 )
             )
-            if len(found := [file for file in folder.glob("*.safetensors") if _is_whole(file)]) == 1:
+            if len(found := [file for file in folder.rglob("*.safetensors") if _is_whole(file)]) == 1:
                 return found[0]
         at = f"{repo}@{revision}" if revision else repo
         with _explained(repo, revision, f"The model {at} is not in the cache, and the Hub ({ENDPOINT}) cannot be had"):

@@ -11,6 +11,7 @@ import io
 import math
 import secrets
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -187,7 +188,8 @@ def look_anew(
     model: str, photo: str | None, _chosen: Any, _x: Any, _y: Any, _size: Any, grayscale: Any, standing: str | None
 ) -> tuple:
     """As :func:`look`, of another photo than before → also its square, in the middle as long as nobody moved it, and which
-    photo stands there now. Where one is refused, or the one before comes back in the place of one that was, all stays."""
+    photo stands there now. Where one is refused, or the one before comes back in the place of one that was, all stays; and where
+    browsers do not show it, as :func:`displayable` brings another file of it."""
     stay = (gr.skip(),) * (len(Looked._fields) + 4)
     if photo and photo == standing:
         return stay
@@ -195,6 +197,8 @@ def look_anew(
     try:
         if photo:
             Source.open(photo)
+            if not is_shown(Path(photo)):
+                return stay
     except (PhotoError, OSError):
         if standing:
             return stay
@@ -207,17 +211,27 @@ def displayable(photo: str | None, standing: str | None) -> tuple[Any, Any]:
     """→ the photo as a file that browsers show, or the one before where it is no photo; and then, why. One that they show
     stays as it is: another path would be looked at and drawn again. That is wanted of the one before, chosen again: gradio gives
     the same file the same path, and that of what was deleted meanwhile, too."""
+    as_it_is = (gr.skip(), gr.skip())
+    return PANELS.replaced("photo", lambda: _displayable(photo, standing) or as_it_is, as_it_is, (photo, gr.skip()))
+
+
+def _displayable(photo: str | None, standing: str | None) -> tuple[Any, Any] | None:
     if not photo:
         return None, gr.skip()
     try:
-        source = Source.open(photo)
+        shown_as = _for_browsers(photo, Source.open(photo))
+        if shown_as == standing:
+            shown_as = str(FILES.fresh(Path(photo).name))
+            shutil.copyfile(photo, shown_as)
     except (PhotoError, OSError) as error:
         return standing, _why(error)
-    shown_as = _for_browsers(photo, source)
-    if shown_as == standing:
-        shown_as = str(FILES.fresh(Path(photo).name))
-        shutil.copyfile(photo, shown_as)
-    return gr.skip() if shown_as == photo else shown_as, gr.skip()
+    return None if shown_as == photo else (shown_as, gr.skip())
+
+
+def photo_gone() -> gr.Markdown:
+    """The photo was taken off → no note of it."""
+    PANELS.overtake("photo")
+    return gr.Markdown(visible=False)
 
 
 def _for_browsers(file: str, source: Source) -> str:
@@ -381,8 +395,17 @@ def draw_latent(*inputs: Any) -> tuple:
 
 @answering
 def draw_first(*inputs: Any) -> Any:
-    """As :func:`draw_latent` when a photo came, or went: nothing then stays of the one before."""
-    return _latent_or_nothing(inputs)
+    """As :func:`draw_latent` when a photo came, or went: nothing then stays of the one before, also where it cannot be drawn."""
+    return _or_nothing("diversity", lambda: _of_seeds(inputs, 0) if inputs[7] else (None, *NOTHING))
+
+
+def _or_nothing(panel: str, make: Callable[[], tuple]) -> tuple:
+    """What is made, or nothing, and that said."""
+    try:
+        return PANELS.newest(panel, make, AS_IT_WAS)
+    except Exception as error:
+        gr.Warning(shown(error))
+        return PANELS.newest(panel, lambda: (gr.skip(), *NOTHING), AS_IT_WAS)
 
 
 @answering
@@ -461,6 +484,14 @@ def draw_mixed(opened: bool, *inputs: Any) -> Any:
 
 
 @answering
+def draw_mixed_anew(opened: bool, *inputs: Any) -> Any:
+    """As :func:`draw_mixed` when a photo came, or went: nothing then stays of the one before, also where it cannot be drawn."""
+    if not opened:
+        return AS_IT_WAS
+    return _or_nothing("mixing", lambda: _of_references(inputs, 0))
+
+
+@answering
 def draw_mixed_first(drawn: Drawn | None, opened: bool, *inputs: Any) -> Any:
     """As :func:`draw_mixed` when the tab is opened: what is drawn already stays."""
     return _mixed(inputs) if opened and drawn is None else AS_IT_WAS
@@ -514,19 +545,31 @@ class Chosen(gr.EventData):
 
 
 @answering
-def choose(drawn: Drawn | None, view: Any, event: Chosen) -> tuple:
-    """A drawing was chosen → as :func:`large`; before/after, where that is looked at; its number."""
-    index = event.index
+def choose(panel: str, drawn: Drawn | None, view: Any, event: Chosen) -> tuple:
+    """A drawing was chosen → as :func:`large`; before/after, where that is looked at; its number. Of drawings that others have
+    taken the place of since, nothing."""
+    return PANELS.of_what_is_there(panel, lambda: _chosen(panel, drawn, view, event.index), (gr.skip(),) * 5)
+
+
+def _chosen(panel: str, drawn: Drawn | None, view: Any, index: Any) -> tuple:
     if drawn is None or type(index) is not int or not 0 <= index < len(drawn.pictures):
         raise RequestError("nothing_chosen")
-    compare = before_after(drawn, drawn.place(index)[1]) if view == "photo" else gr.skip()
+    now = PANELS.of(panel).in_photo
+    in_photo = view == "photo" if now is None else now
+    compare = before_after(drawn, drawn.place(index)[1]) if in_photo else gr.skip()
     return *large(drawn, index), compare, index
+
+
+def turn_to(panel: str, view: Any) -> None:
+    """The drawing, or the photo with it, is to be looked at from now on."""
+    PANELS.of(panel).in_photo = view == "photo"
 
 
 @answering
 def look_from(panel: str, view: Any, drawn: Drawn | None, chosen: int) -> tuple:
-    """The drawing, or the photo with it, is to be looked at → which of them is shown, before/after."""
-    in_photo = PANELS.of(panel).in_photo = view == "photo"
+    """As :func:`turn_to` → which of them is shown, before/after."""
+    turn_to(panel, view)
+    in_photo = view == "photo"
     compare = before_after(drawn, drawn.place(chosen)[1]) if in_photo and drawn else None
     return gr.Row(visible=not in_photo), gr.ImageSlider(compare, visible=in_photo)
 
@@ -695,6 +738,7 @@ def _added(
 
 @answering
 def example_photo(index: Any) -> str:
+    PANELS.overtake("photo")
     return _example(PHOTOS, index)
 
 
@@ -729,7 +773,7 @@ def mixed_gallery(drawn: Drawn, crops: tuple[Image.Image, ...]) -> list[tuple[st
         kind, number = drawn.styles.captions[column]
         if kind == "reference":
             shown = with_inset(drawn.rows[row][column], crops[number - 1])
-            path = looked_at(shown, drawn.file_name(index), drawn.provenance(column))
+            path = looked_at(shown, drawn.file_name(index), drawn.provenance(column, composite=True))
         gallery.append((path, caption))
     return gallery
 

@@ -23,7 +23,7 @@ from stargan.drawing import Drawn, Styles
 from stargan.errors import RequestError
 from stargan.models.config import ModelConfig, ModelError
 from stargan.page.answers import answering, say
-from stargan.page.events import Aside, Chosen, Kept, beside, caption, new_seed, saved
+from stargan.page.events import AS_IT_WAS, Aside, Chosen, Kept, beside, caption, new_seed, saved
 from stargan.page.models import checked, config_of
 from stargan.pictures.io import open_photo, pixels_of
 from stargan.pictures.provenance import save_picture
@@ -292,7 +292,8 @@ def _used(stored: Any, which: Any, aside: Aside | None, chosen: int, shown: tupl
     found = read_all(stored)[0]
     number = one_of(found, which)
     new = Aside(found[number].style, found[number].model, aside.chosen if aside else chosen)
-    return number, *beside("diversity", new, *shown)
+    drawn = beside("diversity", new, *shown)
+    return gr.skip() if drawn is AS_IT_WAS else number, *drawn
 
 
 @answering

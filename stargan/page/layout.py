@@ -28,6 +28,10 @@ SLIDER: dict[str, Any] = {"min_width": 260, "buttons": []}
 LIVE_SECONDS = 120
 # The page's name of what the camera shows, drawn.
 LIVE = "live"
+# One of three pictures beside each other.
+MORPHED: dict[str, Any] = {
+    "format": "png", "interactive": False, "height": 180, "buttons": [], "min_width": 90, "elem_classes": "small",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -85,10 +89,12 @@ def build(*, shared: bool = False) -> gr.Blocks:
         analytics_enabled=False,
     ) as page:
         gr.Markdown(i18n("intro"), elem_id="intro")
-        kept_a = gr.State(time_to_live=3600)
+        kept_a, between = gr.State(time_to_live=3600), between_picture()
         with gr.Row(elem_id="columns"):
             with gr.Column(scale=1, min_width=300, elem_id="subject"):
                 subject = subject_panel()
+                # of another face, it is none between styles A and B; cleared first, as events wait for those before
+                gr.on(subject.changes, lambda: None, None, between, **AT_ONCE)
                 served = "_served" if cluster_address() else ""
                 gr.Markdown(i18n(f"privacy{served}"), elem_id="privacy")
                 if shared:
@@ -101,7 +107,7 @@ def build(*, shared: bool = False) -> gr.Blocks:
                         mixing = mixing_tab(subject, mixing_is)
                     with gr.Tab(i18n("tab_live"), id="live", elem_id="tab-live") as live_is:
                         live = live_tab(subject, kept_a, live_is)
-                favourites_panel(page, subject, kept_a, tabs, diversity.results, mixing.results)
+                favourites_panel(page, subject, kept_a, between, tabs, diversity.results, mixing.results)
 
         domains = [diversity.domain, mixing.domain, live]
         # the model that was chosen last is the one that draws
@@ -234,18 +240,18 @@ def results_panel(
     gallery.select(None, None, save, js="() => ({__type__: 'update', interactive: false})", **AT_ONCE)
     gallery.select(
         events.choose,
-        [drawn, view],
+        [name, drawn, view],
         [face, large, save, compare, chosen],
         show_progress_on=[large, compare],
         trigger_mode="multiple",  # "always_last" would take the last click for the first again
         **in_turn,
     ).failure(lambda drawn: gr.DownloadButton(interactive=drawn is not None), drawn, save, **AT_ONCE)
-    view.input(
+    turned: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last"}
+    view.input(lambda *inputs: events.turn_to(*inputs), [name, view], None, **turned, **in_turn).then(
         events.look_from,
         [name, view, drawn, chosen],
         [pair, compare],
-        show_progress="hidden",
-        trigger_mode="always_last",
+        **turned,
         **PRIVATE,
     )
     folded.expand(events.unfold_sheet, [name, drawn, header], [sheet, sheet_open], **PRIVATE)
@@ -393,7 +399,7 @@ def mixing_tab(subject: SubjectPanel, tab: gr.Tab) -> MixingTab:
     gr.on([domain.input, strength.input], events.draw_mixed, inputs, panel.outputs, **drawing)
     gr.on(subject.changes, events.redraw_mixed, [panel.aside, *inputs], panel.outputs, **drawing)
     panel.back.click(events.back_to_mixed, [panel.aside, *inputs], panel.outputs, **drawing)
-    subject.standing.change(events.draw_mixed, [*settled, *subject.standing_parts], panel.outputs, **drawing)
+    subject.standing.change(events.draw_mixed_anew, [*settled, *subject.standing_parts], panel.outputs, **drawing)
     for event in (came, *added, weighed, moved):
         event.success(events.draw_mixed, inputs, panel.outputs, **drawing)
     first.success(events.draw_mixed_first, [panel.drawn, *inputs], panel.outputs, **drawing)
@@ -488,6 +494,7 @@ def favourites_panel(
     page: gr.Blocks,
     subject: SubjectPanel,
     kept_a: gr.State,
+    between: gr.Image,
     tabs: gr.Tabs,
     diversity: ResultsPanel,
     mixing: ResultsPanel,
@@ -507,7 +514,7 @@ def favourites_panel(
                 for name in ("use", "use_a", "use_b", "remove", "remove_all")
             )
         with gr.Column(visible=False, elem_id="morph") as morph:
-            kept_b, style_a, between, style_b = morph_panel(subject, kept_a)
+            kept_b, style_a, style_b = morph_panel(subject, kept_a, between)
     shown = [stored, pictures, picked, panel]
     page.load(favourites.arrive, stored, shown, show_progress="hidden", **PRIVATE)
     for results in (diversity, mixing):
@@ -527,8 +534,7 @@ def favourites_panel(
             [picked, *diversity.outputs],
             show_progress_on=pictures,
             trigger_mode="multiple",
-            # in their order, so that the last click wins
-            **(PRIVATE | {"concurrency_limit": 1, "concurrency_id": "favourite"}),
+            **PRIVATE,
         ).success(
             lambda: gr.Tabs(selected="diversity"), None, tabs, **AT_ONCE
         ).then(None, None, None, js=favourites.LOOK_UP, **AT_ONCE)  # fmt: skip
@@ -540,23 +546,19 @@ def favourites_panel(
         ).success(lambda: (gr.Column(visible=True), None), None, [morph, between], **AT_ONCE)
 
 
-def morph_panel(subject: SubjectPanel, kept_a: gr.State) -> tuple[gr.State, gr.Image, gr.Image, gr.Image]:
-    """From style A to style B → the latter, and where A, what is between, and B are shown."""
+def between_picture() -> gr.Image:
+    """Where what is between style A and B is to be shown."""
+    label = i18n("between_picture")
+    return gr.Image(label=label, alt_text=label, elem_id="between", render=False, **MORPHED)
+
+
+def morph_panel(subject: SubjectPanel, kept_a: gr.State, between: gr.Image) -> tuple[gr.State, gr.Image, gr.Image]:
+    """From style A to style B → the latter, and where A and B are shown."""
     kept_b = gr.State(time_to_live=3600)
     with gr.Row(elem_classes="three"):
-        picture: dict[str, Any] = {
-            "format": "png",
-            "interactive": False,
-            "height": 180,
-            "buttons": [],
-            "min_width": 90,
-            "elem_classes": "small",
-        }
-        style_a = gr.Image(label=i18n("style_a"), alt_text=i18n("style_a"), elem_id="style-a", **picture)
-        between_picture = gr.Image(
-            label=i18n("between_picture"), alt_text=i18n("between_picture"), elem_id="between", **picture
-        )
-        style_b = gr.Image(label=i18n("style_b"), alt_text=i18n("style_b"), elem_id="style-b", **picture)
+        style_a = gr.Image(label=i18n("style_a"), alt_text=i18n("style_a"), elem_id="style-a", **MORPHED)
+        between.render()
+        style_b = gr.Image(label=i18n("style_b"), alt_text=i18n("style_b"), elem_id="style-b", **MORPHED)
     part = gr.Slider(0, 1, 0, step=0.05, label=i18n("between"), buttons=[], elem_id="part")
     with gr.Row():
         kind = gr.Radio(["MP4", "GIF"], value="MP4", label=i18n("format"), min_width=260)
@@ -567,7 +569,7 @@ def morph_panel(subject: SubjectPanel, kept_a: gr.State) -> tuple[gr.State, gr.I
     part.input(
         events.draw_between,
         [subject.model, kept_a, kept_b, part, *page],
-        between_picture,
+        between,
         trigger_mode="always_last",
         **PRIVATE,
     )
@@ -576,12 +578,12 @@ def morph_panel(subject: SubjectPanel, kept_a: gr.State) -> tuple[gr.State, gr.I
         events.film,
         [subject.model, kept_a, kept_b, kind, *page],
         [clip, moving],
-        show_progress_on=between_picture,  # the clip itself is not there yet
+        show_progress_on=between,  # the clip itself is not there yet
     )
     # of another photo, or by another model, it is none between these
-    subject.standing.change(lambda: None, None, between_picture, show_progress="hidden", **PRIVATE)
-    subject.model.input(lambda: None, None, between_picture, **AT_ONCE)
-    return kept_b, style_a, between_picture, style_b
+    subject.standing.change(lambda: None, None, between, show_progress="hidden", **PRIVATE)
+    subject.model.input(lambda: None, None, between, **AT_ONCE)
+    return kept_b, style_a, style_b
 
 
 def _as_data_url(data: bytes | None) -> ImageData | None:

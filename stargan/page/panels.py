@@ -24,11 +24,13 @@ class Panel:
     """One of a visitor's page.
 
     Attributes:
-        drawn: the number of the last request whose drawings it has got.
+        drawn: the number of the last request whose drawings it has got; of a photo, that has begun.
+        changed: the number that came next when it got something.
         in_photo, sheet_open: what is looked at; None: not known here, where the page came from another process.
     """
 
     drawn: int = 0
+    changed: int = 0
     in_photo: bool | None = None
     sheet_open: bool | None = None
 
@@ -57,9 +59,7 @@ class Panels:
     def newest(self, name: str, draw: Callable[[], Found], otherwise: Found) -> Found:
         """What ``draw`` returns or raises; ``otherwise`` where the panel has got by then what was asked for later: that is not to
         be replaced by what is no longer asked for."""
-        panel, event = self.of(name), LocalContext.event_id.get(None)
-        with self._lock:
-            own = self._asked.get(event or "") or next(self._numbers)
+        panel, own = self.of(name), self._number()
         try:
             found = draw()
         except Exception:
@@ -69,8 +69,41 @@ class Panels:
         with self._lock:
             if own < panel.drawn:
                 return otherwise
-            panel.drawn = own
+            panel.drawn, panel.changed = own, next(self._numbers)
         return found
+
+    def of_what_is_there(self, name: str, make: Callable[[], Found], otherwise: Found) -> Found:
+        """What ``make`` makes of what is in the panel; ``otherwise`` where that has become something else since it was asked for."""
+        panel, own = self.of(name), self._number()
+        found = make() if own > panel.changed else otherwise
+        return found if own > panel.changed else otherwise
+
+    def replaced(self, name: str, make: Callable[[], Found], otherwise: Found, again: Found) -> Found:
+        """What ``make`` puts in the place of what the page itself has put there, or ``otherwise``, which leaves that; nothing but
+        that where something else was put there since. ``again``: the same as the page's, where what was asked for before has come
+        in its place meanwhile."""
+        panel, own = self.of(name), self._number()
+        with self._lock:
+            panel.drawn = max(panel.drawn, own)
+        found = make()
+        with self._lock:
+            if panel.drawn > own:
+                return otherwise
+            late = panel.changed > own
+            if found != otherwise:
+                panel.changed = next(self._numbers)
+        return again if late and found == otherwise else found
+
+    def overtake(self, name: str) -> None:
+        """Something else was put there: what was asked for before is not to be."""
+        panel = self.of(name)
+        with self._lock:
+            panel.drawn = next(self._numbers)
+
+    def _number(self) -> int:
+        """Of this request, as it came."""
+        with self._lock:
+            return self._asked.get(LocalContext.event_id.get(None) or "") or next(self._numbers)
 
 
 PANELS = Panels()

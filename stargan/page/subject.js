@@ -211,6 +211,22 @@
   });
   setInterval(() => squares.forEach((show) => show()), 150); // pictures come, go and change their places
 
+  // Notes come with their place, and screen readers tell only of what changes in one that was there before. Of another photo, the
+  // same sentence is told again.
+  const told = make("div", { id: "told" });
+  told.setAttribute("role", "status");
+  document.body.append(told);
+  let photo, telling = 0;
+  new MutationObserver(() => {
+    const notes = [...document.querySelectorAll(":is(#note, #video-note, #camera-note) [data-testid=markdown-wrapper]")];
+    const said = notes.filter((note) => note.offsetParent).map((note) => note.innerText.trim()).join(" ");
+    const now = document.querySelector("#photo img")?.src;
+    if (now !== photo) told.textContent = "";
+    photo = now;
+    clearTimeout(telling);
+    telling = setTimeout(() => told.textContent !== said && (told.textContent = said), 200);
+  }).observe(document.body, { childList: true, subtree: true, characterData: true });
+
   // What gradio says of the queue, of the connection, and of files that it refuses itself, in English only.
   const sentences = [
     ["queue:", "待ち:"], ["processing |", "処理中 |"],

@@ -102,7 +102,15 @@ def subject_panel() -> SubjectPanel:
     parts = [photo, chosen, *numbers, grayscale]
     shown = [note, numbered, chosen, square, crop]
     standing = gr.State()  # a path, which stays: an example's photo does, too
-    photo.upload(events.displayable, [photo, standing], [photo, note], show_progress="hidden", **PRIVATE)
+    # each, or what is chosen while one is looked at would never be
+    photo.upload(
+        events.displayable,
+        [photo, standing],
+        [photo, note],
+        show_progress="hidden",
+        trigger_mode="multiple",
+        **PRIVATE,
+    ).failure(lambda standing: standing, standing, photo, **AT_ONCE)  # the queue is full
     # gradio says twice of each photo that it changed; a text's change is said once
     path = gr.Textbox(visible="hidden")
     photo.change(None, photo, path, js="(photo) => photo?.path ?? ''", **AT_ONCE)
@@ -116,7 +124,7 @@ def subject_panel() -> SubjectPanel:
     examples.click(  # the last one clicked wins
         events.example_photo, examples, photo, show_progress="hidden", trigger_mode="always_last", **AT_ONCE
     )
-    photo.clear(lambda: gr.Markdown(visible=False), None, note, **AT_ONCE)  # before the next photo's is there
+    photo.clear(lambda: events.photo_gone(), None, note, **AT_ONCE)  # before the next photo's is there
     # in the queue, as gradio tells of a state's change only there
     photo.clear(lambda: None, None, standing, show_progress="hidden", **PRIVATE)
     size = numbers[-1]
@@ -149,6 +157,7 @@ CSS = """
 .square .sw { left: -8px; bottom: -8px; cursor: nesw-resize; }
 #photo .image-frame img, #reference-whole img { object-fit: contain; }
 #video-note { border-left: 3px solid var(--primary-600); padding: 0.25rem 0.75rem; }
+#told { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
 #take button { min-height: 44px; font-size: 1rem; padding-inline: 0.5rem; white-space: nowrap; }
 #take { flex-wrap: nowrap; }
 #deleted p { font-size: 0.875rem; color: var(--body-text-color-subdued); }

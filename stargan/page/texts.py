@@ -167,8 +167,9 @@ TEXTS: dict[str, tuple[str, str]] = {
     "format": ("Format", "形式"),
     "clip": ("Make a morph clip", "モーフ動画を作る"),
     "clip_result": ("Clip", "動画"),
-    # what is going on; the first two are gradio's own: one is told to screen readers, and lacks Japanese
+    # what is going on; the first three are gradio's own: two are told to screen readers, and lack Japanese
     "common.complete": ("Complete", "完了"),
+    "status.queue_position": ("In queue: {position} of {size}", "順番待ち：{size}件中{position}番目"),
     "errors.use_via_api": ("Use via API", "APIから使う"),
     "cancel": ("Cancel", "やめる"),
     "loading": ("Loading the model", "モデルを読み込んでいます"),

@@ -51,11 +51,12 @@ def average(models: Sequence[Model], weights: Sequence[float] | None = None) -> 
         if any(model.config.training.get(name) != last.training.get(name) for model in models)
     ]
     facts = {name: fact for name, fact in last.training.items() if name not in not_the_mean}
-    licence = ""
+    licences: list[str] = []
     for model in models:
-        if model.config.licence not in licence:  # a mean of a mean has some of them already
-            licence = f"{licence}; {model.config.licence}" if licence else model.config.licence
-    mean = Model.build(replace(last, licence=licence, training={**facts, "mean_of": of}))
+        licences += model.config.licence.split("; ")  # a mean of a mean has several
+    mean = Model.build(
+        replace(last, licence="; ".join(filter(None, dict.fromkeys(licences))), training={**facts, "mean_of": of})
+    )
     for name, network in mean.networks().items():
         states = [model.networks()[name].state_dict() for model in models]
         network.load_state_dict(

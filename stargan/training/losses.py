@@ -81,7 +81,8 @@ def adversarial_loss(logits: Tensor, real: bool) -> Tensor:
 
 
 def r1_penalty(discriminator: Discriminator, x: Tensor, kind: Tensor) -> Tensor:
-    """``0.5·‖∇ₓD(x)‖²``, mean over the batch (Mescheder et al. 2018), in fp32: squares of bf16 gradients lose too much."""
+    """``0.5·‖∇ₓD(x)‖²``, mean over the batch (Mescheder et al. 2018), in fp32, of which CUDA's convolutions take TF32: squares of
+    bf16 gradients lose too much."""
     with torch.autocast(x.device.type, enabled=False):
         x = x.detach().float().requires_grad_()
         logits = discriminator(x, kind)

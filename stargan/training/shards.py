@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, get_worker_info
 
 from stargan.pictures.io import SUFFIXES
 from stargan.training.data import DataError, list_domains, read_square
@@ -147,7 +147,10 @@ class ShardedFaces:
         self.data, self.size, self.device, self.rank, self.world = data, size, device, rank, world
         self.domains = tuple(shards)
         processes = world if world > 1 else 1
-        cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", processes))
+        # of those that this process may use, which a cluster often gives less of than there are
+        cores = (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1) // int(
+            os.environ.get("LOCAL_WORLD_SIZE", processes)
+        )
         workers = min(max(1, cores // len(shards)), MAX_WORKERS)
         self._streams = [
             _Stream(urls, size, workers, hash((seed, start, rank, index)) % 2**31)
@@ -210,7 +213,8 @@ class _Stream:
         pipeline = wds.DataPipeline(
             wds.ResampledShards(urls, seed=seed, deterministic=True),
             wds.tarfile_to_samples(handler=patience.failed),
-            wds.shuffle(SHUFFLED, initial=SHUFFLED // 4, seed=seed),
+            patience.read,
+            _Shuffle(seed),
             _Decoder(size, patience),
         )
         self._loader = DataLoader(
@@ -235,6 +239,21 @@ class _Stream:
                 why = str(error).strip().splitlines()[-1].rpartition("DataError: ")[2]
                 raise DataError(f"The shards cannot be read: {why}") from error
         return picture
+
+
+class _Shuffle:
+    """Samples in random order, of each process its own: with one seed for all, those of a single shard would all give the same."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def __call__(self, samples: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        process = get_worker_info()
+        own = random.Random(f"{self.seed} {process.id if process else 0}")
+        # nor are they to begin with the same ones
+        for _ in range(own.randrange(SHUFFLED)):
+            next(samples)
+        return iter(_webdataset("webdataset").shuffle(SHUFFLED, initial=SHUFFLED // 4, rng=own)(samples))
 
 
 class _Decoder:
@@ -266,8 +285,12 @@ class _Patience:
     def __init__(self, urls: Sequence[str]) -> None:
         self.urls, self.left, self.blanks = urls, PATIENCE, 0
 
+    def read(self, samples: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        for sample in samples:
+            self.left = PATIENCE
+            yield sample
+
     def came(self, sample: str, pictures: int) -> None:
-        self.left = PATIENCE
         self.blanks = 0 if pictures else self.blanks + 1
         if self.blanks >= BLANKS:
             raise DataError(f"{BLANKS} samples in a row have no picture that can be read, such as {sample}")

@@ -166,8 +166,12 @@ def save_snapshot(trainer: Trainer, folder: Path) -> None:
 
 def save_discriminator(discriminator: Discriminator, folder: Path) -> None:
     """Beside a snapshot's weights, as fp16: for a run that starts from it; no part of the model."""
+    (folder / DISCRIMINATOR_FILE).write_bytes(_as_stored(discriminator))
+
+
+def _as_stored(discriminator: Discriminator) -> bytes:
     state = {name: tensor.detach().cpu().half().contiguous() for name, tensor in discriminator.state_dict().items()}
-    (folder / DISCRIMINATOR_FILE).write_bytes(safetensors.torch.save(state))
+    return safetensors.torch.save(state)
 
 
 def load_discriminator(folder: Path, model: Model, kinds: Sequence[str] | None = None) -> Discriminator | None:
@@ -209,9 +213,8 @@ def save_made_of(source: Path, model: Model, folder: Path) -> None:
         TrainingError: the discriminator is broken, or of another model; nothing is written then.
     """
     discriminator = load_discriminator(source, model)
-    save_model(replace(model, config=replace(model.config, name=folder.resolve().name)), folder)
-    if discriminator is not None:
-        save_discriminator(discriminator, folder)
+    beside = {} if discriminator is None else {DISCRIMINATOR_FILE: _as_stored(discriminator)}
+    save_model(replace(model, config=replace(model.config, name=folder.resolve().name)), folder, beside=beside)
 
 
 def save(trainer: Trainer, folder: Path) -> None:
