@@ -277,6 +277,11 @@ def test_the_same_twice_and_pairs_modes_and_sources_of_choice(data: Path, models
     assert files[0].read_text() == files[1].read_text()
     (row,) = json.loads(files[0].read_text())["rows"]
     assert (row["mode"], row["pair"]) == ("latent", "photo>anime")
+    # and of other codes, other figures
+    assert run(data, models[0], *chosen, "--seed", "1", "--output", str(files[1])) == 0
+    (other,) = json.loads(files[1].read_text())["rows"]
+    assert other["swd"] != row["swd"]
+    assert other["floor"] == row["floor"]
 
 
 def test_groups_of_sources_apart(data: Path, models: list[str], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -40,6 +40,12 @@ def add(commands: argparse._SubParsersAction) -> None:
         "--psi", type=within(0, MAX_PSI), default=1.0, help="truncation of latent styles (default: %(default)s)"
     )
     parser.add_argument(
+        "--seed",
+        type=at_least(0),
+        default=0,
+        help="of codes and the choice of references: figures of other ones differ a little (default: %(default)s)",
+    )
+    parser.add_argument(
         "--judge",
         type=Path,
         metavar="FILE",
@@ -75,7 +81,9 @@ def run(options: argparse.Namespace) -> int:
     if options.backbones:
         backbones = Backbones(device, options.inception_weights, options.lpips_weights)
     pairs = parse_pairs(options.pairs) if options.pairs else None
-    protocol = Protocol(options.outputs, options.sources, pairs, options.modes, options.psi, options.groups)
+    protocol = Protocol(
+        options.outputs, options.sources, pairs, options.modes, options.psi, options.groups, options.seed
+    )
     judge = None if options.no_judge else find_judge(options.data, options.judge)
     evaluation = Evaluation(options.data, options.validation, protocol, backbones, judge)
     missing = backbones.missing if backbones else {"FID, KID and LPIPS": "they were not asked for"}

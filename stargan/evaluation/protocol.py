@@ -53,6 +53,7 @@ class Protocol:
         pairs: (source, target) domains; None: every ordered pair that the model and the data share.
         psi: truncation of latent styles.
         groups: how the names of sources begin, each evaluated apart; references and training faces stay all. None: no groups.
+        seed: of the latent codes and the choice of references: how far figures hang on them, others show.
     """
 
     outputs: int = 10
@@ -61,6 +62,7 @@ class Protocol:
     modes: Sequence[str] = MODES
     psi: float = 1.0
     groups: Sequence[str] | None = None
+    seed: int = 0
 
 
 def parse_pairs(text: str) -> list[tuple[str, str]]:
@@ -183,7 +185,7 @@ class Evaluation:
 
     def _translate(self, translator: Translator, mode: str, source: str, target: str, group: str) -> Tensor:
         """``(sources, outputs, 3, H, H)``: as a user gets them, 8 bits a channel."""
-        random = torch.Generator().manual_seed(0)
+        random = torch.Generator().manual_seed(self.protocol.seed)
         form = Form(translator.image_size, translator.config.grayscale_domains)
         found = self._sources(form, source, group)
         sources = to_pictures(as_floats(found[evenly(len(found), self.protocol.sources)]))
