@@ -396,7 +396,7 @@ def draw_latent(*inputs: Any) -> tuple:
 @answering
 def draw_first(*inputs: Any) -> Any:
     """As :func:`draw_latent` when a photo came, or went: nothing then stays of the one before, also where it cannot be drawn."""
-    return _or_nothing("diversity", lambda: _of_seeds(inputs, 0) if inputs[7] else (None, *NOTHING))
+    return _or_nothing("diversity", lambda: _seeds_or_none(inputs))
 
 
 def _or_nothing(panel: str, make: Callable[[], tuple]) -> tuple:
@@ -446,11 +446,11 @@ def back_to_latent(aside: Aside | None, *inputs: Any) -> Any:
 
 
 def _latent_as_set(inputs: tuple[Any, ...]) -> Any:
-    return AS_IT_WAS if None in inputs[2:5] else _latent_or_nothing(inputs)
+    return AS_IT_WAS if None in inputs[2:5] else PANELS.newest("diversity", lambda: _seeds_or_none(inputs), AS_IT_WAS)
 
 
-def _latent_or_nothing(inputs: tuple[Any, ...]) -> Any:
-    return _latent(inputs) if inputs[7] else PANELS.newest("diversity", lambda: (None, *NOTHING), AS_IT_WAS)
+def _seeds_or_none(inputs: tuple[Any, ...]) -> tuple:
+    return _of_seeds(inputs, 0) if inputs[7] else (None, *NOTHING)
 
 
 def _latent(inputs: tuple[Any, ...], chosen: int = 0) -> tuple:

@@ -217,15 +217,22 @@
   told.setAttribute("role", "status");
   document.body.append(told);
   let photo, telling = 0;
-  new MutationObserver(() => {
+  const soon = () => { // once for many changes, as it measures the page
+    clearTimeout(telling);
+    telling = setTimeout(tell, 200);
+  };
+  const tell = () => {
+    const now = document.querySelector("#photo img")?.src;
+    if (now !== photo) {
+      photo = now;
+      told.textContent = "";
+      return soon();
+    }
     const notes = [...document.querySelectorAll(":is(#note, #video-note, #camera-note) [data-testid=markdown-wrapper]")];
     const said = notes.filter((note) => note.offsetParent).map((note) => note.innerText.trim()).join(" ");
-    const now = document.querySelector("#photo img")?.src;
-    if (now !== photo) told.textContent = "";
-    photo = now;
-    clearTimeout(telling);
-    telling = setTimeout(() => told.textContent !== said && (told.textContent = said), 200);
-  }).observe(document.body, { childList: true, subtree: true, characterData: true });
+    if (told.textContent !== said) told.textContent = said;
+  };
+  new MutationObserver(soon).observe(document.body, { childList: true, subtree: true, characterData: true });
 
   // What gradio says of the queue, of the connection, and of files that it refuses itself, in English only.
   const sentences = [

@@ -51,12 +51,9 @@ def average(models: Sequence[Model], weights: Sequence[float] | None = None) -> 
         if any(model.config.training.get(name) != last.training.get(name) for model in models)
     ]
     facts = {name: fact for name, fact in last.training.items() if name not in not_the_mean}
-    licences: list[str] = []
-    for model in models:
-        licences += model.config.licence.split("; ")  # a mean of a mean has several
-    mean = Model.build(
-        replace(last, licence="; ".join(filter(None, dict.fromkeys(licences))), training={**facts, "mean_of": of})
-    )
+    # each once: a mean of a mean has several
+    licences = dict.fromkeys(one for model in models for one in model.config.licence.split("; ") if one)
+    mean = Model.build(replace(last, licence="; ".join(licences), training={**facts, "mean_of": of}))
     for name, network in mean.networks().items():
         states = [model.networks()[name].state_dict() for model in models]
         network.load_state_dict(
